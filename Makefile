@@ -1,0 +1,78 @@
+# `make` alone lists the targets. Everything runs from .venv, which `make setup` makes once and renews only when
+# pyproject.toml or constraints.txt change. Nothing here needs the network while that is fresh.
+#
+# Your own build of torch (a GPU build, or the small CPU build in place of PyPI's large default on Linux) goes in first:
+#   make setup TORCH_INSTALL="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
+#   make setup TORCH_INSTALL="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+# It is kept from then on: constraints.txt asks for torch==2.13.0, which any local build of that release meets.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint bench ui clean cluster-up cluster-down FORCE
+
+PYTHON ?= python3
+TORCH_INSTALL ?=
+UI_PORT ?= 5000
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.mobilevos-setup
+CODE := jobs pipelines vos cluster tests
+CHECK_PYTHON := import sys; v = sys.version_info; ok = v >= (3, 11); ok or print(f"Python {v.major}.{v.minor} ({sys.executable}) is too old: 3.11 or newer is needed; name one: make setup PYTHON=python3.12", file=sys.stderr); sys.exit(0 if ok else 2)
+
+help: ## list the targets
+	@printf 'MobileVOS on Ray: make <target>\n\n'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  %-13s %s\n' "$$name" "$$text"; done
+	@printf '\nVariables: PYTHON=python3.12 (first set-up), TORCH_INSTALL="torch==2.13.0 --index-url URL" (your own torch build),\n'
+	@printf 'DAVIS_ROOT=/path (real video for demo), MLFLOW_TRACKING_URI, UI_PORT, CLUSTER_CPUS, CLUSTER_DASHBOARD_PORT.\n'
+
+setup: $(STAMP) ## make .venv with the tested versions (a no-op while nothing changed)
+
+# A named torch build is always acted on, even when the set-up is fresh.
+ifneq ($(strip $(TORCH_INSTALL)),)
+$(STAMP): FORCE
+endif
+
+$(STAMP): pyproject.toml constraints.txt
+	@if $(PY) -m pip --version >/dev/null 2>&1; then $(PY) -c '$(CHECK_PYTHON)'; else \
+		command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) is not on the PATH: install Python 3.11 or newer, or name one: make setup PYTHON=/path/to/python3" >&2; exit 2; }; \
+		"$(PYTHON)" -c '$(CHECK_PYTHON)' && echo "making $(VENV) with $$("$(PYTHON)" --version)" && "$(PYTHON)" -m venv $(VENV); fi
+	@if [ -n '$(strip $(TORCH_INSTALL))' ]; then echo 'installing your torch: $(TORCH_INSTALL)'; \
+		$(PY) -m pip uninstall -q -y torch && $(PY) -m pip install -q $(TORCH_INSTALL); fi
+	@echo "installing the versions of constraints.txt into $(VENV) (the first time: a few minutes and gigabytes)"
+	@$(PY) -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+	@echo "$(VENV) is ready"
+
+demo: setup ## the whole pipeline on this machine, in minutes: cache, train, evaluate, compare
+	@$(PY) -m jobs.demo
+
+test: setup ## the quick tests (no slow ones, no GPU)
+	@$(PY) -m pytest -m "not slow and not gpu"
+
+test-all: setup ## every test that this machine can run
+	@$(PY) -m pytest
+
+lint: setup ## format, lint and types
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m basedpyright $(CODE)
+
+bench: setup ## measure speed with python -m jobs.benchmark
+	@[ -f jobs/benchmark.py ] || { echo "jobs/benchmark.py is not part of this version yet: there is no benchmark to run. python -m jobs.evaluate prints FPS for a checkpoint." >&2; exit 2; }
+	@$(PY) -m jobs.benchmark
+
+ui: setup ## browse runs and models with MLflow on 127.0.0.1:5000
+	@case "$$MLFLOW_TRACKING_URI" in http://*|https://*) echo "MLFLOW_TRACKING_URI is a server already: open $$MLFLOW_TRACKING_URI"; exit 0;; esac; \
+	mkdir -p runs && echo "MLflow: http://127.0.0.1:$(UI_PORT) (stop with Ctrl-C)" && \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec $(PY) -m mlflow ui --host 127.0.0.1 --port "$(UI_PORT)" --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///runs/mlflow.db}"
+
+cluster-up: setup ## start a Ray head on loopback with token authentication (cluster/README.md)
+	@$(PY) cluster/local_head.py up
+
+cluster-down: setup ## stop that head, and no other Ray
+	@$(PY) cluster/local_head.py down
+
+clean: ## remove caches and build leftovers; keeps .venv and your runs/
+	@rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find . \( -name .venv -o -name runs -o -name .git \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "kept: .venv (rm -rf .venv starts the set-up from nothing) and runs/ (caches, checkpoints, MLflow)"

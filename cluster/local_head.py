@@ -1,0 +1,379 @@
+"""One Ray head that only this machine can reach: `make cluster-up` starts it, `make cluster-down` stops it.
+
+Choices, and what they cost:
+- Every port of the head is bound to loopback. `ray start --node-ip-address=127.0.0.1` does not do that: Ray replaces a
+  loopback address by the machine's own, and then its control store listens on every interface. Ray keeps to loopback
+  when its switch for machines without cluster support is set (services.get_node_ip_address), so that is set here, and
+  the listening sockets are read back afterwards. Cost: no second machine can join this head.
+- `ray stop` ends every Ray on the machine, a test's or a neighbour's too. This head and all it starts carry a mark in
+  their environment instead, and only their sessions are stopped. Cost: Linux only (/proc).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import ipaddress
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+MARK = "MOBILEVOS_HEAD"
+LISTEN = "0A"  # the state of a listening socket in /proc/net/tcp
+
+
+class HeadError(Exception):
+    """One line for the person at the keyboard: what is wrong and how to mend it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the environment asks for."""
+
+    state_dir: Path
+    dashboard_port: int
+    num_cpus: int
+    start_timeout_s: float
+
+    @classmethod
+    def read(cls) -> Settings:
+        def number(name: str, default: int) -> int:
+            text = os.environ.get(name) or str(default)
+            if not text.isdigit() or int(text) < 1:
+                raise HeadError(f"{name}={text}: a whole number of at least 1 is needed")
+            return int(text)
+
+        return cls(
+            state_dir=Path(os.environ.get("CLUSTER_DIR") or ROOT / "runs" / "cluster").absolute(),
+            dashboard_port=number("CLUSTER_DASHBOARD_PORT", 8265),
+            # Ray Data, Train and Tune each hold logical CPUs at the same time: below 6 their stages starve one another.
+            num_cpus=number("CLUSTER_CPUS", max(6, os.cpu_count() or 1)),
+            start_timeout_s=number("CLUSTER_TIMEOUT_S", 240),
+        )
+
+    @property
+    def record(self) -> Path:
+        return self.state_dir / "head.json"
+
+    @property
+    def log(self) -> Path:
+        return self.state_dir / "head.log"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Where Ray keeps its sessions. Short, since a socket's path holds at most 107 bytes; private, since Ray lets
+        everybody into its own; not Ray's default, lest a plain `ray.init()` elsewhere join this head by accident."""
+        name = hashlib.sha256(os.fsencode(self.state_dir)).hexdigest()[:8]
+        return Path("/tmp") / f"mobilevos-{os.getuid()}-{name}"
+
+
+# --- processes and sockets, read from /proc ---
+
+
+def cluster_processes(mark: str, sessions: frozenset[int] = frozenset()) -> dict[int, int]:
+    """{process id: session id} of what runs with the mark, or in a session where something does (or did: `sessions`).
+
+    The mark alone would miss the processes that overwrite their environment with a title. The head leads a session of
+    its own, and no process can enter a session from outside, so nothing else is caught.
+    """
+    wanted = f"{MARK}={mark}".encode()
+    session_of, marked = {}, set()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        # A process may end while it is looked at, and another user's may not be read: neither is this head's.
+        with contextlib.suppress(OSError):
+            state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if state != "Z":
+                session_of[int(folder.name)] = int(session)
+                if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                    marked.add(int(session))
+    return {pid: session for pid, session in session_of.items() if session in marked | sessions}
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """`0100007F:1F90` of /proc/net/tcp, or its 32-digit form of tcp6 -> ("127.0.0.1", 8080)."""
+    digits, _, port = text.partition(":")
+    words = [bytes.fromhex(digits[i : i + 8]) for i in range(0, len(digits), 8)]
+    packed = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    return socket.inet_ntop(family, packed), int(port, 16)
+
+
+def is_loopback(host: str) -> bool:
+    address = ipaddress.ip_address(host)
+    mapped = getattr(address, "ipv4_mapped", None)  # Ray's C++ side listens on ::ffff:127.0.0.1
+    return (mapped or address).is_loopback
+
+
+def listeners(pids: Iterable[int]) -> set[tuple[str, int]]:
+    """(host, port) of every TCP socket on which one of the processes listens."""
+    sockets = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for entry in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    sockets.add(os.readlink(entry))
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(FileNotFoundError):  # tcp6 is absent where IPv6 is switched off
+            for line in Path(table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == LISTEN and f"socket:[{fields[9]}]" in sockets:
+                    found.add(parse_address(fields[1]))
+    return found
+
+
+def http_status(port: int, path: str) -> int | None:
+    """The status of a GET without a token, or None while nobody answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+# --- up ---
+
+
+def head_environment(mark: str) -> dict[str, str]:
+    """What the head and every job on it see."""
+    env = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "PYTHONHOME")}
+    # A job runs in an uploaded copy of the code: relative paths and the MLflow store must not land in that copy.
+    tracking = env.get("MLFLOW_TRACKING_URI") or "sqlite:///runs/mlflow.db"
+    if tracking.startswith("sqlite:///") and not tracking.startswith("sqlite:////"):
+        tracking = f"sqlite:///{ROOT / tracking.removeprefix('sqlite:///')}"
+    env.update(
+        {
+            MARK: mark,
+            "MOBILEVOS_HOME": str(ROOT),
+            "MLFLOW_TRACKING_URI": tracking,
+            "PATH": f"{BIN}{os.pathsep}{env.get('PATH', os.defpath)}",
+            "VIRTUAL_ENV": str(BIN.parent),
+            "RAY_AUTH_MODE": "token",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # see the module's first choice
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # one node has nowhere to move its work: do not wait 30 s
+            "RAY_USAGE_STATS_ENABLED": env.get("RAY_USAGE_STATS_ENABLED", "0"),
+            # Workers of one machine talk to one another; PyTorch would otherwise pick the first outward interface.
+            "GLOO_SOCKET_IFNAME": "lo",
+            "NCCL_SOCKET_IFNAME": "lo",
+        }
+    )
+    return env
+
+
+def ensure_token(env: dict[str, str]) -> None:
+    """Make a token unless there is one, readable by its owner only. Ray prints the token: that output is dropped."""
+    done = subprocess.run(
+        [BIN / "ray", "get-auth-token", "--generate"],
+        env=env,
+        umask=0o077,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise HeadError(f"ray get-auth-token --generate failed: {reason}")
+    with contextlib.suppress(FileNotFoundError):
+        (Path.home() / ".ray" / "auth_token").chmod(0o600)
+
+
+def prepare_scratch(folder: Path) -> Path:
+    """An empty folder for Ray inside one that only we may enter."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    info = folder.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+        raise HeadError(f"{folder} belongs to somebody else or is no folder: remove it, then start again")
+    folder.chmod(0o700)
+    shutil.rmtree(folder / "ray", ignore_errors=True)  # the sessions of the last head
+    return folder / "ray"
+
+
+def up(settings: Settings) -> None:
+    if any(character.isspace() for character in str(BIN)):
+        raise HeadError(
+            f"Ray cannot start from a path with spaces ({BIN}): move the checkout, then run make setup there"
+        )
+    if record := read_record(settings):
+        if cluster_processes(record["mark"]):
+            raise HeadError(
+                f"a cluster is already up (process {record['pid']}, {record['url']}): "
+                "use it, or stop it first with make cluster-down"
+            )
+        settings.record.unlink()
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", settings.dashboard_port)) == 0:
+            raise HeadError(
+                f"port {settings.dashboard_port} on 127.0.0.1 is taken, perhaps by another Ray on this machine: "
+                f"choose one, for example make cluster-up CLUSTER_DASHBOARD_PORT={settings.dashboard_port + 1}"
+            )
+    mark = uuid.uuid4().hex
+    env = head_environment(mark)
+    ensure_token(env)
+    temp_dir = prepare_scratch(settings.scratch_dir)
+    # fmt: off
+    command = [
+        str(BIN / "ray"), "start", "--head", "--block", "--log-color=false",
+        f"--num-cpus={settings.num_cpus}", f"--temp-dir={temp_dir}",
+        # Only the dashboard's port must be known. The others are taken from the free ones, so that a Redis on 6379 or
+        # a second Ray on 10001 and 52365 is no obstacle.
+        f"--port={free_port()}", f"--ray-client-server-port={free_port()}", "--dashboard-agent-listen-port=0",
+        "--dashboard-host=127.0.0.1", f"--dashboard-port={settings.dashboard_port}",
+    ]
+    # fmt: on
+    with open(settings.log, "wb") as log:
+        head = subprocess.Popen(
+            command, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    settings.record.write_text(json.dumps({"pid": head.pid, "mark": mark, "url": settings.url}) + "\n")
+    try:
+        wait_until_ready(settings, head, temp_dir)
+        outside = sorted(address for address in listeners(cluster_processes(mark)) if not is_loopback(address[0]))
+        if outside:
+            where = ", ".join(f"{host}:{port}" for host, port in outside)
+            raise HeadError(f"Ray listens beyond this machine ({where}) and was stopped: this Ray version needs a look")
+    except BaseException:
+        stop(settings, head.pid, mark)
+        raise
+    print(
+        f"Ray is up at {settings.url}: process {head.pid}, {settings.num_cpus} logical CPUs, token required, "
+        "every port on loopback\n"
+        f"logs      {settings.log} and {temp_dir}/session_latest/logs\n"
+        f"tracking  {env['MLFLOW_TRACKING_URI']}\n\n"
+        "next, from this folder:\n"
+        f"  export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS={settings.url}\n"
+        "  .venv/bin/ray job submit --working-dir . -- python -m jobs.cache --preset smoke --out runs/cache\n"
+        "stop it with: make cluster-down"
+    )
+
+
+def wait_until_ready(settings: Settings, head: subprocess.Popen[bytes], temp_dir: Path) -> None:
+    """Until the dashboard refuses a caller without a token (so it is up, and guarded) and its agent can take jobs."""
+    deadline, ready_since = time.monotonic() + settings.start_timeout_s, None
+    print(f"starting Ray (usually 10 to 30 s, at most {settings.start_timeout_s:.0f}) ...", flush=True)
+    while time.monotonic() < deadline:
+        if head.poll() is not None:
+            tail = "\n".join(settings.log.read_text(errors="replace").splitlines()[-15:])
+            raise HeadError(f"ray start ended with exit code {head.returncode}; the end of {settings.log}:\n{tail}")
+        status = http_status(settings.dashboard_port, "/api/version")
+        if status == 200:
+            raise HeadError(
+                "the dashboard answers without a token, so it was stopped: RAY_AUTH_MODE=token had no effect"
+            )
+        ports = [
+            int(p.read_text())
+            for p in temp_dir.glob("session_latest/dashboard_agent_listen_port_*")
+            if p.stat().st_size
+        ]
+        if status == 401 and any(http_status(port, "/api/local_raylet_healthz") == 200 for port in ports):
+            ready_since = ready_since or time.monotonic()
+            # `ray start` looks once a second whether one of its processes has died, and ends them all if so.
+            if time.monotonic() - ready_since > 2:
+                return
+        time.sleep(0.3)
+    raise HeadError(
+        f"Ray was not ready after {settings.start_timeout_s:.0f} s and was stopped; see {settings.log}, "
+        "and on a busy machine wait longer with CLUSTER_TIMEOUT_S=600"
+    )
+
+
+# --- down ---
+
+
+def read_record(settings: Settings) -> dict[str, str] | None:
+    try:
+        return json.loads(settings.record.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise HeadError(f"{settings.record} is damaged ({error}): stop Ray by hand, then remove that file") from error
+
+
+def stop(settings: Settings, head_pid: int, mark: str) -> int:
+    """Ask the head to end, then end what is left of its processes. Returns how many there were."""
+    running = cluster_processes(mark)
+    sessions = frozenset(running.values())
+    if head_pid in running:  # else the number may by now be a stranger's
+        os.kill(head_pid, signal.SIGTERM)
+        wait_for_end(mark, sessions, 30)
+    for last_word in (signal.SIGTERM, signal.SIGKILL):
+        for pid in cluster_processes(mark, sessions):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, last_word)
+        wait_for_end(mark, sessions, 5)
+    if left := cluster_processes(mark, sessions):
+        raise HeadError(f"these processes of the cluster did not end: {sorted(left)}")
+    settings.record.unlink(missing_ok=True)
+    return len(running)
+
+
+def wait_for_end(mark: str, sessions: frozenset[int], patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while cluster_processes(mark, sessions) and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+def down(settings: Settings) -> None:
+    record = read_record(settings)
+    if record is None:
+        print("no cluster of this checkout is up: nothing to stop")
+        return
+    count = stop(settings, int(record["pid"]), record["mark"])
+    print(f"stopped the cluster at {record['url']} ({count} processes)" if count else "the cluster had ended already")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("up", "down"))
+    action = {"up": up, "down": down}[parser.parse_args().action]
+    try:
+        settings = Settings.read()
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        with open(settings.state_dir / "lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise HeadError("another make cluster-up or cluster-down is at work here: wait for it") from None
+            action(settings)
+    except (HeadError, OSError) as error:
+        print(f"cluster: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("cluster: interrupted; what was started has been stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

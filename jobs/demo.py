@@ -1,0 +1,25 @@
+"""See the whole product work on your own machine: cache, train with and without distillation, evaluate, compare.
+
+Examples:
+  python -m jobs.demo
+  DAVIS_ROOT=path/to/DAVIS python -m jobs.demo --out runs/demo-davis
+"""
+
+import sys
+
+from vos.command_line import run_job
+from vos.config import DemoConfig
+
+
+def demo(config: DemoConfig) -> None:
+    from pipelines.demo import run_demo
+
+    print(run_demo(config))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_job(DemoConfig, __doc__ or "", demo, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

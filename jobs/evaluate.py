@@ -1,0 +1,32 @@
+"""Segment a split, write palette PNGs, score J&F and measure FPS; or score two folders of masks.
+
+Examples:
+  python -m jobs.evaluate --preset smoke --checkpoint runs/student --out runs/evaluation
+  python -m jobs.evaluate --gt DAVIS/Annotations/480p --pred runs/evaluation/masks --csv scores.csv
+"""
+
+import sys
+
+from vos.command_line import run_job
+from vos.config import EvaluateConfig
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    from pipelines import evaluation, report
+
+    if config.gt:
+        summary, path = evaluation.score_two_folders(config)
+        print("\n".join(f"{name:10s} {value:.6f}" for name, value in summary.items()))
+        print(f"per object {path}")
+        return
+    result = evaluation.evaluate(config)
+    print(report.sequence_table(result))
+    print(f"masks  {result.masks}\nrun    {result.run_id}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_job(EvaluateConfig, __doc__ or "", evaluate, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""The whole way in minutes: teacher -> cache -> two students from one start, with and without distillation -> scores and pictures."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+from pipelines import pictures, report, storage, tracking
+from pipelines.evaluation import COPY, Evaluation, evaluate
+from pipelines.plan import index_videos
+from pipelines.session import ray_session
+from pipelines.teacher_cache import build_cache
+from pipelines.training import train
+from vos.config import (
+    BUILTIN_TEACHER,
+    CacheConfig,
+    DemoConfig,
+    EvaluateConfig,
+    TeacherConfig,
+    TrainConfig,
+    dumps,
+)
+from vos.presets import preset
+
+STUDENT = "student, distilled"
+PLAIN = "student, plain"
+TEACHER = "teacher"
+COPIED = "first mask repeated"
+
+
+def run_demo(config: DemoConfig) -> str:
+    """Run the demo and return what it prints at the end. Raises InputError for bad input."""
+    began = time.monotonic()
+    index_videos(config.data, "val")
+    storage.make_folder(config.out)
+    storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
+    # Ray is started once for all stages; each stage alone would start and stop its own.
+    with ray_session(num_cpus=2 * config.workers + 2):
+        checkpoints = _checkpoints(config)
+        results = {name: _evaluate(config, name, checkpoint) for name, checkpoint in checkpoints.items()}
+    with tracking.start_run("demo", f"demo-{config.preset}", config) as run:
+        paths = _draw(config, results)
+        for path in paths:
+            run.log_artifact(path)
+        for name, result in results.items():
+            slug = name.replace(",", "").replace(" ", "_")
+            run.log_metrics({f"{slug}/{key}": value for key, value in result.metrics.items()})
+        table = report.method_table(results)
+        storage.write_bytes(os.path.join(config.out, "table.txt"), f"{table}\n".encode())
+        run.log_artifact(os.path.join(config.out, "table.txt"))
+    return "\n".join(
+        [
+            "",
+            table,
+            "",
+            f"picture  {paths[0]}",
+            f"video    {paths[1]}",
+            f"pages    {tracking.page_line()}",
+            f"took     {time.monotonic() - began:.0f} s",
+        ]
+    )
+
+
+def _checkpoints(config: DemoConfig) -> dict[str, str]:
+    """Make the cache and the two students; returns the checkpoint of each row of the table."""
+    common = {"data": config.data, "seed": config.seed, "workers": config.workers, "threads": config.threads}
+    base = replace(preset(TrainConfig, config.preset), **common)
+    teacher = BUILTIN_TEACHER
+    if config.data.root:
+        # The built-in teacher has only seen synthetic video: give it a first look at the user's own.
+        tuned = replace(
+            base,
+            role="teacher",
+            model="teacher-small",
+            init=BUILTIN_TEACHER,
+            steps=config.teacher_steps,
+            out=f"{config.out}/teacher",
+        )
+        teacher = train(tuned, label=TEACHER).checkpoint
+    cache = replace(
+        preset(CacheConfig, config.preset),
+        **common,
+        draws=config.draws,
+        out=f"{config.out}/cache",
+        teacher=TeacherConfig(checkpoint=teacher),
+    )
+    build_cache(cache)
+    student = replace(base, steps=config.steps, cache=cache.out)
+    plain = replace(student, out=f"{config.out}/plain", loss=replace(base.loss, kd=0.0, representation=0.0))
+    distilled = replace(student, out=f"{config.out}/distilled", loss=base.loss)
+    return {
+        COPIED: COPY,
+        PLAIN: train(plain, label=PLAIN).checkpoint,
+        STUDENT: train(distilled, label=STUDENT).checkpoint,
+        TEACHER: teacher,
+    }
+
+
+def _evaluate(config: DemoConfig, name: str, checkpoint: str) -> Evaluation:
+    base = preset(EvaluateConfig, config.preset)
+    out = os.path.join(config.out, "evaluation", name.replace(",", "").replace(" ", "-"))
+    one = replace(
+        base,
+        data=config.data,
+        seed=config.seed,
+        workers=config.workers,
+        threads=config.threads,
+        checkpoint=checkpoint,
+        out=out,
+    )
+    return evaluate(one, label=name)
+
+
+def _draw(config: DemoConfig, results: dict[str, Evaluation]) -> list[str]:
+    """A strip and an animation of one sequence: the one in the middle of the student's ranking, neither its best nor its worst."""
+    ranked = sorted(results[STUDENT].sequences, key=lambda row: row["j_and_f"])
+    name = ranked[len(ranked) // 2]["sequence"]
+    video = next(video for video in index_videos(config.data, "val") if video.name == name)
+    rows = {
+        f"ground truth: {name}": "",
+        TEACHER: results[TEACHER].masks,
+        STUDENT: results[STUDENT].masks,
+    }
+    paths = [os.path.join(config.out, "strip.png"), os.path.join(config.out, "demo.gif")]
+    pictures.save_png(paths[0], pictures.strip(video, rows))
+    storage.write_bytes(paths[1], pictures.animation(video, rows))
+    return paths

@@ -1,0 +1,273 @@
+"""Checkpoint -> masks -> J, F and FPS, one sequence per row of a Ray Data set; or two folders of masks -> scores.
+
+Masks are palette PNGs at the original size, in the layout that the DAVIS tools read. Speed is measured afterwards, alone, by one process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pipelines import storage, tracking
+from pipelines.models import is_infinite, load_model
+from pipelines.plan import index_videos
+from pipelines.session import ray_session
+from vos.config import EvaluateConfig, MemoryConfig, dumps
+from vos.datasets import Video
+from vos.errors import InputError
+
+COPY = "copy"
+"""The baseline that repeats the first mask."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured: summary metrics by their MLflow names, one row per sequence, and where the masks are."""
+
+    metrics: dict[str, float]
+    sequences: list[dict[str, Any]]
+    masks: str
+    parameters: int
+    run_id: str = ""
+
+
+def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
+    """Segment every sequence of the split, score it and measure speed. Raises InputError for bad input."""
+    videos = index_videos(config.data, config.split)
+    model, info = (
+        (None, {"model": COPY, "parameters": 0}) if config.checkpoint == COPY else load_model(config.checkpoint)
+    )
+    policy = memory_policy(config.memory, infinite=is_infinite(info))
+    masks = os.path.join(config.out, "masks")
+    if storage.is_uri(config.out):
+        raise InputError(f"--out {config.out}: masks are written to a local folder; choose one and copy it afterwards")
+    storage.make_folder(masks)
+    storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
+    tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
+    with tracking.start_run("evaluate", label or f"evaluate-{info['model']}", config, tags) as run:
+        rows = list(_segment_all(config, videos, policy, masks, label or info["model"]))
+        scored = [row for row in rows if row["scores"]]
+        metrics = _write_scores(config, scored) if scored else {}
+        if model is not None and config.fps.sequences:
+            metrics |= _measure_speed(config, model, policy, videos[: config.fps.sequences], run)
+        run.log_metrics(metrics)
+        if scored:
+            run.log_artifact(os.path.join(config.out, "scores.csv"))
+        sequences = [{key: row[key] for key in ("sequence", "j_and_f", "j", "f", "frames")} for row in scored]
+        run.log_dict({"metrics": metrics, "sequences": sequences}, "summary.json")
+        summary = {
+            "metrics": metrics,
+            "sequences": sequences,
+            "model": info["model"],
+            "parameters": info["parameters"],
+            "run_id": run.run_id,
+        }
+        storage.write_bytes(os.path.join(config.out, "summary.json"), dumps(summary).encode())
+    return Evaluation(metrics, sequences, masks, info["parameters"], run.run_id)
+
+
+def score_two_folders(config: EvaluateConfig) -> tuple[dict[str, float], str]:
+    """Score `--pred` against `--gt`; returns the summary and the path of the per-object table."""
+    from vos.metrics import score_folders
+
+    scores = score_folders(config.gt, config.pred, workers=config.workers)
+    path = config.csv or os.path.join(config.out, "scores.csv")
+    scores.write_csv(path)
+    return scores.summary(), path
+
+
+def memory_policy(config: MemoryConfig, infinite: bool):
+    """The policy of a configuration; `auto` takes what the network was trained for."""
+    from vos.models.memory import MemoryPolicy
+
+    kind = config.kind if config.kind != "auto" else ("infinite" if infinite else "first_recent")
+    return MemoryPolicy(kind, every=config.every, top_k=config.top_k or None)
+
+
+def segment_video(
+    model: Any, video: Video, policy: Any, size_px: int = 0, max_frames: int = 0
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(frame index, labels (H, W) uint8) of a video from its first masks on, at the original size; `model` None repeats those masks."""
+    import torch
+
+    from vos.inference import iter_propagate
+
+    start = min(video.first_seen.values())
+    stop = min(video.num_frames, start + max_frames) if max_frames else video.num_frames
+    given = {i: first_mask(video, i) for i in sorted(set(video.first_seen.values())) if i < stop}
+    if model is None:
+        labels = given[start]
+        for index in range(start, stop):
+            labels = np.where(labels == 0, given.get(index, 0), labels).astype(np.uint8)
+            yield index, labels
+        return
+    size = network_size(video, size_px)
+    labels = {i - start: torch.from_numpy(resized(mask, size)).long() for i, mask in given.items()}
+    frames = (network_frame(video, index, size) for index in range(start, stop))
+    later = {i: mask for i, mask in labels.items() if i > 0}
+    for offset, prob in enumerate(iter_propagate(model, frames, labels[0], policy, later)):
+        index = start + offset
+        yield index, full_size_labels(prob, video.size) if offset else given[index]
+
+
+def first_mask(video: Video, index: int) -> np.ndarray:
+    """The mask of a frame, with only the objects that are first seen there."""
+    mask = video.mask(index)
+    assert mask is not None, "objects are first seen in an annotated frame"
+    known = [i for i, seen in video.first_seen.items() if seen == index]
+    return np.where(np.isin(mask, known), mask, 0).astype(np.uint8)
+
+
+def network_size(video: Video, size_px: int) -> tuple[int, int]:
+    """(height, width) at which the network sees a video; 0 leaves it as it is, and nothing is ever enlarged."""
+    from vos.transforms import short_side_size
+
+    return short_side_size(video.size, size_px) if 0 < size_px < min(video.size) else video.size
+
+
+def network_frame(video: Video, index: int, size: tuple[int, int]):
+    """One frame (3, H, W), normalised, at the network's size."""
+    from vos.transforms import resize_frame, to_tensor
+
+    return to_tensor(resize_frame(video.frame(index), size)[None])[0]
+
+
+def resized(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    from vos.transforms import resize_labels
+
+    return resize_labels(labels, size)
+
+
+def full_size_labels(prob: Any, size: tuple[int, int]) -> np.ndarray:
+    """Probabilities (K+1, h, w) -> labels (H, W): enlarged before the decision, so that contours stay smooth."""
+    import torch.nn.functional as F
+
+    if tuple(prob.shape[1:]) != tuple(size):
+        prob = F.interpolate(prob[None], size=size, mode="bilinear", align_corners=False)[0]
+    return prob.argmax(0).to("cpu").numpy().astype(np.uint8)
+
+
+def segment_and_score(model: Any, video: Video, policy: Any, size_px: int, max_frames: int, masks: str = "") -> Any:
+    """Segment one video, write its masks to `masks` (if given), and score the frames that have ground truth.
+
+    Returns a SequenceScore, or None where the video has no ground truth beyond its first masks.
+    """
+    from vos.images import write_mask
+    from vos.metrics import score_masks
+
+    truth, predictions = [], []
+    annotated = set(video.annotated)
+    for index, labels in segment_video(model, video, policy, size_px, max_frames):
+        if masks:
+            write_mask(os.path.join(masks, video.name, f"{video.frame_name(index)}.png"), labels)
+        if index in annotated:
+            truth.append(video.mask(index))
+            predictions.append(labels)
+    if len(truth) < 3:  # first and last frame are not scored
+        return None
+    score = score_masks(np.stack(truth), np.stack(predictions), object_ids=sorted(video.first_seen))
+    return replace(score, sequence=video.name)
+
+
+class SegmentActor:
+    """Loads the network once; each call segments and scores one sequence."""
+
+    def __init__(self, config: EvaluateConfig, videos: list[Video], policy: Any, masks: str) -> None:
+        import torch
+
+        torch.set_num_threads(config.threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = None if config.checkpoint == COPY else load_model(config.checkpoint)[0].to(device)
+        self._config, self._videos, self._policy, self._masks = config, videos, policy, masks
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        video = self._videos[int(batch["id"][0])]
+        score = segment_and_score(
+            self._model, video, self._policy, self._config.size_px, self._config.max_frames, self._masks
+        )
+        row: dict[str, Any] = {"sequence": video.name, "scores": None}
+        if score is not None:
+            objects = [
+                {"id": o.object_id, "frames": list(o.frames), "j": o.j.tolist(), "f": o.f.tolist()}
+                for o in score.objects
+            ]
+            row |= {
+                "scores": objects,
+                "j_and_f": score.j_and_f,
+                "j": score.j,
+                "f": score.f,
+                "frames": len(objects[0]["j"]),
+            }
+        return {"row": [json.dumps(row)]}
+
+
+def _segment_all(
+    config: EvaluateConfig, videos: list[Video], policy: Any, masks: str, label: str
+) -> Iterator[dict[str, Any]]:
+    from tqdm import tqdm
+
+    with ray_session(num_cpus=2 * config.workers + 2):
+        import ray
+
+        rows = ray.data.range(len(videos), override_num_blocks=len(videos)).map_batches(
+            SegmentActor,
+            fn_constructor_kwargs={"config": config, "videos": videos, "policy": policy, "masks": masks},
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(config.workers, len(videos))),
+            num_cpus=1,
+            num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
+        )
+        for item in tqdm(rows.iter_rows(), total=len(videos), desc=label, unit="sequence", dynamic_ncols=True):
+            yield json.loads(item["row"])
+
+
+def _write_scores(config: EvaluateConfig, rows: list[dict[str, Any]]) -> dict[str, float]:
+    from vos.metrics import merge
+    from vos.scores import ObjectScore, SequenceScore
+
+    sequences = []
+    for row in rows:
+        objects = tuple(
+            ObjectScore(object_id=o["id"], frames=tuple(o["frames"]), j=np.array(o["j"]), f=np.array(o["f"]))
+            for o in row["scores"]
+        )
+        sequences.append(SequenceScore(sequence=row["sequence"], objects=objects))
+    scores = merge(sequences)
+    scores.write_csv(config.csv or os.path.join(config.out, "scores.csv"))
+    summary = scores.summary()
+    return {"val/j_and_f": summary["j_and_f"], "val/j": summary["j_mean"], "val/f": summary["f_mean"]}
+
+
+def _measure_speed(
+    config: EvaluateConfig, model: Any, policy: Any, videos: list[Video], run: tracking.Run
+) -> dict[str, float]:
+    import torch
+
+    from vos.timing import hardware, measure_fps
+
+    torch.set_num_threads(config.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device)
+    short, long = [], []
+    for video in videos:
+        size = network_size(video, config.size_px)
+        start = min(video.first_seen.values())
+        stop = min(video.num_frames, start + config.max_frames) if config.max_frames else video.num_frames
+        frames = [network_frame(video, index, size).to(device) for index in range(start, stop)]
+        labels = torch.from_numpy(resized(first_mask(video, start), size)).long()
+        short.append(measure_fps(model, frames, labels, policy))
+        long.append(measure_fps(model, frames, labels, policy, repeats=config.fps.long_repeats))
+    height, width = short[0].size
+    protocol = (
+        f"batch 1, {height}x{width}, first frame and decoding excluded, {', '.join(video.name for video in videos)}"
+    )
+    run.set_tags({"fps.protocol": protocol, "fps.hardware": hardware()})
+    return {
+        "fps/short": float(np.median([speed.fps for speed in short])),
+        "fps/long": float(np.median([speed.fps for speed in long])),
+    }

@@ -1,0 +1,93 @@
+"""How a worker's words reach the driver while a training runs: a small Ray actor holds them, the driver draws bars and logs metrics.
+
+So no worker waits for MLflow, and a training step costs no more than one asynchronous call every few steps.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipelines.tracking import Run
+
+Entry = tuple[int, float, dict[str, float]]
+"""step, seconds since the epoch, metrics"""
+POLL_S = 0.5
+
+
+class Board:
+    """Metrics on their way from rank 0 to the driver. Runs as a Ray actor without CPU of its own."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+
+    def post(self, entries: list[Entry]) -> None:
+        self._entries += entries
+
+    def take(self) -> list[Entry]:
+        entries, self._entries = self._entries, []
+        return entries
+
+
+def new_board() -> Any:
+    import ray
+
+    return ray.remote(num_cpus=0)(Board).remote()
+
+
+@contextmanager
+def followed(board: Any, run: Run | None, label: str, steps: int, quiet: bool = False) -> Iterator[list[Entry]]:
+    """Draw a bar of what arrives at the board and log it to the run, until the block ends; yields the list of all entries."""
+    import ray
+    from tqdm import tqdm
+
+    history: list[Entry] = []
+    done = threading.Event()
+    bar = tqdm(total=steps, desc=label, unit="step", dynamic_ncols=True, disable=quiet)
+
+    def drain() -> None:
+        entries = ray.get(board.take.remote())
+        if not entries:
+            return
+        history.extend(entries)
+        bar.update(entries[-1][0] - bar.n)
+        total = entries[-1][2].get("train/total")
+        if total is not None:
+            bar.set_postfix(loss=f"{total:.3f}")
+        if run is not None:
+            run.log_series(entries)
+
+    def follow() -> None:
+        while not done.wait(POLL_S):
+            drain()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield history
+    finally:
+        done.set()
+        thread.join()
+        drain()
+        bar.close()
+
+
+class Reporter:
+    """Collects a worker's metrics and posts them every second or so."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+        self._entries: list[Entry] = []
+        self._posted = time.monotonic()
+
+    def add(self, step: int, metrics: dict[str, float]) -> None:
+        self._entries.append((step, time.time(), metrics))
+        if time.monotonic() - self._posted > 1:
+            self.flush()
+
+    def flush(self) -> None:
+        self._board.post.remote(self._entries)
+        self._entries, self._posted = [], time.monotonic()

@@ -1,0 +1,72 @@
+"""Results as text tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines.evaluation import Evaluation
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A plain table: the first column to the left, the others to the right."""
+    cells = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+
+    def line(row: list[str]) -> str:
+        return "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        ).rstrip()
+
+    return "\n".join([line(cells[0]), "  ".join("-" * width for width in widths), *(line(row) for row in cells[1:])])
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def sequence_table(result: Evaluation) -> str:
+    """One row per sequence, then the mean over objects, then the speed."""
+    rows = [
+        [row["sequence"], percent(row["j_and_f"]), percent(row["j"]), percent(row["f"])] for row in result.sequences
+    ]
+    metrics = result.metrics
+    rows.append(
+        [
+            "all objects",
+            percent(metrics.get("val/j_and_f")),
+            percent(metrics.get("val/j")),
+            percent(metrics.get("val/f")),
+        ]
+    )
+    text = table(["sequence", "J&F", "J", "F"], rows)
+    if "fps/short" in metrics:
+        text += f"\nfps    short {metrics['fps/short']:.1f}, long {metrics['fps/long']:.1f}"
+    return text
+
+
+def method_table(results: dict[str, Evaluation]) -> str:
+    """One row per method: size, accuracy in percent, speed."""
+    rows = []
+    for name, result in results.items():
+        metrics = result.metrics
+        accuracy = [percent(metrics.get(f"val/{key}")) for key in ("j_and_f", "j", "f")]
+        speed = [f"{metrics[key]:.1f}" if key in metrics else "-" for key in ("fps/short", "fps/long")]
+        rows.append([name, f"{result.parameters / 1e6:.2f} M" if result.parameters else "-", *accuracy, *speed])
+    return table(["method", "params", "J&F", "J", "F", "FPS short", "FPS long"], rows)
+
+
+def trial_table(trials: list[dict[str, Any]]) -> str:
+    """Trials of a search, the best one first."""
+    ranked = sorted(trials, key=lambda trial: -trial["val/j_and_f"])
+    rows = [
+        [
+            trial["trial"],
+            f"{trial['w']:.2f}",
+            f"{trial['temperature']:.2f}",
+            f"{trial['density']:.2f}",
+            percent(trial["val/j_and_f"]),
+        ]
+        for trial in ranked
+    ]
+    return table(["trial", "w", "temperature", "density", "J&F"], rows)

@@ -1,0 +1,77 @@
+"""Ray: join the cluster that a submitted job runs in, otherwise start our own on loopback, and stop only that."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def ray_session(num_cpus: int) -> Iterator[None]:
+    """A Ray session with at least `num_cpus` logical CPUs, for the time of a `with` block.
+
+    Logical CPUs only count places: on few cores a pool of light actors beside a heavy one would otherwise starve (threads are set
+    by each worker itself). Token authentication stays as Ray has it: on.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    _quiet()
+    # Each job draws its own bar and prints its own result; Ray's narration stays in its log folder, its exceptions come up.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with _native_stderr_closed():
+        _connect(num_cpus)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(num_cpus: int) -> None:
+    import ray
+
+    if os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.ERROR)
+    else:
+        # Ray Train asks the dashboard's state API, so the dashboard stays on (on loopback).
+        ray.init(
+            address="local",
+            num_cpus=max(num_cpus, os.cpu_count() or 1),
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+
+
+@contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    """Drop what Ray's native code writes to file descriptor 2 while it starts (it announces its own log level); Python's errors pass."""
+    kept, python_stderr = os.dup(2), sys.stderr
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        sys.stderr.close()
+        sys.stderr = python_stderr
+        os.close(nothing)
+        os.close(kept)
+
+
+def _quiet() -> None:
+    import ray.data
+    import ray.train
+
+    for name in ("ray", "ray.data", "ray.train", "ray.tune", "ray._private.authentication"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False

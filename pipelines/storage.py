@@ -1,0 +1,91 @@
+"""Whole files, local or at a URI (`s3://…`), that are either there or not.
+
+Locally: a temporary name beside the target, fsync, rename. On an object store an upload appears when it is complete, so it is written
+in one go. Paths stay strings: `pathlib` would eat a slash of a URI.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import tempfile
+
+from vos.errors import InputError
+
+
+def is_uri(path: str) -> bool:
+    return "://" in path
+
+
+def join(folder: str, *names: str) -> str:
+    """`folder/name/…` for local folders and URIs."""
+    return posixpath.join(folder, *names)
+
+
+def _filesystem(path: str):
+    from pyarrow import fs
+
+    try:
+        return fs.FileSystem.from_uri(path)
+    except Exception as error:
+        raise InputError(
+            f"{path}: cannot be used as a URI ({error}); use a local folder, s3://bucket/folder or file:///folder"
+        ) from None
+
+
+def make_folder(path: str) -> None:
+    """Make a folder and its parents. Raises InputError when that is impossible."""
+    if is_uri(path):
+        filesystem, inner = _filesystem(path)
+        filesystem.create_dir(inner, recursive=True)
+        return
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        reason = (error.strerror or "cannot be written").lower()
+        raise InputError(f"{path}: the output folder cannot be written ({reason}); choose another --out") from None
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a whole file: after this call it is complete, before it the old one (or none) is there."""
+    if is_uri(path):
+        filesystem, inner = _filesystem(path)
+        with filesystem.open_output_stream(inner) as stream:
+            stream.write(data)
+        return
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def read_bytes(path: str) -> bytes:
+    """The whole file. Raises FileNotFoundError."""
+    if is_uri(path):
+        filesystem, inner = _filesystem(path)
+        with filesystem.open_input_file(inner) as stream:
+            return stream.read()
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def list_names(folder: str) -> list[str]:
+    """Names of the files in a folder, sorted; none when the folder does not exist."""
+    if is_uri(folder):
+        from pyarrow import fs
+
+        filesystem, inner = _filesystem(folder)
+        selector = fs.FileSelector(inner, allow_not_found=True)
+        return sorted(info.base_name for info in filesystem.get_file_info(selector) if info.is_file)
+    if not os.path.isdir(folder):
+        return []
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())

@@ -1,0 +1,241 @@
+"""Ray Train around the training step: DDP over 1 to N workers, checkpoints, resume. The mathematics is called, not written, here.
+
+The global batch of a step is a function of (seed, step) alone, so the number of workers does not change what is learnt from, and a
+killed run that is started again continues from its last checkpoint. The averaged weights are what is saved as the model.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines import storage, tracking
+from pipelines.cached_clips import CachedClips, ClipSource, DrawnClips, prefetched, read_manifest
+from pipelines.plan import index_videos
+from pipelines.progress import Entry, Reporter, followed, new_board
+from pipelines.session import ray_session
+from vos.config import TrainConfig, differences, dumps, fingerprint, to_dict
+from vos.errors import InputError
+
+STATE = "trainer_state.pt"
+MODEL_FILES = ("model.safetensors", "model.json")
+COSMETIC = ("out", "debug", "workers", "threads", "experiment", "checkpoint_every")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training: where its checkpoint is and what the last steps measured."""
+
+    checkpoint: str
+    run_id: str
+    version: str
+    metrics: dict[str, float]
+
+
+def train(config: TrainConfig, label: str = "", tags: dict[str, str] | None = None) -> TrainResult:
+    """Train as configured, or continue an interrupted run of the same configuration. Raises InputError for bad input."""
+    cache = read_manifest(config.cache)["fingerprint"] if config.cache else "none"
+    make_source(config)
+    new_model(config)
+    storage.make_folder(config.out)
+    identity = run_identity(config, cache)
+    finished = _claim_folder(config, identity)
+    name = label or f"{config.role}-{config.model}-{fingerprint(identity)[:8]}"
+    known = {"cache.fingerprint": cache, "model": config.model, "role": config.role, "world_size": str(config.workers)}
+    if finished is not None:
+        print(f"already finished: {config.out} (delete it to train again)")
+        return TrainResult(config.out, **finished)
+    with tracking.start_run(config.experiment, name, config, known | (tags or {})) as run:
+        with ray_session(num_cpus=2 * config.workers + 2):
+            history = _fit(config, identity, run, name)
+        metrics = history[-1][2] if history else {}
+        version = run.register(config.model, config.out, f"{config.role}, {config.steps} steps, cache {cache}")
+        outcome = {"run_id": run.run_id, "version": version, "metrics": metrics}
+        storage.write_bytes(storage.join(config.out, "result.json"), dumps(outcome).encode())
+    return TrainResult(config.out, run.run_id, version, metrics)
+
+
+def run_identity(config: TrainConfig, cache_fingerprint: str) -> dict[str, Any]:
+    """What decides the outcome of a training; folders and numbers of processes do not."""
+    identity = {name: value for name, value in to_dict(config).items() if name not in COSMETIC}
+    identity["cache"] = cache_fingerprint
+    return identity
+
+
+def make_source(config: TrainConfig) -> ClipSource:
+    """Where the clips come from: the cache, or draws from the videos."""
+    if config.cache:
+        return CachedClips(config.cache, config.data, with_targets=bool(config.loss.kd or config.loss.representation))
+    return DrawnClips(
+        index_videos(config.data, "train"), config.clip, config.seed, num_draws=config.steps * config.batch
+    )
+
+
+def new_model(config: TrainConfig) -> Any:
+    """The network to train: from scratch (a function of the seed), from a checkpoint, or with ImageNet trunks."""
+    import torch
+
+    from pipelines.models import load_model
+    from vos.checkpoint import load_trunk_weights
+    from vos.models import build
+
+    if config.init:
+        model, info = load_model(config.init)
+        if info["model"] != config.model:
+            raise InputError(
+                f"--init {config.init}: holds {info['model']}, not {config.model}; pass --model {info['model']}"
+            )
+    else:
+        torch.manual_seed(config.seed)
+        model = build(config.model)
+    if config.trunk_weights:
+        load_trunk_weights(model, config.trunk_weights)
+        model.freeze_batch_norm()
+    return model.train()
+
+
+def _claim_folder(config: TrainConfig, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The outcome if this very training is finished already; refuses the folder of another one."""
+    names = storage.list_names(config.out)
+    if "identity.json" in names:
+        old = json.loads(storage.read_bytes(storage.join(config.out, "identity.json")))
+        new = json.loads(dumps(identity))
+        if old != new:
+            changed = "; ".join(differences(old, new))
+            raise InputError(
+                f"{config.out}: holds a training with another configuration ({changed}); choose another --out or delete it"
+            )
+        if "result.json" in names:
+            return json.loads(storage.read_bytes(storage.join(config.out, "result.json")))
+    storage.write_bytes(storage.join(config.out, "identity.json"), dumps(identity).encode())
+    storage.write_bytes(storage.join(config.out, "config.json"), dumps(config).encode())
+    return None
+
+
+def _fit(config: TrainConfig, identity: dict[str, Any], run: tracking.Run, label: str) -> list[Entry]:
+    """Run the workers and put the final model into the folder."""
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    board = new_board()
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"config": config, "board": board},
+        scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=bool(ray.cluster_resources().get("GPU"))),
+        run_config=RunConfig(
+            # The same name continues an old run under whatever configuration, so the name is the configuration.
+            name=fingerprint(identity, str(config.workers)),
+            storage_path=storage.join(config.out, "ray"),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(max_failures=2),
+        ),
+    )
+    with followed(board, run, label, config.steps) as history:
+        result = trainer.fit()
+    assert result.checkpoint is not None, "a training ends with a checkpoint"
+    with result.checkpoint.as_directory() as folder:
+        for name in MODEL_FILES:
+            with open(os.path.join(folder, name), "rb") as file:
+                storage.write_bytes(storage.join(config.out, name), file.read())
+    return history
+
+
+def train_worker(arguments: dict[str, Any]) -> None:
+    """One DDP worker: every rank computes its part of each global batch, rank 0 reports and saves."""
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from vos.objective import objective
+    from vos.schedule import learning_rate, parameter_groups, update_average
+    from vos.segmentation import ClipSegmenter
+
+    config: TrainConfig = arguments["config"]
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(config.threads)
+    device = ray.train.torch.get_device()
+    source = make_source(config)
+    model = new_model(config).to(device).to(memory_format=torch.channels_last)
+    average = copy.deepcopy(model)
+    optimiser = torch.optim.AdamW(parameter_groups(model, config.optimiser))
+    segmenter = ray.train.torch.prepare_model(
+        ClipSegmenter(model, infinite=config.role == "teacher"),
+        move_to_device=False,
+        parallel_strategy_kwargs={"broadcast_buffers": False},
+    )
+    start = _restore(ray.train.get_checkpoint(), model, average, optimiser)
+    reporter = Reporter(arguments["board"])
+    for step, item in enumerate(
+        prefetched(source, range(start, config.steps), config.batch, config.seed, rank, world), start
+    ):
+        batch = item.to(device)
+        rate = learning_rate(step, config.steps, config.optimiser)
+        for group in optimiser.param_groups:
+            group["lr"] = rate * group["scale"]
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+            output = segmenter(batch.frames, batch.labels[:, 0], batch.num_objects, source.clip.max_objects)
+        loss, terms = objective(output, batch.labels, batch.num_objects, batch.targets, config.loss, step, config.steps)
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"step {step}: the loss is {loss.item()} on draws {batch.draws}; lower --optimiser.lr or look at these clips"
+            )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip_norm)
+        optimiser.step()
+        update_average(average, model, config.optimiser.ema, step)
+        last = step + 1 == config.steps
+        if rank == 0:
+            reporter.add(
+                step + 1,
+                {f"train/{k}": v.item() for k, v in terms.items()} | {"train/lr": rate, "train/grad_norm": norm.item()},
+            )
+        if last or (step + 1) % config.checkpoint_every == 0:
+            _report(step + 1, rank, average, model, optimiser, config)
+    reporter.flush()
+
+
+def _restore(checkpoint: Any, model: Any, average: Any, optimiser: Any) -> int:
+    """Continue from a checkpoint; returns the number of steps that are done."""
+    import torch
+
+    if checkpoint is None:
+        return 0
+    with checkpoint.as_directory() as folder:
+        state = torch.load(os.path.join(folder, STATE), map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    average.load_state_dict(state["average"])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["step"])
+
+
+def _report(step: int, rank: int, average: Any, model: Any, optimiser: Any, config: TrainConfig) -> None:
+    """Every rank reports (Ray Train waits for all of them); rank 0 brings the checkpoint."""
+    import ray.train
+    import torch
+
+    from vos.checkpoint import save_checkpoint
+
+    if rank != 0:
+        ray.train.report({"step": step})
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(folder, average, {"role": config.role, "step": step, "config": to_dict(config)})
+        state = {
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "step": step,
+        }
+        torch.save(state, os.path.join(folder, STATE))
+        ray.train.report(
+            {"step": step},
+            checkpoint=ray.train.Checkpoint.from_directory(folder),
+            checkpoint_dir_name=f"step-{step:07d}",
+        )

@@ -1,0 +1,209 @@
+"""The rules of the tree, read from its source: who imports whom, what a job file is, that importing has no effect."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ("jobs", "pipelines", "vos")
+MAY_IMPORT = {"jobs": {"jobs", "pipelines", "vos"}, "pipelines": {"pipelines", "vos"}, "vos": {"vos"}}
+JOBS_TAKE_FROM_VOS = {"vos.config", "vos.command_line"}
+JOB_LINES = range(10, 46)
+
+# Calls that change the process, the file system or a library's state: nothing of that may happen on import.
+EFFECTS = {
+    *("makedirs", "mkdir", "mkdtemp", "touch", "unlink", "rmtree", "write_text", "write_bytes", "open"),
+    *("getenv", "putenv", "unsetenv", "load_dotenv", "chdir", "expanduser", "getcwd", "cwd"),
+    *("basicConfig", "dictConfig", "fileConfig", "addHandler", "setLevel", "captureWarnings"),
+    *("seed", "manual_seed", "seed_everything", "use_deterministic_algorithms"),
+    *("filterwarnings", "simplefilter", "set_num_threads", "set_num_interop_threads", "setNumThreads"),
+    *("set_default_dtype", "set_default_device", "set_float32_matmul_precision", "set_grad_enabled"),
+    *("set_tracking_uri", "set_experiment", "init", "run", "Popen", "print", "is_available"),
+}
+DEFERRED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def sources(*packages: str) -> list[Path]:
+    return sorted(path for package in packages for path in (ROOT / package).rglob("*.py"))
+
+
+def label(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imported_modules(tree: ast.Module, package: str) -> Iterator[str]:
+    """Dotted names that a module imports anywhere, with `from a import b` as `a.b`; relative ones made absolute."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and call_name(node) in ("import_module", "__import__"):
+            yield from (a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str))
+
+
+def call_name(node: ast.Call) -> str:
+    function = node.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def import_faults(source: str, module: str) -> list[str]:
+    """What `module` (dotted) imports and may not."""
+    layer, package = module.split(".")[0], module.rpartition(".")[0] or module
+    faults = []
+    for name in imported_modules(ast.parse(source), package):
+        top = name.split(".")[0]
+        if top in LAYERS and top not in MAY_IMPORT[layer]:
+            faults.append(f"{module} imports {name}: imports point down only, jobs -> pipelines -> vos")
+        if top == "tests" or top == "cluster":
+            faults.append(f"{module} imports {name}: the product does not depend on {top}")
+        if layer == "vos" and top in ("ray", "mlflow"):
+            faults.append(f"{module} imports {name}: vos knows neither Ray nor MLflow")
+        if top == "mlflow" and module != "pipelines.tracking":
+            faults.append(f"{module} imports {name}: only pipelines/tracking.py imports mlflow")
+        if layer == "jobs" and top == "vos" and not any(f"{name}.".startswith(f"{m}.") for m in JOBS_TAKE_FROM_VOS):
+            faults.append(f"{module} imports {name}: a job takes from vos only {sorted(JOBS_TAKE_FROM_VOS)}")
+    return faults
+
+
+def run_on_import(tree: ast.Module) -> Iterator[ast.AST]:
+    """Every node that is evaluated when the module is imported."""
+    queue: list[ast.AST] = [tree]
+    while queue:
+        node = queue.pop()
+        yield node
+        if isinstance(node, DEFERRED):  # the body waits for a call; decorators and defaults do not
+            queue += [*getattr(node, "decorator_list", []), *node.args.defaults, *filter(None, node.args.kw_defaults)]
+        elif isinstance(node, ast.If) and is_main_guard(node.test):
+            queue += node.orelse
+        else:
+            queue += ast.iter_child_nodes(node)
+
+
+def is_main_guard(test: ast.expr) -> bool:
+    return isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and test.left.id == "__name__"
+
+
+def effect_faults(source: str, module: str) -> list[str]:
+    """What importing `module` would do beside defining things."""
+    faults = []
+    for node in run_on_import(ast.parse(source)):
+        is_attribute = isinstance(node, ast.Attribute) and node.attr in ("environ", "environb")
+        if is_attribute or (isinstance(node, ast.Name) and node.id in ("environ", "environb")):
+            faults.append(f"{module}, line {getattr(node, 'lineno', '?')}: touches the environment on import")
+        elif isinstance(node, ast.Call) and call_name(node) in EFFECTS:
+            faults.append(f"{module}, line {node.lineno}: calls {call_name(node)}() on import")
+        elif isinstance(node, ast.Global | ast.Delete):
+            faults.append(f"{module}, line {node.lineno}: changes names on import")
+    return faults
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def all_faults(check) -> list[str]:
+    faults = []
+    for path in sources(*LAYERS):
+        # In an __init__ a relative import starts at the package itself, as it does in a module inside the package.
+        name = module_name(path) + (".__init__" if path.name == "__init__.py" else "")
+        faults += check(path.read_text(encoding="utf-8"), name)
+    return faults
+
+
+def test_imports_point_down_only_and_ray_and_mlflow_stay_at_their_edges():
+    assert all_faults(import_faults) == []
+
+
+def test_importing_a_module_has_no_effect():
+    assert all_faults(effect_faults) == []
+
+
+JOBS = [path for path in sources("jobs") if path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", JOBS, ids=label)
+def test_a_job_is_a_short_entry_point_with_a_main_and_example_lines(path: Path):
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    assert len(source.splitlines()) in JOB_LINES
+    assert "main" in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert any(isinstance(node, ast.If) and is_main_guard(node.test) for node in tree.body), "python -m must start it"
+    assert not any(isinstance(node, ast.While | ast.For | ast.AsyncFor) for node in ast.walk(tree)), "no loop over data"
+    docstring = ast.get_docstring(tree) or ""
+    assert docstring.count(f"python -m jobs.{path.stem}") >= 2, "--help shows two example lines"
+
+
+def test_the_configuration_loads_without_the_heavy_libraries():
+    code = (
+        "import sys, vos.config, vos.command_line;"
+        "print(*sorted({'torch', 'ray', 'mlflow', 'cv2', 'pyarrow', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_no_file_is_a_drawer_for_leftovers():
+    assert [label(p) for p in sources(*LAYERS) if p.stem in ("utils", "util", "helpers", "misc", "common")] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("vos.losses", "import ray"),
+        ("vos.losses", "def f():\n    from mlflow import log_metric"),
+        ("vos.models.memory", "from pipelines.schema import X"),
+        ("vos.losses", "import importlib\nimportlib.import_module('pipelines.plan')"),
+        ("pipelines.plan", "import jobs.cache"),
+        ("pipelines.plan", "from mlflow.tracking import MlflowClient"),
+        ("pipelines.plan", "from tests.conftest import ROOT"),
+        ("pipelines.inner.plan", "from ...jobs import cache"),
+        ("jobs.cache", "from vos import losses"),
+        ("jobs.cache", "import vos.datasets"),
+    ],
+)
+def test_a_forbidden_import_is_found(module: str, source: str):
+    assert import_faults(source, module)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("jobs.cache", "from vos.config import CacheConfig\nfrom pipelines import teacher_cache"),
+        ("pipelines.tracking", "import mlflow\nimport ray\nfrom . import schema"),
+        ("vos.models.memory", "import torch\nfrom ..errors import InputError\nfrom .encoders import Encoder"),
+    ],
+)
+def test_an_allowed_import_is_let_through(module: str, source: str):
+    assert import_faults(source, module) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os\nROOT = os.environ.get('X')",
+        "from os import environ\nROOT = environ['X']",
+        "import torch\ntorch.manual_seed(0)",
+        "import os\nif True:\n    os.makedirs('runs')",
+        "import os\ndef f(root=os.getenv('X')): ...",
+        "class A:\n    import logging\n    logging.basicConfig()",
+        "import torch\nDEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'",
+    ],
+)
+def test_an_effect_on_import_is_found(source: str):
+    assert effect_faults(source, "vos.example")
+
+
+def test_what_waits_for_a_call_is_no_effect_on_import():
+    functions = "import os\ndef f():\n    os.makedirs(os.environ['X'])\ng = lambda: os.getcwd()\n"
+    source = functions + "if __name__ == '__main__':\n    print(f())"
+    assert effect_faults(source, "vos.example") == []

@@ -1,0 +1,199 @@
+"""Checkpoints: what is saved comes back, what is damaged or foreign is refused by name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vos.checkpoint import load_checkpoint, load_trunk_weights, save_checkpoint
+from vos.errors import InputError
+from vos.models import VOSModel, build
+from vos.models.backbones import MobileNetV2Trunk
+
+
+@pytest.fixture(scope="module")
+def stcn() -> VOSModel:
+    return build("stcn")
+
+
+@pytest.fixture
+def tiny() -> VOSModel:
+    torch.manual_seed(0)
+    return build("mobilevos-tiny")
+
+
+def test_a_saved_model_comes_back_with_its_weights_and_its_description(tiny: VOSModel, tmp_path: Path):
+    save_checkpoint(str(tmp_path / "a"), tiny, {"step": 7, "config": {"lr": 1e-3}})
+    for path in (tmp_path / "a", tmp_path / "a" / "model.safetensors"):
+        model, info = load_checkpoint(str(path))
+        assert (info["model"], info["step"], info["config"]) == ("mobilevos-tiny", 7, {"lr": 1e-3})
+        assert info["parameters"] == sum(p.numel() for p in tiny.parameters())
+        assert not model.training
+        _assert_same_weights(model, tiny.state_dict())
+
+
+def test_saving_leaves_only_the_two_files_and_replaces_what_was_there(tiny: VOSModel, tmp_path: Path):
+    save_checkpoint(str(tmp_path), build("teacher-small"), {})
+    save_checkpoint(str(tmp_path), tiny, {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
+    assert load_checkpoint(str(tmp_path))[1]["model"] == "mobilevos-tiny"
+
+
+def test_a_checkpoint_remembers_the_convention_and_the_frozen_batch_norm(tmp_path: Path):
+    student = build("mobilevos-mobilenetv2-noaspp", preprocessing="tensorflow")
+    student.freeze_batch_norm()
+    save_checkpoint(str(tmp_path), student, {})
+    model, info = load_checkpoint(str(tmp_path))
+    assert (model.preprocessing, model.batch_norm_frozen) == ("tensorflow", True)
+    assert (info["preprocessing"], info["batch_norm_frozen"]) == ("tensorflow", True)
+    frames = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model.encode_query(frames).key, student.eval().encode_query(frames).key)
+    norm = next(m for m in model.train().trunks()[0].modules() if isinstance(m, nn.BatchNorm2d))
+    assert not norm.training
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_official_stcn_files_load_with_and_without_the_prefix(stcn: VOSModel, tmp_path: Path, prefix: str):
+    weights = {prefix + name: tensor for name, tensor in stcn.state_dict().items()}
+    torch.save(weights, tmp_path / "stcn.pth")
+    model, info = load_checkpoint(str(tmp_path / "stcn.pth"))
+    assert (info["model"], info["parameters"]) == ("stcn", 54_434_180)
+    _assert_same_weights(model, stcn.state_dict())
+
+
+def test_the_single_object_stem_is_widened_by_a_channel_of_zeros(stcn: VOSModel, tmp_path: Path):
+    weights = dict(stcn.state_dict())
+    five = weights["value_encoder.conv1.weight"]
+    weights["value_encoder.conv1.weight"] = five[:, :4].clone()
+    torch.save(weights, tmp_path / "stcn_s0.pth")
+    model, _ = load_checkpoint(str(tmp_path / "stcn_s0.pth"), "stcn")
+    stem = model.state_dict()["value_encoder.conv1.weight"]
+    assert torch.equal(stem[:, :4], five[:, :4])
+    assert not stem[:, 4:].any()
+
+
+def test_another_architecture_is_refused_with_the_first_differing_names(tiny: VOSModel, tmp_path: Path):
+    save_file(tiny.state_dict(), tmp_path / "weights.safetensors")
+    error = _refusal(lambda: load_checkpoint(str(tmp_path / "weights.safetensors"), "mobilevos-resnet18"))
+    assert "weights.safetensors" in error
+    assert "query_trunk.conv1.weight" in error
+    save_checkpoint(str(tmp_path / "a"), tiny, {})
+    assert "mobilevos-tiny" in _refusal(lambda: load_checkpoint(str(tmp_path / "a"), "stcn"))
+
+
+def test_a_differing_shape_is_named_with_both_shapes(tiny: VOSModel, tmp_path: Path):
+    weights = dict(tiny.state_dict())
+    weights["decoder.pred.bias"] = torch.zeros(2)
+    save_file(weights, tmp_path / "w.safetensors")
+    error = _refusal(lambda: load_checkpoint(str(tmp_path / "w.safetensors"), "mobilevos-tiny"))
+    assert "decoder.pred.bias as (2,) instead of (1,)" in error
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("keep", [0, 5, 0.5, 0.999])
+def test_a_truncated_file_is_refused_by_name(tiny: VOSModel, tmp_path: Path, suffix: str, keep: float):
+    path = tmp_path / f"cut{suffix}"
+    if suffix == ".pth":
+        torch.save(tiny.state_dict(), path)
+    else:
+        save_file(tiny.state_dict(), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep if keep >= 1 else keep * len(content))])
+    error = _refusal(lambda: load_checkpoint(str(path), "mobilevos-tiny"))
+    assert str(path) in error
+    assert "truncated" in error
+
+
+def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path: Path):
+    torch.save(nn.Linear(2, 2), tmp_path / "whole_module.pth")
+    assert "whole_module.pth" in _refusal(lambda: load_checkpoint(str(tmp_path / "whole_module.pth")))
+
+
+def test_a_training_state_around_the_weights_is_refused_with_the_mend(tiny: VOSModel, tmp_path: Path):
+    torch.save({"model": tiny.state_dict(), "step": 3}, tmp_path / "state.pth")
+    assert "state_dict() alone" in _refusal(lambda: load_checkpoint(str(tmp_path / "state.pth")))
+
+
+def test_what_is_missing_is_named(tiny: VOSModel, tmp_path: Path):
+    assert "nowhere" in _refusal(lambda: load_checkpoint(str(tmp_path / "nowhere")))
+    assert "model.safetensors" in _refusal(lambda: load_checkpoint(str(tmp_path)))
+    save_checkpoint(str(tmp_path), tiny, {})
+    (tmp_path / "model.json").unlink()
+    assert "model.json" in _refusal(lambda: load_checkpoint(str(tmp_path)))
+    assert "name" in _refusal(lambda: load_checkpoint(str(tmp_path / "model.safetensors")))
+    _assert_same_weights(load_checkpoint(str(tmp_path / "model.safetensors"), "mobilevos-tiny")[0], tiny.state_dict())
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"model": 3}', '{"model": "vgg"}'])
+def test_a_damaged_description_is_refused(tiny: VOSModel, tmp_path: Path, text: str):
+    save_checkpoint(str(tmp_path), tiny, {})
+    (tmp_path / "model.json").write_text(text)
+    assert _refusal(lambda: load_checkpoint(str(tmp_path)))
+
+
+def test_reserved_names_and_values_beyond_json_are_refused_before_anything_is_written(tiny: VOSModel, tmp_path: Path):
+    assert "parameters" in _refusal(lambda: save_checkpoint(str(tmp_path / "a"), tiny, {"parameters": 1}))
+    assert "JSON" in _refusal(lambda: save_checkpoint(str(tmp_path / "a"), tiny, {"tensor": torch.zeros(1)}))
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_imagenet_weights_load_into_both_trunks_with_zeros_for_the_masks(tmp_path: Path, suffix: str):
+    source = {**MobileNetV2Trunk(3, num_features=18).state_dict(), "classifier.1.weight": torch.zeros(1000, 1280)}
+    source = {k: v + 0.5 if k.endswith("running_mean") else v for k, v in source.items()}
+    path = tmp_path / f"imagenet{suffix}"
+    if suffix == ".pth":
+        torch.save(source, path)
+    else:
+        save_file(source, path)
+    model = build("mobilevos-mobilenetv2")
+    assert load_trunk_weights(model, str(path)) == {"preprocessing": "imagenet", "batch_norm_frozen": False}
+    stem = model.trunks()[1].state_dict()["features.0.0.weight"]
+    assert torch.equal(stem[:, :3], source["features.0.0.weight"])
+    assert not stem[:, 3:].any()
+    for trunk in model.trunks():
+        for name, tensor in trunk.state_dict().items():
+            if name != "features.0.0.weight":
+                assert torch.equal(tensor, source[name]), name
+
+
+def test_before_training_the_value_trunk_sees_what_the_query_trunk_sees(tmp_path: Path):
+    save_file(MobileNetV2Trunk(3).state_dict(), tmp_path / "trunk.safetensors")
+    model = build("mobilevos-mobilenetv2-noaspp").eval()
+    load_trunk_weights(model, str(tmp_path / "trunk.safetensors"), preprocessing="tensorflow")
+    frames, masks = torch.randn(1, 3, 32, 32), torch.rand(1, 2, 32, 32)
+    query_trunk, value_trunk = model.trunks()
+    with torch.no_grad():
+        torch.testing.assert_close(value_trunk(torch.cat((frames, masks), 1)).f16, query_trunk(frames).f16)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2_imagenet", "mobilenet_v2_pascal_trunk"])
+def test_folded_weights_bring_their_convention_and_freeze_their_batch_norm(shared: Path, name: str):
+    path = shared / f"data/weights/{name}.fp16.safetensors"
+    model = build("mobilevos-mobilenetv2")
+    assert load_trunk_weights(model, str(path)) == {"preprocessing": "tensorflow", "batch_norm_frozen": True}
+    folded = load_file(str(path))["features.13.conv.3.bias"].float()
+    assert torch.equal(model.state_dict()["value_trunk.features.13.conv.3.bias"], folded)
+
+
+def test_weights_of_another_trunk_are_refused(tmp_path: Path):
+    save_file(MobileNetV2Trunk(3).state_dict(), tmp_path / "mobilenet.safetensors")
+    error = _refusal(lambda: load_trunk_weights(build("mobilevos-resnet18"), str(tmp_path / "mobilenet.safetensors")))
+    assert "mobilenet.safetensors" in error
+    assert "conv1.weight" in error
+
+
+def _assert_same_weights(model: VOSModel, expected: dict[str, Tensor]) -> None:
+    weights = model.state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def _refusal(action) -> str:
+    with pytest.raises(InputError) as error:
+        action()
+    assert "\n" not in str(error.value)
+    return str(error.value)

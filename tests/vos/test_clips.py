@@ -1,0 +1,126 @@
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vos import datasets
+from vos.clips import Cropper, read_clip
+from vos.config import ClipConfig
+from vos.draws import Augmentation, ClipDraw, draw_clip
+from vos.errors import InputError
+from vos.synthetic import synthetic_index
+
+CLIP = ClipConfig(crop_px=64, max_skip_frames=4)
+PLAIN = Augmentation((1, 0, 0, 0, 1, 0), (1, 1, 1), (0, 0, 0))
+
+REPLAY = """
+import hashlib, json, sys
+from vos.clips import read_clip
+from vos.datasets import load_index
+from vos.draws import ClipDraw
+root, lines = sys.argv[1], sys.stdin.read().splitlines()
+videos = {video.name: video for video in load_index(root)}
+for line in reversed(lines):
+    draw = ClipDraw.from_dict(json.loads(line))
+    clip = read_clip(videos[draw.video], draw, 64)
+    print(draw.number, hashlib.sha256(clip.frames).hexdigest(), hashlib.sha256(clip.labels).hexdigest())
+"""
+
+
+def digests_here(videos, draws: list[ClipDraw]) -> dict[str, list[str]]:
+    by_name = {video.name: video for video in videos}
+    clips = {str(draw.number): read_clip(by_name[draw.video], draw, 64) for draw in draws}
+    return {
+        n: [hashlib.sha256(a.tobytes()).hexdigest() for a in (clip.frames, clip.labels)] for n, clip in clips.items()
+    }
+
+
+def digests_elsewhere(root: str, draws: list[ClipDraw]) -> dict[str, list[str]]:
+    lines = "\n".join(json.dumps(draw.to_dict()) for draw in draws)
+    done = subprocess.run([sys.executable, "-c", REPLAY, root], input=lines, capture_output=True, text=True, check=True)
+    return {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+
+
+def test_another_process_in_another_order_replays_the_same_bytes_of_synthetic_video():
+    videos = datasets.load_index("")
+    draws = [draw_clip(videos, CLIP, 9, n) for n in range(12)]
+    assert digests_elsewhere("", draws) == digests_here(videos, draws)
+
+
+def test_another_process_in_another_order_replays_the_same_bytes_of_davis(shared):
+    root = str(shared / "data" / "DAVIS")
+    videos = datasets.load_index(root)
+    draws = [draw_clip(videos, CLIP, 9, n) for n in range(12)]
+    assert digests_elsewhere(root, draws) == digests_here(videos, draws)
+
+
+def test_the_plain_crop_is_the_corner_of_the_frame_with_objects_renumbered_in_order():
+    video = next(v for v in synthetic_index(20, 4, (64, 96)) if len(v.first_seen) == 3)
+    draw = ClipDraw(0, video.name, (2, 0), (3, 1), PLAIN)
+    clip = read_clip(video, draw, 48)
+    for t, index in enumerate((2, 0)):
+        np.testing.assert_array_equal(clip.frames[t], video.frame(index)[:48, :48])
+        expected = np.array([0, 2, 0, 1])[video.mask(index)[:48, :48]]
+        np.testing.assert_array_equal(clip.labels[t], expected)
+    assert clip.labels.dtype == clip.frames.dtype == np.uint8
+
+
+def test_frames_and_labels_move_together():
+    """A frame that shows its own labels must, cropped, show the cropped labels, whatever the augmentation."""
+    (video,) = synthetic_index(1, 1, (96, 144))
+    labels = (video.mask(0) > 0).astype(np.uint8)
+    for n in range(30):
+        augmentation = draw_clip([replace(video, num_frames=5)], CLIP, 0, n).augmentation
+        crop = Cropper(replace(augmentation, gain=(1, 1, 1), offset=(0, 0, 0)), 64)
+        shown = crop.frame(np.repeat(labels[..., None] * 255, 3, axis=2))[..., 0] > 127
+        moved = crop.labels(labels, (1,)) > 0
+        assert (shown != moved).mean() < 0.02
+
+
+def test_a_small_crop_of_a_large_frame_is_averaged_and_not_picked():
+    stripes = np.zeros((400, 600, 3), np.uint8)
+    stripes[:, ::2] = 200
+    crop = Cropper(Augmentation((6.0, 0, 10, 0, 6.0, 10), (1, 1, 1), (0, 0, 0)), 64).frame(stripes)
+    assert np.abs(crop.astype(int) - 100).max() <= 2
+
+
+def test_a_shrunk_crop_lies_where_its_labels_lie():
+    frame = np.zeros((240, 240, 3), np.uint8)
+    frame[60:120, 90:180] = 255
+    augmentation = Augmentation((3.7, 0, 1.5, 0, 3.7, 0.5), (1, 1, 1), (0, 0, 0))
+    crop = Cropper(augmentation, 64)
+    shown, labels = crop.frame(frame)[..., 0] / 255, crop.labels(frame[..., 0] // 255, (1,))
+    assert shown.sum() == pytest.approx(60 * 90 / 3.7**2, rel=0.02)
+    for picture, exactness_px in ((shown, 0.05), (labels, 0.5)):
+        centre = [np.average(axis, weights=picture) for axis in np.mgrid[:64, :64]]
+        np.testing.assert_allclose(centre, [(89.5 - 0.5) / 3.7, (134.5 - 1.5) / 3.7], atol=exactness_px)
+
+
+def test_colours_follow_gain_and_offset_and_are_clipped():
+    frame = np.full((32, 32, 3), 100, np.uint8)
+    crop = Cropper(replace(PLAIN, gain=(1.1, 3.0, 0.5), offset=(-10, 0, -60.0)), 32).frame(frame)
+    assert tuple(crop[4, 4]) == (100, 255, 0)
+
+
+def test_context_frames_are_cropped_like_the_clip():
+    (video,) = synthetic_index(1, 12, (64, 96))
+    draw = draw_clip([video], CLIP, 0, 0)
+    context = read_clip(video, replace(draw, frames=(*draw.frames, 7)), 64)
+    np.testing.assert_array_equal(context.frames[:3], read_clip(video, draw, 64).frames)
+
+
+def test_a_frame_that_lost_its_mask_is_named(tmp_path):
+    from vos.synthetic import write_davis
+
+    write_davis(synthetic_index(1, 3, (64, 96)), str(tmp_path), "val")
+    (video,) = datasets.load_index(str(tmp_path), split="val")
+    draw = draw_clip([video], CLIP, 0, 0)
+    for name in ("00001.png", "00002.png"):
+        (tmp_path / "Annotations/480p" / video.name / name).unlink()
+    (video,) = datasets.load_index(str(tmp_path), split="val")
+    with pytest.raises(InputError, match="has no mask"):
+        read_clip(video, draw, 64)

@@ -1,0 +1,164 @@
+import json
+import pickle
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from vos import datasets
+from vos.clips import read_clip
+from vos.config import ClipConfig
+from vos.draws import ClipDraw, draw_clip
+from vos.errors import InputError
+from vos.synthetic import synthetic_index
+
+CLIP = ClipConfig(crop_px=64, max_skip_frames=4)
+
+
+@dataclass(frozen=True)
+class Fake:
+    """A video of squares in memory: `shown[i]` are the objects of frame i, None where there is no mask."""
+
+    shown: tuple[tuple[int, ...] | None, ...]
+    name: str = "fake"
+    size: tuple[int, int] = (40, 60)
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.shown)
+
+    @property
+    def annotated(self) -> tuple[int, ...]:
+        return tuple(i for i, shown in enumerate(self.shown) if shown is not None)
+
+    @property
+    def first_seen(self) -> dict[int, int]:
+        return {o: i for i in reversed(self.annotated) for o in self.shown[i] or ()}
+
+    def frame_name(self, index: int) -> str:
+        return str(index)
+
+    def frame(self, index: int) -> np.ndarray:
+        return np.full((*self.size, 3), index, np.uint8)
+
+    def mask(self, index: int) -> np.ndarray | None:
+        shown = self.shown[index]
+        if shown is None:
+            return None
+        labels = np.zeros(self.size, np.uint8)
+        for number in shown:
+            labels[10:25, 12 * number : 12 * number + 9] = number
+        return labels
+
+    def signature(self) -> str:
+        return repr(self)
+
+
+@pytest.fixture(scope="module")
+def videos():
+    return synthetic_index(7, 20, (64, 96))
+
+
+def test_a_draw_is_a_function_of_its_number_alone(videos):
+    forward = [draw_clip(videos, CLIP, 3, n) for n in range(40)]
+    backward = [draw_clip(pickle.loads(pickle.dumps(videos)), CLIP, 3, n) for n in reversed(range(40))]
+    assert forward == backward[::-1]
+    assert len(set(forward)) == 40
+    assert forward != [draw_clip(videos, CLIP, 4, n) for n in range(40)]
+
+
+def test_a_draw_survives_json_exactly(videos):
+    for n in range(10):
+        draw = draw_clip(videos, CLIP, 0, n)
+        assert ClipDraw.from_dict(json.loads(json.dumps(draw.to_dict()))) == draw
+
+
+def test_every_pass_takes_every_video_once_in_its_own_order(videos):
+    names = [draw_clip(videos, CLIP, 0, n).video for n in range(21)]
+    passes = [names[i : i + 7] for i in (0, 7, 14)]
+    assert all(sorted(names) == sorted(video.name for video in videos) for names in passes)
+    assert len({tuple(names) for names in passes}) == 3
+
+
+def test_frames_keep_the_largest_gap_and_go_both_ways(videos):
+    directions = Counter()
+    for n in range(80):
+        steps = np.diff(draw_clip(videos, replace(CLIP, num_frames=4), 0, n).frames)
+        assert (steps > 0).all() or (steps < 0).all()
+        assert np.abs(steps).max() <= 4
+        directions[int(np.sign(steps[0]))] += 1
+    assert min(directions.values()) > 20
+    gaps = {abs(b - a) for n in range(80) for a, b in [draw_clip(videos, CLIP, 0, n).frames[:2]]}
+    assert gaps == {1, 2, 3, 4}
+
+
+def test_sparse_masks_are_taken_although_they_lie_farther_apart_than_the_largest_gap():
+    video = Fake(tuple((1,) if i % 5 == 0 else None for i in range(31)))
+    for n in range(20):
+        frames = draw_clip([video], CLIP, 0, n).frames
+        assert set(frames) <= set(video.annotated) and set(np.abs(np.diff(frames))) == {5}
+    gaps = {
+        abs(b - a)
+        for n in range(60)
+        for a, b in [draw_clip([video], replace(CLIP, max_skip_frames=12), 0, n).frames[:2]]
+    }
+    assert gaps == {5, 10}
+
+
+def test_a_short_video_repeats_its_last_frame_and_one_with_a_first_mask_only_is_refused():
+    assert {draw_clip([Fake(((1,), (1,)))], CLIP, 0, n).frames for n in range(20)} == {(0, 1, 1), (1, 1, 0)}
+    with pytest.raises(InputError, match="fake.*mask"):
+        draw_clip([Fake(((1,), None, None))], CLIP, 0, 0)
+    with pytest.raises(InputError, match="no video"):
+        draw_clip([], CLIP, 0, 0)
+
+
+def test_the_first_frame_shows_an_object_even_if_that_is_rare():
+    rare = Fake(tuple((2,) if i == 17 else () for i in range(60)))
+    for n in range(20):
+        draw = draw_clip([rare], CLIP, 0, n)
+        assert draw.frames[0] == 17 and draw.objects == (2,) and len(draw.frames) == 3
+    last = Fake(tuple((1,) if i == 59 else () for i in range(60)))
+    assert draw_clip([last], CLIP, 0, 0).frames[0] == 59
+    with pytest.raises(InputError, match="no mask of this video shows an object"):
+        draw_clip([Fake(((), (), ()))], CLIP, 0, 0)
+
+
+@pytest.mark.parametrize("max_objects", [1, 2, 3])
+def test_the_crop_shows_every_chosen_object_in_the_first_frame(videos, max_objects):
+    clip = replace(CLIP, max_objects=max_objects)
+    by_name = {video.name: video for video in videos}
+    counts = Counter()
+    for n in range(60):
+        draw = draw_clip(videos, clip, 1, n)
+        labels = read_clip(by_name[draw.video], draw, clip.crop_px).labels
+        assert set(np.unique(labels[0])) - {0} == set(range(1, len(draw.objects) + 1))
+        assert set(np.unique(labels)) <= {0, *range(1, len(draw.objects) + 1)}
+        counts[len(draw.objects)] += 1
+    assert set(counts) == set(range(1, max_objects + 1))
+
+
+def test_without_augmentation_the_crop_spans_the_shorter_side(videos):
+    plain = replace(CLIP, flip=False, scale_min=1, scale_max=1, rotate_deg=0, shear_deg=0, colour=0)
+    for n in range(10):
+        shown = draw_clip(videos, plain, 0, n).augmentation
+        a, b, c, d, e, f = shown.affine
+        assert (a, b, d, e) == (1, 0, 0, 1) and shown.gain == (1, 1, 1) and shown.offset == (0, 0, 0)
+        assert abs(f) < 1e-9 and -1e-9 <= c <= 96 - 64 + 1e-9, "inside the frame"
+
+
+def test_half_of_the_draws_are_mirrored_if_asked_for(videos):
+    def mirrored(clip: ClipConfig) -> int:
+        affines = [draw_clip(videos, clip, 0, n).augmentation.affine for n in range(100)]
+        return sum(a * e - b * d < 0 for a, b, _, d, e, _ in affines)
+
+    assert 30 < mirrored(CLIP) < 70 and mirrored(replace(CLIP, flip=False)) == 0
+
+
+def test_the_shared_davis_gives_draws_with_an_object_in_view(shared):
+    videos = datasets.load_index(str(shared / "data" / "DAVIS"))
+    by_name = {video.name: video for video in videos}
+    for n in range(30):
+        draw = draw_clip(videos, ClipConfig(crop_px=128), 0, n)
+        assert (read_clip(by_name[draw.video], draw, 128).labels[0] == 1).any()

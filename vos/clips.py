@@ -1,0 +1,78 @@
+"""Taking a clip: the frames and masks of a draw, cropped and coloured as its numbers say.
+
+Everything here is integer arithmetic on bytes (positions in 1/32 pixel, colours by table), so a draw gives the same
+bytes on the teacher's side and the student's, on every worker, in any order. Frames continue past their edge as a
+reflection; labels do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from vos import images
+from vos.datasets import Video
+from vos.draws import Augmentation, ClipDraw
+from vos.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """frames (T, crop, crop, 3) uint8 RGB; labels (T, crop, crop) uint8 in 0..O, numbered in the order of the draw's
+    objects.
+    """
+
+    frames: np.ndarray
+    labels: np.ndarray
+
+
+def read_clip(video: Video, draw: ClipDraw, crop_px: int) -> Clip:
+    """Read the clip of a draw, bit-exactly. `crop_px` is the one it was drawn with.
+
+    Other frames of the video under the same augmentation are read with `dataclasses.replace(draw, frames=...)`.
+    Raises InputError if a frame has no mask or a file is bad.
+    """
+    assert video.name == draw.video, f"draw {draw.number} is of {draw.video}, not of {video.name}"
+    crop = Cropper(draw.augmentation, crop_px)
+    frames = np.empty((len(draw.frames), crop_px, crop_px, 3), np.uint8)
+    labels = np.empty((len(draw.frames), crop_px, crop_px), np.uint8)
+    for t, index in enumerate(draw.frames):
+        mask = video.mask(index)
+        if mask is None:
+            name = video.frame_name(index)
+            raise InputError(f"{video.name}: frame {name} has no mask; draw the clips again from these files")
+        frames[t] = crop.frame(video.frame(index))
+        labels[t] = crop.labels(mask, draw.objects)
+    return Clip(frames, labels)
+
+
+class Cropper:
+    """An augmentation made ready for any number of frames of a video: sampling grids and colour tables."""
+
+    def __init__(self, augmentation: Augmentation, crop_px: int) -> None:
+        a, b, c, d, e, f = augmentation.affine
+        size = (crop_px, crop_px)
+        self._label_grid = images.affine_grid(augmentation.affine, size, nearest=True)
+        # Bilinear sampling skips pixels beyond a factor of 2 and would alias: whole blocks are averaged first.
+        self._times = max(1, int(augmentation.source_px))
+        shift, times = (self._times - 1) / 2, self._times
+        reduced = (a / times, b / times, (c - shift) / times, d / times, e / times, (f - shift) / times)
+        self._frame_grid = images.affine_grid(reduced, size, nearest=False)
+        colours = np.arange(256)[:, None] * np.array(augmentation.gain) + np.array(augmentation.offset)
+        self._colours = np.clip(np.rint(colours), 0, 255).astype(np.uint8)[:, None, :]
+
+    def frame(self, frame: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> (crop, crop, 3) uint8."""
+        if self._times > 1:
+            height, width = frame.shape[0] // self._times, frame.shape[1] // self._times
+            whole_blocks = frame[: height * self._times, : width * self._times]
+            frame = cv2.resize(whole_blocks, (width, height), interpolation=cv2.INTER_AREA)
+        return cv2.LUT(images.sample(frame, self._frame_grid), self._colours)
+
+    def labels(self, labels: np.ndarray, objects: tuple[int, ...]) -> np.ndarray:
+        """(H, W) uint8 ids -> (crop, crop) uint8: objects[k] becomes k + 1, every other object background."""
+        table = np.zeros(256, np.uint8)
+        table[list(objects)] = np.arange(1, len(objects) + 1)
+        return cv2.LUT(images.sample(labels, self._label_grid), table)

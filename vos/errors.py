@@ -1,0 +1,8 @@
+"""The one exception for what a user can cause and mend."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong.
+
+    The message is one line: what is wrong, where (file, row, flag) and how to mend it. A job prints it and exits with 2.
+    """

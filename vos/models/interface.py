@@ -1,0 +1,115 @@
+"""The interface every model shares: encode a query frame, encode a memory value, decode a readout."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vos.models.backbones import Trunk, TrunkFeatures
+from vos.models.decoder import Decoder
+
+
+class QueryFeatures(NamedTuple):
+    """What a frame is matched and decoded with; its key also serves as memory key later.
+
+    key (B, Ck, h, w), f16_thin (B, C, h, w), f16 (B, C16, h, w), f8 (B, C8, 2h, 2w), f4 (B, C4, 4h, 4w); h = H/16
+    """
+
+    key: Tensor
+    f16_thin: Tensor
+    f16: Tensor
+    f8: Tensor
+    f4: Tensor
+
+
+class Decoded(NamedTuple):
+    """logits (B, O, H/4, W/4) per object, before the sigmoid; features (B, O, Cd, H/4, W/4) they come from."""
+
+    logits: Tensor
+    features: Tensor
+
+
+class VOSModel(nn.Module):
+    """Space-time memory network: two trunks, a key, a value, a decoder (STCN's topology).
+
+    A subclass builds `key_proj`, `key_comp`, `decoder` and says how its trunks are called.
+    """
+
+    name: str
+    key_dim: int
+    value_dim: int
+    key_proj: nn.Module
+    key_comp: nn.Module
+    decoder: Decoder
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batch_norm_frozen = False
+
+    def trunks(self) -> tuple[Trunk, Trunk]:
+        """The query trunk and the value trunk."""
+        raise NotImplementedError
+
+    def context(self, f16: Tensor) -> Tensor:
+        """What keys and the compressed f16 are made from: the query trunk's f16, unless a subclass adds context."""
+        return f16
+
+    def fuse(self, value_features: TrunkFeatures, f16: Tensor) -> Tensor:
+        """The value trunk's features and the query f16 -> value (B*O, Cv, h, w)."""
+        raise NotImplementedError
+
+    def encode_query(self, frames: Tensor) -> QueryFeatures:
+        """frames (B, 3, H, W), ImageNet-normalised, H and W multiples of 16. Once per frame, however many objects."""
+        features = self.trunks()[0](frames)
+        context = self.context(features.f16)
+        return QueryFeatures(self.key_proj(context), self.key_comp(context), *features)
+
+    def encode_value(self, frames: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
+        """frames (B, 3, H, W), f16 (B, C16, h, w) of the same frames, masks (B, O, H, W) soft in [0, 1].
+
+        returns (B, O, Cv, h, w). The trunk sees, per object, RGB, its mask and the sum of the other objects' masks.
+        """
+        B, O = masks.shape[:2]
+        masks = masks.to(frames.dtype)
+        others = masks.sum(1, keepdim=True) - masks
+        rgb = frames.unsqueeze(1).expand(-1, O, -1, -1, -1)
+        inputs = torch.cat((rgb, masks.unsqueeze(2), others.unsqueeze(2)), 2).flatten(0, 1)
+        value = self.fuse(self.trunks()[1](inputs), f16.repeat_interleave(O, 0))
+        return value.unflatten(0, (B, O))
+
+    def decode(self, query: QueryFeatures, readout: Tensor) -> Decoded:
+        """query of B frames, readout (B, O, Cv, h, w) -> Decoded."""
+        B, O = readout.shape[:2]
+        thin = query.f16_thin.unsqueeze(1).expand(-1, O, -1, -1, -1)
+        logits, features = self.decoder(torch.cat((readout, thin), 2).flatten(0, 1), query.f8, query.f4)
+        return Decoded(logits.squeeze(1).unflatten(0, (B, O)), features.unflatten(0, (B, O)))
+
+    @property
+    def preprocessing(self) -> str:
+        """The convention of the trunks' weights, "imagenet" or "tensorflow"; frames come the same for both."""
+        return self.trunks()[0].preprocessing
+
+    def set_preprocessing(self, preprocessing: str) -> None:
+        """Set the convention of both trunks' weights. Raises InputError where the trunk does not know it."""
+        for trunk in self.trunks():
+            trunk.set_preprocessing(preprocessing)
+
+    def freeze_batch_norm(self) -> None:
+        """Keep the trunks' BatchNorm statistics as they are from now on, through any later `.train()`.
+
+        Needed where BatchNorm was folded into the convolutions (batch statistics would undo the weights), and what
+        STCN does in its main training. Affine parameters stay trainable; an ASPP's BatchNorm, new here, keeps learning.
+        """
+        self.batch_norm_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> VOSModel:
+        super().train(mode)
+        if self.batch_norm_frozen:
+            for trunk in self.trunks():
+                for module in trunk.modules():
+                    if isinstance(module, nn.BatchNorm2d):
+                        module.eval()
+        return self

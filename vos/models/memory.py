@@ -1,0 +1,244 @@
+"""The memory: which frames to keep, and how a query frame reads them.
+
+Affinity between a memory position m and a query position q is (2 m.q - |m|^2) / sqrt(Ck), i.e. minus the squared
+distance up to a term constant in m (STCN, eq. 4); a softmax over memory positions, or over the top k of them, weighs
+the values. Scores and softmax are float32 whatever the precision around them. Memory is read in chunks of positions, so
+that the whole affinity matrix of a long video never exists; that costs nothing but a merge per chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vos.errors import InputError
+
+KINDS = ("infinite", "first_recent")
+
+CHUNK_SCORES = 2**24
+"""Affinity scores held at once (64 MiB in float32): longer memories are read in chunks."""
+
+
+@dataclass(frozen=True)
+class MemoryPolicy:
+    """Which frames become memory frames, and how many positions each query reads.
+
+    kind          "infinite": the first frame and every `every`-th after it, for ever (STCN);
+                  "first_recent": the first and the most recent frame only (MobileVOS), so cost per frame is constant
+    every         frames between two memory frames ("infinite" only)
+    top_k         memory positions each query position reads; None: all of them
+    include_last  also read the most recent frame, until the next one comes ("infinite" only)
+
+    Raises InputError for an unknown kind, or every or top_k below 1.
+    """
+
+    kind: str
+    every: int = 5
+    top_k: int | None = 20
+    include_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f'memory kind "{self.kind}" is unknown; use one of {", ".join(KINDS)}')
+        if self.every < 1:
+            raise InputError(f"memory every={self.every}: use 1 (each frame) or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError(f"memory top_k={self.top_k}: use 1 or more, or None to read every position")
+
+
+def soft_aggregate(prob: Tensor) -> Tensor:
+    """Merge independent object probabilities into logits of one softmax (STM, eq. 6).
+
+    prob     (..., O, H, W) in [0, 1]
+    returns  (..., O+1, H, W) float32 logits, background first: its probability is that of no object being there
+    """
+    prob = prob.float()  # 1 - 1e-7 does not exist in half precision
+    background = (1 - prob).prod(-3, keepdim=True)
+    prob = torch.cat((background, prob), -3).clamp(1e-7, 1 - 1e-7)
+    return torch.log(prob / (1 - prob))
+
+
+def memory_affinity(memory_key: Tensor, query_key: Tensor, top_k: int | None = None) -> Tensor:
+    """How much each query position attends to each memory position, as one dense matrix.
+
+    memory_key  (B, Ck, M, h, w)
+    query_key   (B, Ck, h, w)
+    top_k       keep the k strongest memory positions of each query position; None: all
+    returns     (B, M*h*w, h*w) float32, each column sums to 1
+    """
+    scores = _scores(memory_key.flatten(2).transpose(1, 2), query_key)
+    if top_k is not None and top_k < scores.shape[-1]:
+        best, index = scores.topk(top_k, dim=-1)
+        affinity = torch.zeros_like(scores).scatter(-1, index, best.softmax(-1))
+    else:
+        affinity = scores.softmax(-1)
+    return affinity.transpose(1, 2)
+
+
+def read_memory(
+    memory_key: Tensor,
+    memory_value: Tensor,
+    query_key: Tensor,
+    top_k: int | None = None,
+    chunk_scores: int = CHUNK_SCORES,
+) -> Tensor:
+    """Average the memory values that each query position attends to.
+
+    memory_key    (B, Ck, M, h, w)
+    memory_value  (B, O, Cv, M, h, w)
+    query_key     (B, Ck, h, w)
+    top_k         read only the k strongest positions; None: all
+    chunk_scores  most affinity scores to hold at once; the result does not depend on it
+    returns       (B, O, Cv, h, w), the readout, in the value's precision; differentiable in all three
+    """
+    B, O, Cv, M, h, w = memory_value.shape
+    key_rows = memory_key.flatten(2).transpose(1, 2)
+    value_rows = memory_value.reshape(B, O * Cv, M * h * w).transpose(1, 2)
+    return _read_rows(key_rows, value_rows, query_key, top_k, chunk_scores).unflatten(1, (O, Cv))
+
+
+class Memory:
+    """The memory frames of one video, for inference (nothing here is differentiable).
+
+    Frames are kept as rows (position by position) in one buffer per key and value; the recent frame lives in the slot
+    behind the permanent ones and is overwritten by the next. `first_recent` thus never holds more than two frames.
+    """
+
+    def __init__(self, policy: MemoryPolicy) -> None:
+        self.policy = policy
+        self.frame_indices: tuple[int, ...] = ()
+        self._num_permanent = 0
+        self._key = torch.empty(0)
+        self._value = torch.empty(0)
+        self._value_shape: tuple[int, ...] = ()
+
+    @property
+    def num_frames(self) -> int:
+        """Memory frames that a query reads now."""
+        return len(self.frame_indices)
+
+    def wants(self, frame_index: int) -> bool:
+        """Whether `add` would keep this frame: its value need not be encoded otherwise."""
+        return self.policy.kind == "first_recent" or self.policy.include_last or self._is_permanent(frame_index)
+
+    def add(self, frame_index: int, key: Tensor, value: Tensor, labelled: bool = False) -> None:
+        """Remember a frame, or let it pass if the policy does not want it.
+
+        key       (B, Ck, h, w)
+        value     (B, O, Cv, h, w)
+        labelled  its masks were given, not predicted: an infinite memory keeps such a frame whatever `every` says
+        """
+        permanent = self._is_permanent(frame_index) or (labelled and self.policy.kind == "infinite")
+        if not permanent and not self.wants(frame_index):
+            return
+        positions = key.shape[-2] * key.shape[-1]
+        self._value_shape = tuple(value.shape[1:3])
+        self._key = _put(self._key, self._num_permanent, positions, key.flatten(2).transpose(1, 2).float())
+        rows = value.flatten(3).permute(0, 3, 1, 2).flatten(2)
+        self._value = _put(self._value, self._num_permanent, positions, rows)
+        self.frame_indices = (*self.frame_indices[: self._num_permanent], frame_index)
+        self._num_permanent += permanent
+
+    def read(self, query_key: Tensor) -> Tensor:
+        """query_key (B, Ck, h, w) -> readout (B, O, Cv, h, w)."""
+        assert self.frame_indices, "read before add: a memory starts with the first frame"
+        num_rows = self.num_frames * query_key.shape[-2] * query_key.shape[-1]
+        readout = _read_rows(
+            self._key[:, :num_rows], self._value[:, :num_rows], query_key, self.policy.top_k, CHUNK_SCORES
+        )
+        return readout.unflatten(1, self._value_shape)
+
+    def _is_permanent(self, frame_index: int) -> bool:
+        if self._num_permanent == 0:
+            return True
+        newest = self.frame_indices[self._num_permanent - 1]
+        return self.policy.kind == "infinite" and frame_index - newest >= self.policy.every
+
+
+def _put(buffer: Tensor, slot: int, positions: int, rows: Tensor) -> Tensor:
+    """Write one frame's rows (B, positions, C) into a slot; the buffer doubles when it is full."""
+    num_slots = buffer.shape[1] // positions if buffer.ndim == 3 else 0
+    if slot >= num_slots:
+        larger = rows.new_empty(rows.shape[0], max(2, 2 * num_slots) * positions, rows.shape[2])
+        if num_slots:
+            larger[:, : buffer.shape[1]] = buffer
+        buffer = larger
+    buffer[:, slot * positions : (slot + 1) * positions] = rows
+    return buffer
+
+
+def _scores(key_rows: Tensor, query_key: Tensor) -> Tensor:
+    """key_rows (B, N, Ck), query_key (B, Ck, h, w) -> (B, h*w, N) float32, also inside autocast."""
+    with torch.autocast(query_key.device.type, enabled=False):
+        key_rows, query_rows = key_rows.float(), query_key.flatten(2).transpose(1, 2).float()
+        square = key_rows.pow(2).sum(-1).unsqueeze(1)
+        return (2 * (query_rows @ key_rows.transpose(1, 2)) - square) / key_rows.shape[-1] ** 0.5
+
+
+def _read_rows(key_rows: Tensor, value_rows: Tensor, query_key: Tensor, top_k: int | None, chunk_scores: int) -> Tensor:
+    """key_rows (B, N, Ck), value_rows (B, N, D), query_key (B, Ck, h, w) -> (B, D, h, w)."""
+    B, _, h, w = query_key.shape
+    chunk = max(1, chunk_scores // (B * h * w))
+    num_rows = key_rows.shape[1]
+    if top_k is not None and top_k < num_rows:
+        readout = _read_top_k(key_rows, value_rows, query_key, top_k, chunk)
+    elif chunk >= num_rows:
+        readout = _weigh(_scores(key_rows, query_key).softmax(-1), value_rows)
+    else:
+        readout = _read_streaming(key_rows, value_rows, query_key, chunk)
+    return readout.to(value_rows.dtype).transpose(1, 2).unflatten(2, (h, w))
+
+
+def _weigh(weights: Tensor, value_rows: Tensor) -> Tensor:
+    """weights (B, Q, N) float32, value_rows (B, N, D) -> (B, Q, D), multiplied in the value's precision."""
+    with torch.autocast(value_rows.device.type, enabled=False):
+        return weights.to(value_rows.dtype) @ value_rows
+
+
+def _chunks(num_rows: int, chunk: int) -> Iterator[slice]:
+    return (slice(start, min(start + chunk, num_rows)) for start in range(0, num_rows, chunk))
+
+
+def _read_streaming(key_rows: Tensor, value_rows: Tensor, query_key: Tensor, chunk: int) -> Tensor:
+    """The softmax over all rows, chunk by chunk: what was summed so far is rescaled when a larger score turns up."""
+    total = readout = peak = None
+    for rows in _chunks(key_rows.shape[1], chunk):
+        scores = _scores(key_rows[:, rows], query_key)
+        highest = scores.detach().amax(-1, keepdim=True)  # any shift gives the same softmax, so no gradient through it
+        if total is None or readout is None or peak is None:
+            peak = highest
+            weights = torch.exp(scores - peak)
+            total, readout = weights.sum(-1, keepdim=True), _weigh(weights, value_rows[:, rows]).float()
+            continue
+        new_peak = torch.maximum(peak, highest)
+        weights, rescale = torch.exp(scores - new_peak), torch.exp(peak - new_peak)
+        total = total * rescale + weights.sum(-1, keepdim=True)
+        readout = readout * rescale + _weigh(weights, value_rows[:, rows]).float()
+        peak = new_peak
+    assert total is not None and readout is not None
+    return readout / total
+
+
+def _read_top_k(key_rows: Tensor, value_rows: Tensor, query_key: Tensor, top_k: int, chunk: int) -> Tensor:
+    """The k best of every chunk compete with the k best so far; only the winners' values are ever touched."""
+    best = index = None
+    for rows in _chunks(key_rows.shape[1], chunk):
+        scores = _scores(key_rows[:, rows], query_key)
+        chunk_best, chunk_index = scores.topk(min(top_k, scores.shape[-1]), dim=-1)
+        chunk_index = chunk_index + rows.start
+        if best is None or index is None:
+            best, index = chunk_best, chunk_index
+            continue
+        both, both_index = torch.cat((best, chunk_best), -1), torch.cat((index, chunk_index), -1)
+        best, winners = both.topk(min(top_k, both.shape[-1]), dim=-1)
+        index = both_index.gather(-1, winners)
+    assert best is not None and index is not None
+    weights = best.softmax(-1).to(value_rows.dtype)
+    read = [
+        F.embedding_bag(index[b], value_rows[b], per_sample_weights=weights[b], mode="sum") for b in range(len(index))
+    ]
+    return torch.stack(read)

@@ -1,0 +1,49 @@
+"""Parameter groups, the learning-rate schedule and the averaged weights of a training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vos.config import OptimiserConfig
+
+
+def parameter_groups(model: nn.Module, config: OptimiserConfig) -> list[dict[str, object]]:
+    """AdamW groups: trunks at their own share of the learning rate, and no weight decay for biases and norms (vectors).
+
+    STCN calls its trunks encoders. Groups come in a fixed order, so that an optimiser's state can be loaded again.
+    """
+    scales = {
+        "query_trunk.": config.query_trunk_scale,
+        "key_encoder.": config.query_trunk_scale,
+        "value_trunk.": config.value_trunk_scale,
+        "value_encoder.": config.value_trunk_scale,
+    }
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        scale = next((scale for prefix, scale in scales.items() if name.startswith(prefix)), 1.0)
+        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((scale, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": config.lr * scale, "scale": scale, "weight_decay": decay}
+        for (scale, decay), parameters in groups.items()
+    ]
+
+
+def learning_rate(step: int, steps: int, config: OptimiserConfig) -> float:
+    """Linear warm-up, then polynomial decay that reaches zero after the last step."""
+    warmup = min(config.warmup_steps, steps // 2)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    return config.lr * (1 - (step - warmup) / (steps - warmup)) ** config.power
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average of the weights, in place; the first steps average over what there is, not over the start."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for kept, current in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(current, 1 - decay)
+        else:
+            kept.copy_(current)

@@ -1,0 +1,91 @@
+"""A clip through a network: the same few lines for the teacher that is cached and for the student that is trained.
+
+The first frame's masks are given; each later frame reads a memory and is decoded; its own *predicted* masks are what the next frame's
+memory holds (PAPER.md, section 7). The query encoder runs once per frame, whatever the number of objects.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vos.models.interface import VOSModel
+from vos.models.memory import read_memory, soft_aggregate
+
+GRID_STRIDE = 4
+
+
+class ClipOutput(NamedTuple):
+    """What a network says of the Q query frames of B clips, with O objects (absent ones are zero)."""
+
+    logits: Tensor
+    """(B, Q, O+1, H, W), background first; softmax over dimension 2 gives probabilities"""
+    object_logits: Tensor
+    """(B, Q, O, h, w) on the grid of stride 4, before aggregation"""
+    features: Tensor
+    """(B, Q, O, Cd, h, w), the decoder's features just before the classifier"""
+
+
+class ClipSegmenter(nn.Module):
+    """Segments clips with `model`; a module, so that DDP sees the whole clip as one forward pass.
+
+    infinite   the memory holds every earlier frame of the clip (teacher); otherwise the first and the most recent (student).
+               In a clip of three frames the two are the same.
+    top_k      memory positions that each query position reads; None reads all, as in training
+    """
+
+    def __init__(self, model: VOSModel, infinite: bool = False, top_k: int | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.infinite = infinite
+        self.top_k = top_k
+
+    def forward(self, frames: Tensor, first_labels: Tensor, num_objects: Tensor, max_objects: int) -> ClipOutput:
+        """frames (B, T, 3, H, W) normalised, first_labels (B, H, W) integer, num_objects (B,); H and W multiples of 16."""
+        B, T, _, H, W = frames.shape
+        model = self.model
+        ids = torch.arange(1, max_objects + 1, device=frames.device)
+        present = (ids <= num_objects[:, None]).to(frames.dtype)[:, :, None, None]  # (B, O, 1, 1)
+        first_masks = (first_labels[:, None] == ids[:, None, None]).to(frames.dtype) * present
+
+        encoded = model.encode_query(frames.flatten(0, 1))
+        queries = [type(encoded)(*(part.unflatten(0, (B, T))[:, t] for part in encoded)) for t in range(T)]
+        values = {0: model.encode_value(frames[:, 0], queries[0].f16, first_masks)}
+
+        logits, object_logits, features = [], [], []
+        for t in range(1, T):
+            held = range(t) if self.infinite else sorted({0, t - 1})
+            memory_key = torch.stack([queries[m].key for m in held], dim=2)
+            memory_value = torch.stack([values[m] for m in held], dim=3)
+            readout = read_memory(memory_key, memory_value, queries[t].key, top_k=self.top_k)
+            decoded = model.decode(queries[t], readout)
+            low = decoded.logits * present
+            prob = torch.sigmoid(F.interpolate(low, size=(H, W), mode="bilinear", align_corners=False)) * present
+            aggregated = soft_aggregate(prob)
+            logits.append(aggregated)
+            object_logits.append(low)
+            features.append(decoded.features * present[..., None])
+            if t < T - 1:
+                predicted = torch.softmax(aggregated, dim=1)[:, 1:] * present
+                values[t] = model.encode_value(frames[:, t], queries[t].f16, predicted)
+        return ClipOutput(torch.stack(logits, 1), torch.stack(object_logits, 1), torch.stack(features, 1))
+
+
+def grid_labels(labels: Tensor) -> Tensor:
+    """Labels (..., H, W) on the grid of stride 4: the label at each cell's centre, (..., H/4, W/4)."""
+    return labels[..., GRID_STRIDE // 2 :: GRID_STRIDE, GRID_STRIDE // 2 :: GRID_STRIDE]
+
+
+def sampled_features(features: Tensor, index: Tensor) -> Tensor:
+    """Features of the sampled cells, objects side by side: one row per pixel.
+
+    features (B, Q, O, Cd, h, w), index (B, Q, N) cells y * w + x; returns (B, Q, N, O * Cd). The Gram matrix of the rows is the sum
+    of the objects' Gram matrices, so it depends neither on the order of objects nor on the widths of student and teacher.
+    """
+    B, Q, O, C, h, w = features.shape
+    flat = features.reshape(B, Q, O * C, h * w)
+    gathered = torch.gather(flat, 3, index.long()[:, :, None, :].expand(B, Q, O * C, index.shape[-1]))
+    return gathered.transpose(2, 3)

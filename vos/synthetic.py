@@ -1,0 +1,432 @@
+"""Moving shapes with exact masks: the data set that needs no download.
+
+Textured blobs, polygons, stars and ellipses move, turn, grow, deform, hide each other, leave and come back over a
+textured, moving background; light changes, and things that are not objects are painted too, some of them moving. Every
+frame is a pure function of (seed, split, video number, frame number): endless, in any order, about a millisecond each.
+Objects share some colours with their background, so colour alone does not tell them apart, and they move far enough
+that copying the first mask fails.
+
+Sampling is done in integers and texture by look-up tables. What a video is made of (its scene) is kept in a small cache
+per process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from vos import images
+
+GENERATOR_VERSION = 1
+DEFAULT_SIZE = (160, 240)
+_REACH = 1.6  # A texture covers this many radii around its sprite's centre; contours stay within.
+
+
+@dataclass(frozen=True)
+class SyntheticVideo:
+    """One synthetic video; it has the interface of `vos.datasets.Video` and is a few numbers when pickled."""
+
+    split: str
+    seed: int
+    number: int
+    num_frames: int
+    size: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}-{self.seed}-{self.number:05d}"
+
+    @property
+    def annotated(self) -> tuple[int, ...]:
+        return tuple(range(self.num_frames))
+
+    @property
+    def first_seen(self) -> dict[int, int]:
+        return {sprite.label: 0 for sprite in sorted(self._scene().sprites, key=lambda s: s.label) if sprite.label}
+
+    def frame_name(self, index: int) -> str:
+        return f"{index:05d}"
+
+    def frame(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        self._check(index)
+        return _paint(self._scene(), index)
+
+    def mask(self, index: int) -> np.ndarray:
+        """(H, W) uint8 object ids, 0 is background."""
+        self._check(index)
+        scene = self._scene()
+        return _labels(scene.sprites, scene.size, index)
+
+    def signature(self) -> str:
+        return json.dumps({"generator": "synthetic", "version": GENERATOR_VERSION, **asdict(self)})
+
+    def _scene(self) -> _Scene:
+        return _make_scene(self.split, self.seed, self.number, self.size)
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < self.num_frames:
+            raise IndexError(f"{self.name} has frames 0 to {self.num_frames - 1}, not {index}")
+
+
+def synthetic_index(
+    num_videos: int | None = None,
+    num_frames: int = 30,
+    size: tuple[int, int] = DEFAULT_SIZE,
+    seed: int = 0,
+    split: str = "train",
+) -> list[SyntheticVideo]:
+    """The first `num_videos` videos (default: 96 for training, 16 for any other split) of a split; no video is in two
+    splits.
+
+    num_frames  frames of each video; a longer video begins with the frames of a shorter one
+    size        (H, W) in pixels, at least 32 each
+    """
+    if num_videos is None:
+        num_videos = 96 if split == "train" else 16
+    return [SyntheticVideo(split, seed, number, num_frames, size) for number in range(num_videos)]
+
+
+def write_davis(videos: Sequence[SyntheticVideo], root: str, split: str) -> str:
+    """Write videos as a DAVIS-2017 tree under `root` and return the path of its split file, which is written last.
+
+    Masks come back exactly; frames are JPEG at quality 95, as the layout demands, and lose a little.
+    """
+    for video in videos:
+        for i in range(video.num_frames):
+            file = os.path.join(video.name, video.frame_name(i))
+            images.write_frame(os.path.join(root, "JPEGImages/480p", f"{file}.jpg"), video.frame(i))
+            images.write_mask(os.path.join(root, "Annotations/480p", f"{file}.png"), video.mask(i))
+    path = os.path.join(root, "ImageSets/2017", f"{split}.txt")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+        file.write("".join(f"{video.name}\n" for video in videos))
+    os.replace(f"{path}.tmp", path)
+    return path
+
+
+@dataclass(frozen=True, eq=False)
+class _Wave:
+    """offset + amplitude * sin(2 pi (frame / period_frames + phase)), per component."""
+
+    offset: np.ndarray
+    amplitude: np.ndarray
+    period_frames: np.ndarray
+    phase: np.ndarray
+
+    def at(self, frame: int) -> np.ndarray:
+        return self.offset + self.amplitude * np.sin(2 * np.pi * (frame / self.period_frames + self.phase))
+
+
+@dataclass(frozen=True, eq=False)
+class _Sprite:
+    """One moving thing. Label 0 is painted like the others and belongs to the background."""
+
+    label: int
+    radius_px: float
+    angle: np.ndarray  # (N,) of the contour's corners
+    reach: np.ndarray  # (N,) their distance from the centre, in radii
+    harmonics: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # order, amplitude, phase, turns per frame
+    centre: _Wave  # x, y in pixels
+    pose: _Wave  # log of the size, log of the stretch, rotation (radians)
+    spin: float  # radians per frame
+    texture: np.ndarray  # (S, S, 3) uint8
+
+    def placed(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Contour (N, 2) in pixels, the 2x2 matrix from radii to pixels, and the centre (2,)."""
+        size, stretch, turn = self.pose.at(frame)
+        turn += self.spin * frame
+        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        matrix = rotation @ np.diag([np.exp(size + stretch), np.exp(size - stretch)]) * self.radius_px
+        order, amplitude, phase, speed = self.harmonics
+        waves = amplitude * np.cos(self.angle[:, None] * order + phase + 2 * np.pi * speed * frame)
+        reach = np.clip(self.reach + waves.sum(axis=1), 0.35, _REACH - 0.1)
+        corners = reach[:, None] * np.stack([np.cos(self.angle), np.sin(self.angle)], axis=1)
+        centre = self.centre.at(frame)
+        return corners @ matrix.T + centre, matrix, centre
+
+    def cover(self, frame: int, size: tuple[int, int]) -> tuple[slice, slice, np.ndarray] | None:
+        """The part of the image it touches and its coverage there (uint8, 255 inside, soft at the edge); None when
+        outside.
+        """
+        contour, _, _ = self.placed(frame)
+        left, top = np.maximum(np.floor(contour.min(axis=0)).astype(int) - 1, 0)
+        right, bottom = np.minimum(np.ceil(contour.max(axis=0)).astype(int) + 2, (size[1], size[0]))
+        if right <= left or bottom <= top:
+            return None
+        coverage = np.zeros((bottom - top, right - left), np.uint8)
+        fixed = np.rint((contour - (left, top)) * 16).astype(np.int32)
+        cv2.fillPoly(coverage, [fixed], (255,), lineType=cv2.LINE_AA, shift=4)
+        return slice(top, bottom), slice(left, right), coverage
+
+    def paint(self, canvas: np.ndarray, frame: int) -> None:
+        covered = self.cover(frame, (canvas.shape[0], canvas.shape[1]))
+        if covered is None:
+            return
+        rows, columns, coverage = covered
+        _, matrix, centre = self.placed(frame)
+        half = self.texture.shape[0] / 2
+        inverse = np.linalg.inv(matrix) * (half / _REACH)
+        start = inverse @ (np.array([columns.start, rows.start]) - centre) + half
+        affine = (inverse[0, 0], inverse[0, 1], start[0], inverse[1, 0], inverse[1, 1], start[1])
+        skin = images.sample(self.texture, images.affine_grid(affine, coverage.shape, nearest=False))
+        under = canvas[rows, columns]
+        weight = coverage[..., None].astype(np.uint16)
+        canvas[rows, columns] = ((skin * weight + under * (255 - weight) + 127) // 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    size: tuple[int, int]
+    background: np.ndarray  # uint8 RGB, larger than the frame
+    camera: _Wave  # x, y shift in pixels, log of the zoom, rotation (radians)
+    sprites: tuple[_Sprite, ...]  # from back to front
+    light: np.ndarray  # uint8, larger than the frame; 128 leaves a pixel as it is
+    lamp: _Wave  # x, y shift of the light in pixels, log of the brightness
+    grain: np.ndarray  # uint8 noise, larger than the frame
+
+
+def _labels(sprites: Sequence[_Sprite], size: tuple[int, int], frame: int) -> np.ndarray:
+    labels = np.zeros(size, np.uint8)
+    for sprite in sprites:
+        covered = sprite.cover(frame, size)
+        if covered is not None:
+            rows, columns, coverage = covered
+            labels[rows, columns][coverage >= 128] = sprite.label
+    return labels
+
+
+def _paint(scene: _Scene, frame: int) -> np.ndarray:
+    height, width = scene.size
+    shift_x, shift_y, zoom, turn = scene.camera.at(frame)
+    cosine, sine = np.cos(turn) * np.exp(-zoom), np.sin(turn) * np.exp(-zoom)
+    middle_x, middle_y = scene.background.shape[1] / 2 + shift_x, scene.background.shape[0] / 2 + shift_y
+    start_x = middle_x - cosine * width / 2 + sine * height / 2
+    start_y = middle_y - sine * width / 2 - cosine * height / 2
+    affine = (cosine, -sine, start_x, sine, cosine, start_y)
+    canvas = images.sample(scene.background, images.affine_grid(affine, scene.size, nearest=False))
+    for sprite in scene.sprites:
+        sprite.paint(canvas, frame)
+    lamp_x, lamp_y, brightness = scene.lamp.at(frame)
+    top, left = (np.array(scene.light.shape) - scene.size) // 2 + np.rint((lamp_y, lamp_x)).astype(int)
+    light = scene.light[top : top + height, left : left + width]
+    canvas = cv2.multiply(canvas, cv2.merge([light] * 3), scale=float(np.exp(brightness)) / 128)
+    # The grain is one tile, shifted from frame to frame by steps that share no factor with its margin.
+    down, right = frame * 7 % 23, frame * 11 % 29
+    return cv2.add(canvas, scene.grain[down : down + height, right : right + width])
+
+
+@lru_cache(maxsize=128)
+def _make_scene(split: str, seed: int, number: int, size: tuple[int, int]) -> _Scene:
+    rng = np.random.default_rng([GENERATOR_VERSION, zlib.crc32(split.encode()), seed, number])
+    height, width = size
+    unit = min(size) / 160
+    margin = round(40 * unit)
+    shared = _colours(rng, 4)
+    background = _background(rng, (height + 2 * margin, width + 2 * margin), shared, unit)
+    camera = _wave(rng, [0, 0, 0.05, 0], np.array([26 * unit, 20 * unit, 0.06, 0.05]), (50, 120))
+    num_objects = int(rng.choice([1, 2, 3], p=[0.25, 0.45, 0.3]))
+    labels = [*range(1, num_objects + 1), *([0] if rng.random() < 0.5 else [])]
+    leaver = 1 if rng.random() < 0.55 and num_objects > 1 else None
+    taken, skins = shared, []
+    for _ in labels:
+        skin, own = _skin(rng, shared, taken, unit)
+        skins.append(skin)
+        taken = np.concatenate([taken, own])
+    # Every object must be seen in the first frame: draw shapes and paths again until it is, the fewer hopes the smaller
+    # they are.
+    sprites: list[_Sprite] = []
+    for attempt in range(40):
+        shrink = 1.0 if attempt < 20 else 0.7
+        order = rng.permutation(len(labels))
+        sprites = [_sprite(rng, labels[i], skins[i], size, unit * shrink, labels[i] == leaver) for i in order]
+        if _all_seen(sprites, size):
+            break
+    light = _noise(rng, (height + 2 * margin, width + 2 * margin), 3).astype(np.uint16) * 80 // 255 + 92
+    lamp = _wave(rng, [0, 0, 0], np.array([margin - 2, margin - 2, 0.16]), (25, 60))
+    grain = rng.integers(0, 9, (height + 32, width + 32, 3), dtype=np.uint8)
+    return _Scene(size, background, camera, tuple(sprites), light.astype(np.uint8), lamp, grain)
+
+
+def _all_seen(sprites: Sequence[_Sprite], size: tuple[int, int]) -> bool:
+    seen = np.bincount(_labels(sprites, size, 0).ravel(), minlength=4)
+    alone = [(s.label, np.count_nonzero(_labels([s], size, 0))) for s in sprites if s.label]
+    full = {s.label: 1.8 * s.radius_px**2 for s in sprites if s.label}
+    return all(seen[label] >= 0.7 * area and area >= 0.6 * full[label] for label, area in alone)
+
+
+def _wave(
+    rng: Generator, offset: Sequence[float] | np.ndarray, amplitude: np.ndarray, period_frames: tuple[float, float]
+) -> _Wave:
+    count = len(offset)
+    return _Wave(
+        np.asarray(offset, float),
+        amplitude * rng.uniform(0.6, 1, count),
+        rng.uniform(*period_frames, count),
+        rng.random(count),
+    )
+
+
+def _sprite(rng: Generator, label: int, skin: np.ndarray, size: tuple[int, int], unit: float, leaves: bool) -> _Sprite:
+    height, width = size
+    radius = rng.uniform(19, 31) * unit
+    angle, reach, wobble = _contour(rng)
+    orders = np.array([2.0, 3.0, 4.0])
+    harmonics = (
+        orders,
+        wobble / orders * rng.uniform(0.5, 1, 3),
+        rng.uniform(0, 2 * np.pi, 3),
+        rng.uniform(-0.05, 0.05, 3),
+    )
+    if leaves:
+        # It swings across one edge of the frame: wholly out at one end, wholly in at the other, where it starts.
+        side, middle = int(rng.integers(2)), rng.uniform(0.3, 0.7)
+        swing, start = 2.1 * radius, rng.uniform(-0.06, 0.06)
+        across = _Wave(
+            np.array([width + 0.1 * radius]), np.array([swing]), rng.uniform(28, 38, 1), np.array([0.75 + start])
+        )
+        along = _wave(rng, [middle * height], np.array([0.25 * height]), (30, 70))
+        centre = _join(across, along)
+        if side:
+            centre = _Wave(
+                centre.offset * (-1, 1) + (width, 0), centre.amplitude * (-1, 1), centre.period_frames, centre.phase
+            )
+    else:
+        middle = np.array([rng.uniform(0.35, 0.65) * width, rng.uniform(0.35, 0.65) * height])
+        centre = _wave(rng, middle, np.array([0.36 * width, 0.32 * height]), (50, 100))
+    pose = _wave(rng, [0, 0, 0], np.array([0.25, 0.18, 0.5]), (35, 70))
+    return _Sprite(label, radius, angle, reach, harmonics, centre, pose, rng.uniform(-0.06, 0.06), skin)
+
+
+def _join(first: _Wave, second: _Wave) -> _Wave:
+    pairs = (
+        (getattr(first, field), getattr(second, field)) for field in ("offset", "amplitude", "period_frames", "phase")
+    )
+    return _Wave(*(np.concatenate(pair) for pair in pairs))
+
+
+def _contour(rng: Generator) -> tuple[np.ndarray, np.ndarray, float]:
+    """Corner angles (N,), their reach in radii (N,), and how strongly the contour wobbles."""
+    kind = rng.choice(["blob", "ellipse", "polygon", "star"], p=[0.4, 0.2, 0.25, 0.15])
+    if kind in ("blob", "ellipse"):
+        angle = np.arange(48) * (2 * np.pi / 48)
+        if kind == "blob":
+            return angle, np.ones(48), 0.45
+        flat = rng.uniform(0.55, 0.8)
+        return angle, 1.1 * flat / np.hypot(flat * np.cos(angle), np.sin(angle)), 0.1
+    corners = int(rng.integers(4, 8)) if kind == "polygon" else 2 * int(rng.integers(5, 8))
+    angle = (np.arange(corners) + rng.uniform(-0.2, 0.2, corners) * (kind == "polygon")) * (2 * np.pi / corners)
+    reach = rng.uniform(0.95, 1.3, corners) if kind == "polygon" else np.where(np.arange(corners) % 2, 0.65, 1.3)
+    return angle, reach, 0.12
+
+
+def _background(rng: Generator, size: tuple[int, int], shared: np.ndarray, unit: float) -> np.ndarray:
+    """Two textures in patches, with still things on it that look like objects."""
+    canvas = _texture(rng, size, shared[:2], 1.5 * unit)
+    patches = _noise(rng, size, 5) > 140
+    canvas[patches] = _texture(rng, size, shared[1:3], unit)[patches]
+    for _ in range(int(rng.integers(4, 9))):
+        at = _wave(rng, rng.uniform((0, 0), (size[1], size[0])).tolist(), np.zeros(2), (30, 60))
+        angle, reach, wobble = _contour(rng)
+        orders = np.array([2.0, 3.0, 4.0])
+        harmonics = (orders, wobble / orders, rng.uniform(0, 2 * np.pi, 3), np.zeros(3))
+        pose = _Wave(np.zeros(3), np.zeros(3), np.ones(3), np.zeros(3))
+        radius = rng.uniform(8, 24) * unit
+        _Sprite(0, radius, angle, reach, harmonics, at, pose, 0.0, _skin(rng, shared, shared, unit)[0]).paint(canvas, 0)
+    return cv2.GaussianBlur(canvas, (3, 3), 0)
+
+
+def _skin(rng: Generator, shared: np.ndarray, taken: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Texture of a sprite, darker towards one side, and its own two colours.
+
+    Its third is one that the background has too.
+    """
+    side = max(16, round(90 * unit))
+    candidates = _colours(rng, 5)
+    apart = np.abs(candidates[:, None].astype(int) - taken[None]).sum(axis=2).min(axis=1)
+    own = candidates[np.argsort(-apart, kind="stable")[:2]]
+    palette = np.stack([own[0], shared[rng.integers(len(shared))], own[1]])[rng.permutation(3)]
+    skin = _texture(rng, (side, side), palette, unit)
+    shade = np.linspace(150, 96, side).astype(np.uint8)
+    return cv2.multiply(skin, np.broadcast_to(shade[:, None, None], skin.shape).copy(), scale=1 / 128), own
+
+
+def _colours(rng: Generator, count: int) -> np.ndarray:
+    """Random colours (count, 3) uint8 RGB, from muted to strong, neither black nor white."""
+    hsv = np.stack([rng.integers(0, 180, count), rng.integers(40, 190, count), rng.integers(70, 235, count)], axis=1)
+    return cv2.cvtColor(hsv.astype(np.uint8)[None], cv2.COLOR_HSV2RGB)[0]
+
+
+def _noise(rng: Generator, size: tuple[int, int], cells: int) -> np.ndarray:
+    """Smooth noise (H, W) uint8 with about `cells` bumps along the shorter side."""
+    rows, columns = (max(2, round(cells * side / min(size))) + 1 for side in size)
+    return cv2.resize(
+        rng.integers(0, 256, (rows, columns), dtype=np.uint8), (size[1], size[0]), interpolation=cv2.INTER_CUBIC
+    )
+
+
+def _texture(rng: Generator, size: tuple[int, int], palette: np.ndarray, unit: float) -> np.ndarray:
+    """A procedural texture (H, W, 3) uint8: a pattern bent by noise, coloured from the palette."""
+    y, x = np.mgrid[: size[0], : size[1]].astype(np.int32)
+    cells = max(3, round(min(size) / (rng.uniform(9, 22) * unit)))
+    bend = _noise(rng, size, cells).astype(np.int32)
+    step = max(4, round(rng.uniform(7, 16) * unit))
+    kind = rng.choice(["cloud", "stripes", "checks", "dots", "camouflage"])
+    if kind == "cloud":
+        field = (2 * bend + _noise(rng, size, 3 * cells)) // 3
+    elif kind == "stripes":
+        slope_x, slope_y = (int(v) for v in rng.integers(-256 // step, 256 // step + 1, 2))
+        wave = (slope_x * x + (slope_y or 256 // step) * y + bend // 2) & 255
+        field = np.abs(2 * wave - 255)
+    elif kind == "checks":
+        field = 190 * ((x // step + y // step) & 1) + bend // 4
+    elif kind == "dots":
+        across = (x + (y // step & 1) * (step // 2)) % step - step // 2
+        field = np.where(across**2 + (y % step - step // 2) ** 2 < (step * 3 // 8) ** 2, 255, bend // 3)
+    else:
+        field = bend // 64 * 85
+    steps = np.linspace(0, 255, len(palette))
+    table = np.stack([np.interp(np.arange(256), steps, palette[:, channel]) for channel in range(3)], axis=-1)
+    return np.rint(table).astype(np.uint8)[np.clip(field, 0, 255)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteConfig:
+    """Write synthetic videos as a data set in DAVIS-2017 layout."""
+
+    out: str
+    """Folder to write to."""
+    videos: int = 8
+    """Number of videos."""
+    frames: int = 30
+    """Frames of each video."""
+    height_px: int = DEFAULT_SIZE[0]
+    """Height of a frame in pixels."""
+    width_px: int = DEFAULT_SIZE[1]
+    """Width of a frame in pixels."""
+    seed: int = 0
+    """Seed of the data set."""
+    split: str = "train"
+    """Name of the split: train and val share no video."""
+
+
+def main() -> None:
+    import tyro
+
+    config = tyro.cli(WriteConfig, description=__doc__)
+    videos = synthetic_index(
+        config.videos, config.frames, (config.height_px, config.width_px), config.seed, config.split
+    )
+    print(f"wrote {len(videos)} videos; they are listed in {write_davis(videos, config.out, config.split)}")
+
+
+if __name__ == "__main__":
+    main()
