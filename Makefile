@@ -61,6 +61,7 @@ bench: setup ## measure speed with python -m jobs.benchmark
 	@[ -f jobs/benchmark.py ] || { echo "jobs/benchmark.py is not part of this version yet: there is no benchmark to run. python -m jobs.evaluate prints FPS for a checkpoint." >&2; exit 2; }
 	@$(PY) -m jobs.benchmark
 
+# MLflow's job workers (7 processes for features that are not used here) stay off.
 ui: setup ## browse runs and models with MLflow on 127.0.0.1:5000
 	@case "$$MLFLOW_TRACKING_URI" in http://*|https://*) echo "MLFLOW_TRACKING_URI is a server already: open $$MLFLOW_TRACKING_URI"; exit 0;; esac; \
 	mkdir -p runs && echo "MLflow: http://127.0.0.1:$(UI_PORT) (stop with Ctrl-C)" && \

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "GLOO_SOCKET_IFNAME": "lo"}
+
+
 @contextmanager
 def ray_session(num_cpus: int) -> Iterator[None]:
     """A Ray session with at least `num_cpus` logical CPUs, for the time of a `with` block.
@@ -16,6 +19,11 @@ def ray_session(num_cpus: int) -> Iterator[None]:
     Logical CPUs only count places: on few cores a pool of light actors beside a heavy one would otherwise starve (threads are set
     by each worker itself). Token authentication stays as Ray has it: on.
     """
+    if not os.environ.get("RAY_JOB_ID"):
+        # Ray reads these when it is imported. The first one's name is about other systems; what it decides is whether
+        # 127.0.0.1 is kept as this node's address, so that every port of Ray is on loopback.
+        for name, value in LOOPBACK.items():
+            os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():

@@ -137,7 +137,8 @@ def _experiment_id(client: Any, name: str) -> str:
 
 
 def _code_tags() -> dict[str, str]:
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    # A submitted job runs in a copy without history: the checkout is where the cluster was started.
+    folder = os.environ.get("MOBILEVOS_HOME") or os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True

@@ -1,5 +1,7 @@
 """Fixtures that the whole suite shares."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,3 +16,32 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent: golden numbers and DAVIS data are not on this machine")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_user_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own data set, cluster or tracking server must not reach the tests."""
+    for name in ("DAVIS_ROOT", "MOBILEVOS_HOME", "RAY_ADDRESS", "RAY_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An MLflow store of the test session's own (a new SQLite store takes seconds)."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    yield os.environ["MLFLOW_TRACKING_URI"]
+    if before is None:
+        del os.environ["MLFLOW_TRACKING_URI"]
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(store: str) -> Iterator[None]:
+    """One Ray instance for the whole session: starting one takes seconds."""
+    from pipelines.session import ray_session
+
+    with ray_session(num_cpus=8):
+        yield

@@ -104,8 +104,8 @@ def load_trunk_weights(model: VOSModel, path: str, preprocessing: str = "auto") 
     (the classifier, the last stage) are left out.
 
     path           .safetensors or .pth
-    preprocessing  the convention of these weights, "imagenet" or "tensorflow"; "auto": tensorflow where every BatchNorm
-                   is the identity, since such files (BatchNorm folded into the convolutions) come from TensorFlow
+    preprocessing  the convention of these weights, "imagenet" or "tensorflow"; "auto": tensorflow for a MobileNetV2
+                   whose BatchNorm is folded into the convolutions, since such files come from TensorFlow
     returns        {"preprocessing": ..., "batch_norm_frozen": ...}: what was found, now set in the model. Where
                    BatchNorm is folded, its statistics say nothing about the features and are frozen.
 
@@ -114,10 +114,10 @@ def load_trunk_weights(model: VOSModel, path: str, preprocessing: str = "auto") 
     weights = {key.removeprefix("module."): tensor for key, tensor in _read_weights(path).items()}
     for trunk in model.trunks():
         _load_trunk(trunk, weights, model.name, path)
-    means = [tensor for key, tensor in weights.items() if key.endswith("running_mean")]
-    folded = bool(means) and all(not mean.any() for mean in means)
+    folded = _is_folded(weights)
     if preprocessing == "auto":
-        preprocessing = "tensorflow" if folded else "imagenet"
+        known = model.trunks()[0].preprocessings
+        preprocessing = "tensorflow" if folded and "tensorflow" in known else "imagenet"
     model.set_preprocessing(preprocessing)
     if folded:
         model.freeze_batch_norm()
@@ -144,6 +144,18 @@ def _load_trunk(trunk: Trunk, weights: Mapping[str, Tensor], model_name: str, pa
             raise InputError(f"{path}: {key} is {shapes}; give ImageNet weights of its backbone")
         found[key] = source
     trunk.load_state_dict(found, strict=True)
+
+
+def _is_folded(weights: Mapping[str, Tensor]) -> bool:
+    """Whether every BatchNorm keeps only a bias: mean 0, variance and weight 1. A freshly made one has no bias either."""
+    layers = [key.removesuffix("running_mean") for key in weights if key.endswith("running_mean")]
+    identity = all(
+        not weights[layer + "running_mean"].any()
+        and bool((weights[layer + "running_var"] == 1).all())
+        and bool((weights[layer + "weight"] == 1).all())
+        for layer in layers
+    )
+    return identity and any(bool(weights[layer + "bias"].any()) for layer in layers)
 
 
 def _read_description(weights_path: str) -> dict[str, Any] | None:

@@ -4,34 +4,17 @@ Official definition (davis2017-evaluation, f_measure): a contour pixel differs f
 neighbour; each contour is dilated by a disk of radius ceil(0.8 % of the image diagonal); precision and recall are the
 shares of one contour that the other's dilation covers.
 
-Contours are thin (a thousand pixels in four hundred thousand), so nothing is dilated here: they are kept as sorted
-positions, all objects in one array, and "within the disk" is asked row by row with a binary search. That is exact, in
-integers, at any radius. The cost: where nearly every pixel is contour, as in noise, a dilation would be as fast.
+The choices: labels are compared once for all objects, and only the few pixels where they change are looked at again;
+both contours of an object are bits of one small canvas, which is dilated once, by the rows of the disk, each row a run
+that grows out of a shorter one. All of it is exact, at any radius.
 """
 
 from collections.abc import Sequence
 from math import ceil, isqrt
-from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-
-class _Grid(NamedTuple):
-    """Where a pixel lies in the one array of positions: object's index * plane + y * stride + x.
-
-    Between rows and between planes lie radius_px empty columns and rows, so that a search which leaves the image never
-    meets a contour of the next row or object.
-    """
-
-    num_objects: int
-    radius_px: int
-    stride: int
-    plane: int
-
-    def count(self, positions: np.ndarray) -> np.ndarray:
-        """(O,) how many positions each object has."""
-        return np.bincount(positions // self.plane, minlength=self.num_objects)
+_GT, _PRED = np.uint8(1), np.uint8(2)
 
 
 def tolerance_px(height: int, width: int) -> int:
@@ -48,9 +31,9 @@ def label_changes(labels: np.ndarray) -> np.ndarray:
     H, W = labels.shape
     flat = labels.reshape(-1)
     inner = max(0, H * W - W - 1)  # the positions whose three neighbours lie further on in memory
-    change = flat[:inner] ^ flat[1 : inner + 1]
+    sideways = flat[: inner + W] ^ flat[1 : inner + W + 1]
+    change = sideways[:inner] | sideways[W:]  # in this row, and in the one below
     change |= flat[:inner] ^ flat[W : W + inner]
-    change |= flat[:inner] ^ flat[W + 1 : W + 1 + inner]
     last_row = inner + 1 + np.flatnonzero(flat[inner + 1 : -1] != flat[inner + 2 :])
     return np.concatenate((np.flatnonzero(change != 0), [inner], last_row))
 
@@ -65,66 +48,64 @@ def contour_f(
     returns                   (O,) float64 in [0, 1], in the order of object_ids. As in the official code, F is 1 where
                               neither mask has a contour (both absent, or both filling the frame), 0 where only one has.
     """
-    H, W = gt.shape
-    radius_px = tolerance_px(H, W)
-    stride = W + radius_px
-    grid = _Grid(len(object_ids), radius_px, stride, (H + radius_px) * stride)
-    gt_contour = _contour_positions(gt, gt_changes, object_ids, grid)
-    pred_contour = _contour_positions(pred, pred_changes, object_ids, grid)
-
-    num_gt, num_pred = grid.count(gt_contour), grid.count(pred_contour)
-    recall = 1 - grid.count(_far(gt_contour, pred_contour, grid)) / np.maximum(num_gt, 1)
-    precision = 1 - grid.count(_far(pred_contour, gt_contour, grid)) / np.maximum(num_pred, 1)
-    f = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
-    return np.where((num_gt == 0) | (num_pred == 0), num_gt == num_pred, f)
+    width, radius_px = gt.shape[1], tolerance_px(*gt.shape)
+    gt_contours = _contours(gt, gt_changes, object_ids)
+    pred_contours = _contours(pred, pred_changes, object_ids)
+    pairs = zip(gt_contours, pred_contours, strict=True)
+    return np.array([_f_measure(*pair, width, radius_px) for pair in pairs])
 
 
-def _contour_positions(
-    labels: np.ndarray, changes: np.ndarray, object_ids: Sequence[int], grid: _Grid
-) -> np.ndarray:
-    """Sorted positions of the contour pixels of all objects."""
+def _contours(labels: np.ndarray, changes: np.ndarray, object_ids: Sequence[int]) -> list[np.ndarray]:
+    """The contour of every object, as sorted flat positions."""
     H, W = labels.shape
-    y = changes // W
-    x = changes - y * W
     # Beyond the last row and column the edge is repeated, which is what the official border rule amounts to.
-    right, below = changes + (x < W - 1), (y < H - 1) * W
-    neighbours = labels.reshape(-1)[np.stack((changes, right, changes + below, right + below))]
-    position = y * grid.stride + x
-    contours = [np.empty(0, position.dtype)]
-    for index, object_id in enumerate(object_ids):
-        inside = (neighbours == object_id).sum(axis=0, dtype=np.uint8)
-        contours.append(position[(inside > 0) & (inside < 4)] + index * grid.plane)
-    return np.concatenate(contours)
+    right, below = changes + (changes % W < W - 1), (changes < (H - 1) * W) * W
+    block = labels.reshape(-1)[np.stack((changes, right, changes + below, right + below))]
+    contours = []
+    for object_id in object_ids:
+        inside, inside_right, inside_below, inside_diagonal = block == object_id
+        differs = (inside ^ inside_right) | (inside ^ inside_below) | (inside ^ inside_diagonal)
+        contours.append(changes[differs])
+    return contours
 
 
-def _far(contour: np.ndarray, other: np.ndarray, grid: _Grid) -> np.ndarray:
-    """The positions of `contour` that have none of `other` within the disk."""
-    candidate = _near_a_cell(contour, other, grid)
-    far, left = contour[~candidate], contour[candidate]
-    following = np.append(other, np.iinfo(other.dtype).max)
-    for dy in sorted(range(-grid.radius_px, grid.radius_px + 1), key=abs):  # nearest rows first: most positions leave
-        reach = isqrt(grid.radius_px**2 - dy**2)
-        start = left + (dy * grid.stride - reach)
-        left = left[following[np.searchsorted(other, start)] > start + 2 * reach]
-        if not len(left):
-            break
-    return np.concatenate((far, left))
+def _f_measure(gt_contour: np.ndarray, pred_contour: np.ndarray, width: int, radius_px: int) -> float:
+    if not len(gt_contour) or not len(pred_contour):
+        return float(len(gt_contour) == len(pred_contour))
+    num_gt_matched, num_pred_matched = _num_matched(gt_contour, pred_contour, width, radius_px)
+    precision, recall = num_pred_matched / len(pred_contour), num_gt_matched / len(gt_contour)
+    return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
 
 
-def _near_a_cell(contour: np.ndarray, other: np.ndarray, grid: _Grid) -> np.ndarray:
-    """(N,) bool: false only for positions of `contour` that are certainly far from all of `other`.
+def _num_matched(gt_contour: np.ndarray, pred_contour: np.ndarray, width: int, radius_px: int) -> tuple[int, int]:
+    """How many positions of each contour have one of the other within the disk."""
+    y, x = np.divmod(np.concatenate((gt_contour, pred_contour)), width)
+    y -= y.min()
+    x -= x.min()
+    # The canvas spans both contours. Empty columns between its rows, and empty rows around it, keep what leaves it on
+    # one side from coming back on another.
+    stride = int(x.max()) + 1 + radius_px
+    size, margin = (int(y.max()) + 1) * stride, radius_px * stride + radius_px
+    canvas = np.zeros(size + 2 * margin, np.uint8)
+    position = y * stride + x
+    in_gt, in_pred = position[: len(gt_contour)], position[len(gt_contour) :]
+    canvas[in_gt + margin] = _GT
+    canvas[in_pred + margin] |= _PRED
+    near = _dilate(canvas, size, margin, stride, radius_px)
+    return np.count_nonzero(near[in_gt] & _PRED), np.count_nonzero(near[in_pred] & _GT)
 
-    Cells of half a radius; whatever is more than two cells away is out of reach. It spares far positions the search
-    through all rows of the disk.
-    """
-    side = (grid.radius_px + 1) // 2
-    columns = grid.stride // side + 1
-    occupied = np.zeros((grid.num_objects * grid.plane // grid.stride // side + 1, columns), np.uint8)
-    occupied.reshape(-1)[_cells(other, grid.stride, side, columns)] = 1
-    near = cv2.dilate(occupied, np.ones((5, 5), np.uint8))
-    return near.reshape(-1)[_cells(contour, grid.stride, side, columns)] > 0
 
-
-def _cells(positions: np.ndarray, stride: int, side: int, columns: int) -> np.ndarray:
-    y = positions // stride
-    return y // side * columns + (positions - y * stride) // side
+def _dilate(canvas: np.ndarray, size: int, margin: int, stride: int, radius_px: int) -> np.ndarray:
+    """(size,) uint8: the bits of canvas[margin:] that lie within the disk around each position."""
+    near = np.zeros(size, np.uint8)
+    run, length = canvas, 1  # run[i] holds the bits of canvas[i : i + length]
+    for dy in range(radius_px, -1, -1):  # the disk's rows become longer towards its middle
+        reach = isqrt(radius_px**2 - dy**2)
+        while length < 2 * reach + 1:
+            step = min(length, 2 * reach + 1 - length)
+            run = run[:-step] | run[step:]
+            length += step
+        for row in {dy, -dy}:
+            start = margin + row * stride - reach
+            near |= run[start : start + size]
+    return near

@@ -25,7 +25,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -117,7 +117,10 @@ class FolderVideo:
         if self.meaning == "foreground":
             return {1: 0}
         first = self.annotated[0]
-        return dict.fromkeys(_indices(self._labels(self._mask_path(first))), first)
+        objects = _indices(self._labels(self._mask_path(first)))
+        if not objects:
+            raise InputError(f"{self._mask_path(first)}: the first mask shows no object; paint one, or drop the video")
+        return dict.fromkeys(objects, first)
 
     def frame_name(self, index: int) -> str:
         return os.path.splitext(self.frame_files[index])[0]
@@ -137,7 +140,7 @@ class FolderVideo:
         unknown = [i for i in _indices(labels) if i not in known] if self.meaning != "foreground" else []
         if unknown:
             where = "meta.json" if self.objects is not None else f"the first mask {self._mask_path(self.annotated[0])}"
-            ids = ", ".join(map(str, sorted(known))) or "none"
+            ids = ", ".join(map(str, sorted(known)))
             raise InputError(
                 f"{path}: palette index {unknown[0]}, but {where} has only objects {ids}; renumber it or add it there"
             )
@@ -183,9 +186,7 @@ def load_index(root: str, kind: str = "auto", split: str = "train") -> list[Vide
         raise InputError(f"--data.kind {kind} needs a folder; add --data.root PATH")
     root = os.path.expanduser(root)
     if not os.path.isdir(root):
-        raise InputError(
-            f"{root}: no such data folder; give an existing one with --data.root, or none for synthetic video"
-        )
+        raise InputError(f"{root}: no such data folder; give another --data.root, or none for synthetic video")
     videos = KINDS[detect_kind(root) if kind == "auto" else kind](root, split)
     return sorted(videos, key=lambda video: video.name)
 
@@ -213,10 +214,8 @@ def fingerprint(videos: Sequence[Video]) -> str:
 
 
 def _index_davis(root: str, split: str, year: str, meaning: MaskMeaning) -> Iterator[Video]:
-    for name in _read_split(os.path.join(root, "ImageSets", year, f"{_safe(split, '--data.split')}.txt")):
-        video = _scan(
-            name, os.path.join(root, "JPEGImages/480p", name), os.path.join(root, "Annotations/480p", name), meaning
-        )
+    for name in _read_split(os.path.join(root, "ImageSets", year), split):
+        video = _scan(name, os.path.join(root, "JPEGImages/480p"), os.path.join(root, "Annotations/480p"), meaning)
         # test-dev and test-challenge come with first masks only; a hole in any other pattern is a lost file.
         if split == "train" or video.annotated != (0,):
             _require_masks(video, range(video.num_frames))
@@ -230,73 +229,56 @@ def _index_youtubevos(root: str, split: str) -> Iterator[Video]:
     meta_path = os.path.join(folder, "meta.json")
     for name, objects in _read_meta(meta_path).items():
         name = _safe(name, meta_path)
-        video = _scan(
-            name, os.path.join(folder, "JPEGImages", name), os.path.join(folder, "Annotations", name), "palette"
-        )
+        video = _scan(name, os.path.join(folder, "JPEGImages"), os.path.join(folder, "Annotations"), "palette")
         position = {video.frame_name(i): i for i in range(video.num_frames)}
         first_seen = []
         for number, frames in sorted(objects.items()):
             if not frames or frames[0] not in position:
                 missing = f"frame {frames[0]}, which is not in {video.frame_folder}" if frames else "no frame"
-                raise InputError(
-                    f"{meta_path}: object {number} of video {name} has {missing}; extract the data set again"
-                )
+                raise InputError(f"{meta_path}: object {number} of video {name} has {missing}; extract it again")
             first_seen.append((number, position[frames[0]]))
         listed = {position[f] for frames in objects.values() for f in frames if f in position}
         _require_masks(video, sorted(listed) if split == "train" else sorted({i for _, i in first_seen}))
-        yield _with_objects(video, tuple(first_seen))
+        yield replace(video, objects=tuple(first_seen))
 
 
 def _index_folder(root: str, split: str) -> Iterator[Video]:
     masks = os.path.join(root, "masks")
     if not os.path.isdir(masks):
-        raise InputError(
-            f"{masks}: no such folder; put the mask of each video's first frame there, as masks/VIDEO/00000.png"
-        )
+        raise InputError(f"{masks}: no such folder; put the first mask of each video there, masks/VIDEO/00000.png")
     frames = os.path.join(root, "frames")
     single = next((folder for folder in (root, frames) if os.path.isdir(folder) and _image_files(folder)), None)
     if single:
-        video = _scan(os.path.basename(os.path.abspath(root)), single, masks, "black_and_white_or_palette")
+        video = _scan("", single, masks, "black_and_white_or_palette")
         _require_masks(video, [0])
-        yield video
+        yield replace(video, name=os.path.basename(os.path.abspath(root)))
         return
-    if not os.path.isdir(frames):
-        raise InputError(
-            f"{root}: no frames; put them in frames/VIDEO/00000.jpg, or as one video beside the folder masks"
-        )
-    names = sorted(
-        entry
-        for entry in os.listdir(frames)
-        if not entry.startswith(".") and os.path.isdir(os.path.join(frames, entry))
-    )
-    split_files = [file for file in os.listdir(root) if file.endswith(".txt")]
-    if split_files:
-        names = _read_split(os.path.join(root, f"{_safe(split, '--data.split')}.txt"))
+    if any(file.endswith(".txt") for file in _entries(root)):
+        names = _read_split(root, split)
+    else:
+        names = [entry for entry in _entries(frames) if os.path.isdir(os.path.join(frames, entry))]
     if not names:
-        raise InputError(f"{frames}: no video in it; put frames in frames/VIDEO/00000.jpg")
+        raise InputError(f"{root}: no frames; put them in frames/VIDEO/00000.jpg, or one video beside the folder masks")
     for name in names:
-        video = _scan(name, os.path.join(frames, name), os.path.join(masks, name), "black_and_white_or_palette")
+        video = _scan(name, frames, masks, "black_and_white_or_palette")
         _require_masks(video, [0])
         yield video
 
 
-def _scan(name: str, frame_folder: str, mask_folder: str, meaning: MaskMeaning) -> FolderVideo:
+def _scan(name: str, all_frames: str, all_masks: str, meaning: MaskMeaning) -> FolderVideo:
     """List and check the files of one video.
 
     Masks are optional here; `_require_masks` says which the data set promises.
     """
+    frame_folder, mask_folder = os.path.join(all_frames, name), os.path.join(all_masks, name)
     if not os.path.isdir(frame_folder):
         raise InputError(
-            f"{frame_folder}: the split names this video, but its folder of frames is missing; add it or drop the name"
+            f"{frame_folder}: the split names this video, but its folder is missing; add it or drop the name"
         )
     frame_files = _image_files(frame_folder)
     if not frame_files:
-        raise InputError(
-            f"{frame_folder}: no frame in it (.jpg, .jpeg or .png); add the frames or drop the video from the split"
-        )
-    mask_of = {}
-    if os.path.isdir(mask_folder):
-        mask_of = {os.path.splitext(file)[0]: file for file in os.listdir(mask_folder) if file.lower().endswith(".png")}
+        raise InputError(f"{frame_folder}: no frame in it (.jpg, .jpeg or .png); add them or drop the video")
+    mask_of = {os.path.splitext(file)[0]: file for file in _entries(mask_folder) if file.lower().endswith(".png")}
     mask_files = tuple(mask_of.get(os.path.splitext(file)[0]) for file in frame_files)
     size = images.check_complete(os.path.join(frame_folder, frame_files[0]))
     paths = [os.path.join(frame_folder, file) for file in frame_files[1:]]
@@ -316,37 +298,30 @@ def _require_masks(video: FolderVideo, indices: Sequence[int]) -> None:
             raise InputError(f"{path}: the mask of frame {frame} is missing; add it or drop the video from the split")
 
 
-def _with_objects(video: FolderVideo, objects: tuple[tuple[int, int], ...]) -> FolderVideo:
-    return FolderVideo(
-        video.name,
-        video.frame_folder,
-        video.frame_files,
-        video.mask_folder,
-        video.mask_files,
-        video.size,
-        video.meaning,
-        objects,
-    )
-
-
 def _indices(labels: np.ndarray) -> list[int]:
     """The nonzero values of (H, W) uint8, ascending. A histogram is ten times as quick as np.unique."""
     counts = cv2.calcHist([labels], [0], None, [256], [0, 256])
     return [int(i) for i in np.flatnonzero(counts) if i]
 
 
-def _read_split(path: str) -> list[str]:
+def _entries(folder: str) -> list[str]:
+    """Sorted names in a folder without hidden ones; none if there is no such folder."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _read_split(folder: str, split: str) -> list[str]:
+    path = os.path.join(folder, f"{_safe(split, '--data.split')}.txt")
     try:
         with open(path, encoding="utf-8") as file:
             names = [line.strip() for line in file if line.strip()]
     except OSError as error:
-        folder = os.path.dirname(path)
-        there = (
-            ", ".join(sorted(f[:-4] for f in os.listdir(folder) if f.endswith(".txt"))) if os.path.isdir(folder) else ""
-        )
-        raise InputError(
-            f"{path}: no such split file; {f'there are {there}' if there else 'write one video name per line'}"
-        ) from error
+        there = ", ".join(file[:-4] for file in _entries(folder) if file.endswith(".txt")) or "no others"
+        raise InputError(f"{path}: no such split file; there are {there}; write one video name per line") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file; write one video name per line") from error
     if not names:
@@ -364,21 +339,16 @@ def _read_meta(path: str) -> dict[str, dict[int, list[str]]]:
             for video, content in meta["videos"].items()
         }
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read; YouTube-VOS has it beside JPEGImages, in the folder train or valid"
-        ) from error
+        raise InputError(f"{path}: cannot be read; YouTube-VOS has it in train and valid, by JPEGImages") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f'{path}: not YouTube-VOS\'s {{"videos": {{name: {{"objects": {{id: {{"frames": []}}}}}}}}}}; get it again'
-        ) from error
+        raise InputError(f"{path}: not the meta.json of YouTube-VOS (video, objects, frames); get it again") from error
     if not videos:
         raise InputError(f"{path}: the split is empty; it names no video")
     return videos
 
 
 def _image_files(folder: str) -> tuple[str, ...]:
-    files = [file for file in os.listdir(folder) if file.lower().endswith(FRAME_ENDINGS) and not file.startswith(".")]
-    files.sort(key=_by_numbers)
+    files = sorted((file for file in _entries(folder) if file.lower().endswith(FRAME_ENDINGS)), key=_by_numbers)
     stems = [os.path.splitext(file)[0] for file in files]
     if len(set(stems)) < len(stems):
         double = next(stem for stem in stems if stems.count(stem) > 1)

@@ -88,6 +88,8 @@ def draw_clip(videos: Sequence[Video], clip: ClipConfig, seed: int, number: int)
 
     Raises InputError if the video has fewer than two frames with masks, or no object in any of them.
     """
+    if seed < 0:
+        raise InputError(f"--seed {seed}: use 0 or more")
     if not videos:
         raise InputError("no video to draw clips from; check --data.root and the split")
     video = videos[video_of_draw(len(videos), seed, number)]

@@ -55,6 +55,7 @@ def read_mask(path: str) -> np.ndarray:
 
     Raises InputError if absent, unreadable, truncated or RGB.
     """
+    check_complete(path)  # The decoder trusts the header.
     return read_indices(path)
 
 
@@ -70,7 +71,7 @@ def write_mask(path: str, labels: np.ndarray) -> None:
     image.putpalette(davis_palette().tobytes())
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    _write_atomic(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue())
 
 
 def write_frame(path: str, frame: np.ndarray, quality: int = 95) -> None:
@@ -81,7 +82,28 @@ def write_frame(path: str, frame: np.ndarray, quality: int = 95) -> None:
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.lower().endswith((".jpg", ".jpeg")) else []
     done, data = cv2.imencode(os.path.splitext(path)[1], cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)
     assert done, f"{path}: OpenCV could not encode the frame"
-    _write_atomic(path, data.tobytes())
+    write_atomic(path, data.tobytes())
+
+
+def write_atomic(path: str, data: bytes) -> None:
+    """Write a file under a temporary name and rename it; folders are made.
+
+    Raises InputError if it cannot be written.
+    """
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+            os.replace(temporary, path)
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); choose another --out or free the folder"
+        ) from error
 
 
 def image_size(path: str) -> tuple[int, int]:
@@ -89,7 +111,7 @@ def image_size(path: str) -> tuple[int, int]:
     try:
         with open(path, "rb") as file, Image.open(file) as image:
             return image.height, image.width
-    except UnidentifiedImageError as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(_unreadable(path)) from error
     except OSError as error:
         raise InputError(_cannot_read(path, error)) from error
@@ -183,7 +205,7 @@ def _inspect(file: BinaryIO, path: str) -> tuple[int, int]:
             return size
     except UnidentifiedImageError as error:
         raise InputError(_unreadable(path)) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: the image is truncated or damaged; copy or extract it again") from error
 
 
@@ -193,23 +215,6 @@ def _read_bytes(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise InputError(_cannot_read(path, error)) from error
-
-
-def _write_atomic(path: str, data: bytes) -> None:
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); choose another --out or free the folder"
-        ) from error
 
 
 def _unreadable(path: str) -> str:

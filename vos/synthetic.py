@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,9 +25,11 @@ import numpy as np
 from numpy.random import Generator
 
 from vos import images
+from vos.errors import InputError
 
 GENERATOR_VERSION = 1
 DEFAULT_SIZE = (160, 240)
+_Harmonics = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # order, amplitude, phase, turns per frame
 _REACH = 1.6  # A texture covers this many radii around its sprite's centre; contours stay within.
 
 
@@ -57,24 +60,17 @@ class SyntheticVideo:
 
     def frame(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
-        self._check(index)
-        return _paint(self._scene(), index)
+        return _paint(self._scene(), range(self.num_frames)[index])
 
     def mask(self, index: int) -> np.ndarray:
         """(H, W) uint8 object ids, 0 is background."""
-        self._check(index)
-        scene = self._scene()
-        return _labels(scene.sprites, scene.size, index)
+        return _labels(self._scene().sprites, self.size, range(self.num_frames)[index])
 
     def signature(self) -> str:
         return json.dumps({"generator": "synthetic", "version": GENERATOR_VERSION, **asdict(self)})
 
     def _scene(self) -> _Scene:
         return _make_scene(self.split, self.seed, self.number, self.size)
-
-    def _check(self, index: int) -> None:
-        if not 0 <= index < self.num_frames:
-            raise IndexError(f"{self.name} has frames 0 to {self.num_frames - 1}, not {index}")
 
 
 def synthetic_index(
@@ -84,14 +80,18 @@ def synthetic_index(
     seed: int = 0,
     split: str = "train",
 ) -> list[SyntheticVideo]:
-    """The first `num_videos` videos (default: 96 for training, 16 for any other split) of a split; no video is in two
-    splits.
+    """The first `num_videos` videos of a split; no video is in two splits.
 
+    num_videos  default: 96 for training, 16 for any other split
     num_frames  frames of each video; a longer video begins with the frames of a shorter one
     size        (H, W) in pixels, at least 32 each
+    Raises InputError for numbers that are too small.
     """
     if num_videos is None:
         num_videos = 96 if split == "train" else 16
+    if min(size) < 32 or num_videos < 1 or num_frames < 1 or seed < 0:
+        given = f"{num_videos} videos of {num_frames} frames of {size[1]}x{size[0]} pixels, seed {seed}"
+        raise InputError(f"synthetic data: {given}; use 1 video, 1 frame, 32x32 pixels and seed 0 at least")
     return [SyntheticVideo(split, seed, number, num_frames, size) for number in range(num_videos)]
 
 
@@ -106,10 +106,7 @@ def write_davis(videos: Sequence[SyntheticVideo], root: str, split: str) -> str:
             images.write_frame(os.path.join(root, "JPEGImages/480p", f"{file}.jpg"), video.frame(i))
             images.write_mask(os.path.join(root, "Annotations/480p", f"{file}.png"), video.mask(i))
     path = os.path.join(root, "ImageSets/2017", f"{split}.txt")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
-        file.write("".join(f"{video.name}\n" for video in videos))
-    os.replace(f"{path}.tmp", path)
+    images.write_atomic(path, "".join(f"{video.name}\n" for video in videos).encode())
     return path
 
 
@@ -134,7 +131,7 @@ class _Sprite:
     radius_px: float
     angle: np.ndarray  # (N,) of the contour's corners
     reach: np.ndarray  # (N,) their distance from the centre, in radii
-    harmonics: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # order, amplitude, phase, turns per frame
+    harmonics: _Harmonics  # by which the contour deforms
     centre: _Wave  # x, y in pixels
     pose: _Wave  # log of the size, log of the stretch, rotation (radians)
     spin: float  # radians per frame
@@ -154,9 +151,7 @@ class _Sprite:
         return corners @ matrix.T + centre, matrix, centre
 
     def cover(self, frame: int, size: tuple[int, int]) -> tuple[slice, slice, np.ndarray] | None:
-        """The part of the image it touches and its coverage there (uint8, 255 inside, soft at the edge); None when
-        outside.
-        """
+        """Rows and columns it touches and its coverage there (uint8, soft at the edge); None when out of the frame."""
         contour, _, _ = self.placed(frame)
         left, top = np.maximum(np.floor(contour.min(axis=0)).astype(int) - 1, 0)
         right, bottom = np.minimum(np.ceil(contour.max(axis=0)).astype(int) + 2, (size[1], size[0]))
@@ -232,7 +227,7 @@ def _make_scene(split: str, seed: int, number: int, size: tuple[int, int]) -> _S
     margin = round(40 * unit)
     shared = _colours(rng, 4)
     background = _background(rng, (height + 2 * margin, width + 2 * margin), shared, unit)
-    camera = _wave(rng, [0, 0, 0.05, 0], np.array([26 * unit, 20 * unit, 0.06, 0.05]), (50, 120))
+    camera = _wave(rng, np.array([0, 0, 0.05, 0]), np.array([26 * unit, 20 * unit, 0.06, 0.05]), (50, 120))
     num_objects = int(rng.choice([1, 2, 3], p=[0.25, 0.45, 0.3]))
     labels = [*range(1, num_objects + 1), *([0] if rng.random() < 0.5 else [])]
     leaver = 1 if rng.random() < 0.55 and num_objects > 1 else None
@@ -241,8 +236,7 @@ def _make_scene(split: str, seed: int, number: int, size: tuple[int, int]) -> _S
         skin, own = _skin(rng, shared, taken, unit)
         skins.append(skin)
         taken = np.concatenate([taken, own])
-    # Every object must be seen in the first frame: draw shapes and paths again until it is, the fewer hopes the smaller
-    # they are.
+    # Every object must be seen in the first frame: draw shapes and paths again until all are, at last smaller ones.
     sprites: list[_Sprite] = []
     for attempt in range(40):
         shrink = 1.0 if attempt < 20 else 0.7
@@ -251,81 +245,64 @@ def _make_scene(split: str, seed: int, number: int, size: tuple[int, int]) -> _S
         if _all_seen(sprites, size):
             break
     light = _noise(rng, (height + 2 * margin, width + 2 * margin), 3).astype(np.uint16) * 80 // 255 + 92
-    lamp = _wave(rng, [0, 0, 0], np.array([margin - 2, margin - 2, 0.16]), (25, 60))
+    lamp = _wave(rng, np.zeros(3), np.array([margin - 2, margin - 2, 0.16]), (25, 60))
     grain = rng.integers(0, 9, (height + 32, width + 32, 3), dtype=np.uint8)
     return _Scene(size, background, camera, tuple(sprites), light.astype(np.uint8), lamp, grain)
 
 
 def _all_seen(sprites: Sequence[_Sprite], size: tuple[int, int]) -> bool:
+    """Whether each object is mostly inside the first frame and mostly not hidden there."""
     seen = np.bincount(_labels(sprites, size, 0).ravel(), minlength=4)
     alone = [(s.label, np.count_nonzero(_labels([s], size, 0))) for s in sprites if s.label]
     full = {s.label: 1.8 * s.radius_px**2 for s in sprites if s.label}
     return all(seen[label] >= 0.7 * area and area >= 0.6 * full[label] for label, area in alone)
 
 
-def _wave(
-    rng: Generator, offset: Sequence[float] | np.ndarray, amplitude: np.ndarray, period_frames: tuple[float, float]
-) -> _Wave:
+def _wave(rng: Generator, offset: np.ndarray, amplitude: np.ndarray, period_frames: tuple[float, float]) -> _Wave:
     count = len(offset)
-    return _Wave(
-        np.asarray(offset, float),
-        amplitude * rng.uniform(0.6, 1, count),
-        rng.uniform(*period_frames, count),
-        rng.random(count),
-    )
+    strength, period = rng.uniform(0.6, 1, count), rng.uniform(*period_frames, count)
+    return _Wave(offset, amplitude * strength, period, rng.random(count))
+
+
+def _still(offset: np.ndarray) -> _Wave:
+    return _Wave(offset, np.zeros_like(offset), np.ones_like(offset), np.zeros_like(offset))
 
 
 def _sprite(rng: Generator, label: int, skin: np.ndarray, size: tuple[int, int], unit: float, leaves: bool) -> _Sprite:
     height, width = size
     radius = rng.uniform(19, 31) * unit
-    angle, reach, wobble = _contour(rng)
-    orders = np.array([2.0, 3.0, 4.0])
-    harmonics = (
-        orders,
-        wobble / orders * rng.uniform(0.5, 1, 3),
-        rng.uniform(0, 2 * np.pi, 3),
-        rng.uniform(-0.05, 0.05, 3),
-    )
     if leaves:
         # It swings across one edge of the frame: wholly out at one end, wholly in at the other, where it starts.
-        side, middle = int(rng.integers(2)), rng.uniform(0.3, 0.7)
-        swing, start = 2.1 * radius, rng.uniform(-0.06, 0.06)
-        across = _Wave(
-            np.array([width + 0.1 * radius]), np.array([swing]), rng.uniform(28, 38, 1), np.array([0.75 + start])
-        )
-        along = _wave(rng, [middle * height], np.array([0.25 * height]), (30, 70))
-        centre = _join(across, along)
-        if side:
-            centre = _Wave(
-                centre.offset * (-1, 1) + (width, 0), centre.amplitude * (-1, 1), centre.period_frames, centre.phase
-            )
+        side = rng.choice([-1, 1])
+        offset = np.array([width / 2 + side * (width / 2 + 0.1 * radius), rng.uniform(0.3, 0.7) * height])
+        amplitude = np.array([side * 2.1 * radius, rng.uniform(0.15, 0.25) * height])
+        phase = rng.uniform((0.69, 0), (0.81, 1))
+        centre = _Wave(offset, amplitude, rng.uniform((28, 30), (38, 70)), phase)
     else:
-        middle = np.array([rng.uniform(0.35, 0.65) * width, rng.uniform(0.35, 0.65) * height])
+        middle = rng.uniform(0.35, 0.65, 2) * (width, height)
         centre = _wave(rng, middle, np.array([0.36 * width, 0.32 * height]), (50, 100))
-    pose = _wave(rng, [0, 0, 0], np.array([0.25, 0.18, 0.5]), (35, 70))
-    return _Sprite(label, radius, angle, reach, harmonics, centre, pose, rng.uniform(-0.06, 0.06), skin)
+    pose = _wave(rng, np.zeros(3), np.array([0.25, 0.18, 0.5]), (35, 70))
+    return _Sprite(label, radius, *_contour(rng, 0.05), centre, pose, rng.uniform(-0.06, 0.06), skin)
 
 
-def _join(first: _Wave, second: _Wave) -> _Wave:
-    pairs = (
-        (getattr(first, field), getattr(second, field)) for field in ("offset", "amplitude", "period_frames", "phase")
-    )
-    return _Wave(*(np.concatenate(pair) for pair in pairs))
-
-
-def _contour(rng: Generator) -> tuple[np.ndarray, np.ndarray, float]:
-    """Corner angles (N,), their reach in radii (N,), and how strongly the contour wobbles."""
+def _contour(rng: Generator, speed: float) -> tuple[np.ndarray, np.ndarray, _Harmonics]:
+    """Corner angles (N,), their reach in radii (N,), and the harmonics by which it deforms, `speed` turns per frame."""
     kind = rng.choice(["blob", "ellipse", "polygon", "star"], p=[0.4, 0.2, 0.25, 0.15])
-    if kind in ("blob", "ellipse"):
-        angle = np.arange(48) * (2 * np.pi / 48)
-        if kind == "blob":
-            return angle, np.ones(48), 0.45
+    strength = {"blob": 0.45, "ellipse": 0.1, "polygon": 0.12, "star": 0.12}[kind]
+    corners = {"blob": 48, "ellipse": 48, "polygon": int(rng.integers(4, 8)), "star": 2 * int(rng.integers(5, 8))}[kind]
+    angle = np.arange(corners) * (2 * np.pi / corners)
+    reach = np.ones(corners)
+    if kind == "ellipse":
         flat = rng.uniform(0.55, 0.8)
-        return angle, 1.1 * flat / np.hypot(flat * np.cos(angle), np.sin(angle)), 0.1
-    corners = int(rng.integers(4, 8)) if kind == "polygon" else 2 * int(rng.integers(5, 8))
-    angle = (np.arange(corners) + rng.uniform(-0.2, 0.2, corners) * (kind == "polygon")) * (2 * np.pi / corners)
-    reach = rng.uniform(0.95, 1.3, corners) if kind == "polygon" else np.where(np.arange(corners) % 2, 0.65, 1.3)
-    return angle, reach, 0.12
+        reach = 1.1 * flat / np.hypot(flat * np.cos(angle), np.sin(angle))
+    elif kind == "polygon":
+        angle += rng.uniform(-0.2, 0.2, corners) * (2 * np.pi / corners)
+        reach = rng.uniform(0.95, 1.3, corners)
+    elif kind == "star":
+        reach = np.where(np.arange(corners) % 2, 0.65, 1.3)
+    order = np.array([2.0, 3.0, 4.0])
+    amplitude = strength / order * rng.uniform(0.5, 1, 3)
+    return angle, reach, (order, amplitude, rng.uniform(0, 2 * np.pi, 3), rng.uniform(-speed, speed, 3))
 
 
 def _background(rng: Generator, size: tuple[int, int], shared: np.ndarray, unit: float) -> np.ndarray:
@@ -334,21 +311,15 @@ def _background(rng: Generator, size: tuple[int, int], shared: np.ndarray, unit:
     patches = _noise(rng, size, 5) > 140
     canvas[patches] = _texture(rng, size, shared[1:3], unit)[patches]
     for _ in range(int(rng.integers(4, 9))):
-        at = _wave(rng, rng.uniform((0, 0), (size[1], size[0])).tolist(), np.zeros(2), (30, 60))
-        angle, reach, wobble = _contour(rng)
-        orders = np.array([2.0, 3.0, 4.0])
-        harmonics = (orders, wobble / orders, rng.uniform(0, 2 * np.pi, 3), np.zeros(3))
-        pose = _Wave(np.zeros(3), np.zeros(3), np.ones(3), np.zeros(3))
-        radius = rng.uniform(8, 24) * unit
-        _Sprite(0, radius, angle, reach, harmonics, at, pose, 0.0, _skin(rng, shared, shared, unit)[0]).paint(canvas, 0)
+        at = _still(rng.uniform((0, 0), (size[1], size[0])))
+        skin, _ = _skin(rng, shared, shared, unit)
+        thing = _Sprite(0, rng.uniform(8, 24) * unit, *_contour(rng, 0), at, _still(np.zeros(3)), 0.0, skin)
+        thing.paint(canvas, 0)
     return cv2.GaussianBlur(canvas, (3, 3), 0)
 
 
 def _skin(rng: Generator, shared: np.ndarray, taken: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Texture of a sprite, darker towards one side, and its own two colours.
-
-    Its third is one that the background has too.
-    """
+    """Texture of a sprite, darker to one side, and its own two colours; its third one the background has too."""
     side = max(16, round(90 * unit))
     candidates = _colours(rng, 5)
     apart = np.abs(candidates[:, None].astype(int) - taken[None]).sum(axis=2).min(axis=1)
@@ -368,9 +339,8 @@ def _colours(rng: Generator, count: int) -> np.ndarray:
 def _noise(rng: Generator, size: tuple[int, int], cells: int) -> np.ndarray:
     """Smooth noise (H, W) uint8 with about `cells` bumps along the shorter side."""
     rows, columns = (max(2, round(cells * side / min(size))) + 1 for side in size)
-    return cv2.resize(
-        rng.integers(0, 256, (rows, columns), dtype=np.uint8), (size[1], size[0]), interpolation=cv2.INTER_CUBIC
-    )
+    coarse = rng.integers(0, 256, (rows, columns), dtype=np.uint8)
+    return cv2.resize(coarse, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
 
 
 def _texture(rng: Generator, size: tuple[int, int], palette: np.ndarray, unit: float) -> np.ndarray:
@@ -402,30 +372,26 @@ def _texture(rng: Generator, size: tuple[int, int], palette: np.ndarray, unit: f
 class WriteConfig:
     """Write synthetic videos as a data set in DAVIS-2017 layout."""
 
-    out: str
-    """Folder to write to."""
-    videos: int = 8
-    """Number of videos."""
-    frames: int = 30
-    """Frames of each video."""
-    height_px: int = DEFAULT_SIZE[0]
-    """Height of a frame in pixels."""
-    width_px: int = DEFAULT_SIZE[1]
-    """Width of a frame in pixels."""
-    seed: int = 0
-    """Seed of the data set."""
-    split: str = "train"
-    """Name of the split: train and val share no video."""
+    out: str  # Folder to write to.
+    videos: int = 8  # Number of videos.
+    frames: int = 30  # Frames of each video.
+    height_px: int = DEFAULT_SIZE[0]  # Height of a frame in pixels.
+    width_px: int = DEFAULT_SIZE[1]  # Width of a frame in pixels.
+    seed: int = 0  # Seed of the data set.
+    split: str = "train"  # Name of the split: train and val share no video.
 
 
 def main() -> None:
     import tyro
 
-    config = tyro.cli(WriteConfig, description=__doc__)
-    videos = synthetic_index(
-        config.videos, config.frames, (config.height_px, config.width_px), config.seed, config.split
-    )
-    print(f"wrote {len(videos)} videos; they are listed in {write_davis(videos, config.out, config.split)}")
+    config = tyro.cli(WriteConfig)
+    size = (config.height_px, config.width_px)
+    try:
+        videos = synthetic_index(config.videos, config.frames, size, config.seed, config.split)
+        print(f"wrote {len(videos)} videos; they are listed in {write_davis(videos, config.out, config.split)}")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

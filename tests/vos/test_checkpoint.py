@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vos.checkpoint import load_checkpoint, load_trunk_weights, save_checkpoint
 from vos.errors import InputError
 from vos.models import VOSModel, build
-from vos.models.backbones import MobileNetV2Trunk
+from vos.models.backbones import MobileNetV2Trunk, resnet18_trunk
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,6 @@ def test_reserved_names_and_values_beyond_json_are_refused_before_anything_is_wr
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_imagenet_weights_load_into_both_trunks_with_zeros_for_the_masks(tmp_path: Path, suffix: str):
     source = {**MobileNetV2Trunk(3, num_features=18).state_dict(), "classifier.1.weight": torch.zeros(1000, 1280)}
-    source = {k: v + 0.5 if k.endswith("running_mean") else v for k, v in source.items()}
     path = tmp_path / f"imagenet{suffix}"
     if suffix == ".pth":
         torch.save(source, path)
@@ -177,6 +176,26 @@ def test_folded_weights_bring_their_convention_and_freeze_their_batch_norm(share
     assert load_trunk_weights(model, str(path)) == {"preprocessing": "tensorflow", "batch_norm_frozen": True}
     folded = load_file(str(path))["features.13.conv.3.bias"].float()
     assert torch.equal(model.state_dict()["value_trunk.features.13.conv.3.bias"], folded)
+
+
+@pytest.mark.parametrize(("entry", "shift"), [("running_mean", 0.5), ("running_var", 0.5), ("1.weight", 0.5)])
+def test_batch_norm_with_statistics_of_its_own_is_not_taken_for_folded(tmp_path: Path, entry: str, shift: float):
+    source = MobileNetV2Trunk(3).state_dict()
+    source = {k: v + 0.5 if k.endswith("1.bias") else v for k, v in source.items()}
+    save_file(source, tmp_path / "folded.safetensors")
+    assert load_trunk_weights(build("mobilevos-mobilenetv2"), str(tmp_path / "folded.safetensors"))["batch_norm_frozen"]
+    save_file({k: v + shift if k.endswith(entry) else v for k, v in source.items()}, tmp_path / "own.safetensors")
+    found = load_trunk_weights(build("mobilevos-mobilenetv2"), str(tmp_path / "own.safetensors"))
+    assert found == {"preprocessing": "imagenet", "batch_norm_frozen": False}
+
+
+def test_torchvision_resnet18_names_load_into_the_resnet_student(tmp_path: Path):
+    source = {**resnet18_trunk().state_dict(), "fc.weight": torch.zeros(1000, 512)}
+    torch.save(source, tmp_path / "resnet18.pth")
+    model = build("mobilevos-resnet18")
+    load_trunk_weights(model, str(tmp_path / "resnet18.pth"))
+    for trunk in ("query_trunk", "value_trunk"):
+        assert torch.equal(model.state_dict()[f"{trunk}.layer3.1.conv2.weight"], source["layer3.1.conv2.weight"])
 
 
 def test_weights_of_another_trunk_are_refused(tmp_path: Path):

@@ -126,8 +126,8 @@ def test_the_first_frame_shows_an_object_even_if_that_is_rare():
 
 
 @pytest.mark.parametrize("max_objects", [1, 2, 3])
-def test_the_crop_shows_every_chosen_object_in_the_first_frame(videos, max_objects):
-    clip = replace(CLIP, max_objects=max_objects)
+def test_the_crop_shows_every_chosen_object_in_the_first_frame(max_objects):
+    clip, videos = replace(CLIP, max_objects=max_objects), synthetic_index(20, 20, (64, 96))
     by_name = {video.name: video for video in videos}
     counts = Counter()
     for n in range(60):

@@ -1,3 +1,5 @@
+import contextlib
+
 import cv2
 import numpy as np
 import pytest
@@ -57,12 +59,30 @@ def test_a_file_cut_anywhere_is_refused_by_name_before_and_while_reading(tmp_pat
             assert "\n" not in str(error.value)
 
 
-def test_bytes_that_a_camera_appends_do_not_make_a_file_bad(tmp_path):
-    path = tmp_path / "motion.jpg"
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+def test_bytes_that_a_camera_appends_do_not_make_a_file_bad(tmp_path, ending):
+    path = tmp_path / f"motion{ending}"
     images.write_frame(str(path), noise())
     path.write_bytes(path.read_bytes() + bytes(5000))
     assert images.check_complete(str(path)) == (40, 56)
     assert images.read_frame(str(path)).shape == (40, 56, 3)
+
+
+def test_flipped_bytes_give_a_picture_or_an_input_error_and_nothing_else(tmp_path):
+    rng = np.random.default_rng(0)
+    images.write_frame(str(tmp_path / "a.jpg"), noise())
+    images.write_mask(str(tmp_path / "a.png"), labels_of())
+    for name, read in (("a.jpg", images.read_frame), ("a.png", images.read_mask), ("a.png", images.read_frame)):
+        whole = (tmp_path / name).read_bytes()
+        for _ in range(150):
+            damaged = bytearray(whole)
+            for place in rng.integers(0, len(whole), 3):
+                damaged[place] = rng.integers(256)
+            path = tmp_path / f"damaged{name}"
+            path.write_bytes(damaged)
+            for attempt in (read, images.check_complete, images.image_size):
+                with contextlib.suppress(InputError):
+                    attempt(str(path))
 
 
 def test_what_is_no_image_or_absent_is_named(tmp_path):

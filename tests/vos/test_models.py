@@ -116,18 +116,19 @@ def test_small_models_give_a_clip_the_same_result_in_any_batch(name: str):
         torch.testing.assert_close(part, whole[half], rtol=1e-4, atol=1e-5)
 
 
-def test_the_tiny_student_learns_to_follow_a_square_better_than_copying_its_first_mask():
+def test_the_tiny_student_fits_a_jumping_square_in_thirty_steps():
     torch.manual_seed(0)
     frames, labels = _moving_square()
     model = build("mobilevos-tiny").train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    for _ in range(40):
+    for _ in range(30):
         logits = _second_frame_logits(model, frames, labels)
         optimiser.zero_grad()
         F.cross_entropy(logits, labels[:, 1]).backward()
         optimiser.step()
     predicted = _second_frame_logits(model.eval(), frames, labels).argmax(1)
-    assert _iou(predicted, labels[:, 1]) > _iou(labels[:, 0], labels[:, 1]) + 0.3
+    assert _iou(labels[:, 0], labels[:, 1]) < 0.05  # copying the first mask would not do
+    assert _iou(predicted, labels[:, 1]) > 0.7  # measured 0.87 to 0.90 over three seeds
 
 
 def test_frozen_batch_norm_survives_train_and_the_aspp_goes_on_learning():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vos import datasets
+from vos.errors import InputError
 from vos.metrics import score_masks
 from vos.synthetic import synthetic_index, write_davis
 
@@ -133,3 +134,11 @@ def test_the_module_writes_a_data_set_from_the_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "train.txt" in done.stdout
     assert len(datasets.load_index(str(tmp_path))) == 1
+    refused = subprocess.run([*command[:-1], "0"], capture_output=True, text=True)
+    assert refused.returncode == 2 and refused.stderr.startswith("error: synthetic data")
+
+
+@pytest.mark.parametrize("bad", [{"num_videos": 0}, {"num_frames": 0}, {"size": (16, 96)}, {"seed": -1}])
+def test_numbers_that_make_no_video_are_refused(bad):
+    with pytest.raises(InputError, match="at least"):
+        synthetic_index(**bad)

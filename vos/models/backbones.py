@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from vos.errors import InputError
 from vos.transforms import IMAGENET_MEAN, IMAGENET_STD
 
-PREPROCESSINGS = ("imagenet", "tensorflow")
-
 
 class TrunkFeatures(NamedTuple):
     """Features at strides 16, 8 and 4: (B, C16, H/16, W/16), (B, C8, H/8, W/8), (B, C4, H/4, W/4)."""
@@ -37,17 +35,19 @@ class Trunk(nn.Module):
     channels: tuple[int, int, int]
     """Channels at strides 16, 8 and 4."""
 
+    preprocessings: tuple[str, ...] = ("imagenet",)
+    """The conventions of weights that this trunk knows."""
+
     def __init__(self) -> None:
         super().__init__()
         self.preprocessing = "imagenet"
 
     def set_preprocessing(self, preprocessing: str) -> None:
-        """Say which convention the weights expect: "imagenet", or "tensorflow" where the trunk knows it.
-
-        Raises InputError for any other word.
-        """
-        if preprocessing != "imagenet":
-            raise InputError(f'preprocessing "{preprocessing}": this trunk knows only "imagenet"; use that')
+        """Say which convention the weights expect. Raises InputError for one that the trunk does not know."""
+        if preprocessing not in self.preprocessings:
+            known = " or ".join(f'"{known}"' for known in self.preprocessings)
+            raise InputError(f'preprocessing "{preprocessing}" does not fit this trunk; use {known}')
+        self.preprocessing = preprocessing
 
 
 class _BasicBlock(nn.Module):
@@ -187,6 +187,7 @@ class MobileNetV2Trunk(Trunk):
                   classifier's own convolution (tests need it to prove the weights by classifying).
     """
 
+    preprocessings = ("imagenet", "tensorflow")
     rgb_scale: Tensor
     rgb_offset: Tensor
     # (expansion, channels, repeats, first stride), table 2 of the MobileNetV2 paper
@@ -219,9 +220,7 @@ class MobileNetV2Trunk(Trunk):
         kaiming_init(self)
 
     def set_preprocessing(self, preprocessing: str) -> None:
-        if preprocessing not in PREPROCESSINGS:
-            raise InputError(f'preprocessing "{preprocessing}" is unknown; use one of {", ".join(PREPROCESSINGS)}')
-        self.preprocessing = preprocessing
+        super().set_preprocessing(preprocessing)
         for module in self.modules():
             if isinstance(module, _StridedConv2d):
                 module.same_padding = preprocessing == "tensorflow"

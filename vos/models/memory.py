@@ -175,8 +175,10 @@ def _scores(key_rows: Tensor, query_key: Tensor) -> Tensor:
     """key_rows (B, N, Ck), query_key (B, Ck, h, w) -> (B, h*w, N) float32, also inside autocast."""
     with torch.autocast(query_key.device.type, enabled=False):
         key_rows, query_rows = key_rows.float(), query_key.flatten(2).transpose(1, 2).float()
-        square = key_rows.pow(2).sum(-1).unsqueeze(1)
-        return (2 * (query_rows @ key_rows.transpose(1, 2)) - square) / key_rows.shape[-1] ** 0.5
+        scale = key_rows.shape[-1] ** -0.5
+        offset = key_rows.pow(2).sum(-1).unsqueeze(1) * -scale
+        # One fused product-and-sum: scaling the full matrix afterwards would pass over it twice more.
+        return torch.baddbmm(offset, query_rows * (2 * scale), key_rows.transpose(1, 2))
 
 
 def _read_rows(key_rows: Tensor, value_rows: Tensor, query_key: Tensor, top_k: int | None, chunk_scores: int) -> Tensor:

@@ -1,0 +1,31 @@
+"""One small teacher and one small cache, made by the real jobs, for every test that reads them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vos.config import CacheConfig, TrainConfig
+from vos.presets import preset
+
+
+@pytest.fixture(scope="session")
+def cache_config(tmp_path_factory: pytest.TempPathFactory) -> CacheConfig:
+    """A cache of 10 draws in shards of 4: the last shard is a short one."""
+    return replace(preset(CacheConfig, "smoke"), draws=10, out=str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def cache(ray_cluster: None, cache_config: CacheConfig) -> str:
+    """A finished cache, built by one worker."""
+    from pipelines.teacher_cache import build_cache
+
+    build_cache(cache_config)
+    return cache_config.out
+
+
+@pytest.fixture
+def train_config(cache: str, tmp_path: Path) -> TrainConfig:
+    """Four distillation steps from that cache."""
+    base = preset(TrainConfig, "smoke")
+    return replace(base, cache=cache, steps=4, checkpoint_every=2, out=str(tmp_path / "student"))
