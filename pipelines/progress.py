@@ -39,24 +39,26 @@ def new_board() -> Any:
 
 
 @contextmanager
-def followed(board: Any, run: Run | None, label: str, steps: int, quiet: bool = False) -> Iterator[list[Entry]]:
-    """Draw a bar of what arrives at the board and log it to the run, until the block ends; yields the list of all entries."""
+def followed(board: Any, run: Run | None, label: str, total: int, unit: str = "step") -> Iterator[list[Entry]]:
+    """Draw a bar of what arrives at the board and log it to the run, until the block ends; yields the list of all entries.
+
+    A training's entries carry the step they are at; of other units ("trial") each entry is one that is done.
+    """
     import ray
     from tqdm import tqdm
 
     history: list[Entry] = []
     done = threading.Event()
-    bar = tqdm(total=steps, desc=label, unit="step", dynamic_ncols=True, disable=quiet)
+    bar = tqdm(total=total, desc=label, unit=unit, dynamic_ncols=True)
 
     def drain() -> None:
         entries = ray.get(board.take.remote())
         if not entries:
             return
         history.extend(entries)
-        bar.update(entries[-1][0] - bar.n)
-        total = entries[-1][2].get("train/total")
-        if total is not None:
-            bar.set_postfix(loss=f"{total:.3f}")
+        bar.update((entries[-1][0] if unit == "step" else len(history)) - bar.n)
+        name, value = list(entries[-1][2].items())[0]
+        bar.set_postfix({name.split("/")[-1]: f"{value:.3f}"})
         if run is not None:
             run.log_series(entries)
 

@@ -7,6 +7,7 @@ was killed continues where it stopped: finished trials are kept, and interrupted
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipelines.cached_clips import read_manifest
 from pipelines.evaluation import memory_policy, segment_and_score
 from pipelines.models import load_model
 from pipelines.plan import index_videos
+from pipelines.progress import followed, new_board
 from pipelines.session import ray_session
 from pipelines.training import make_source, train
 from vos.config import MemoryConfig, TuneConfig, dumps, fingerprint, to_dict
@@ -67,19 +69,13 @@ def _run_trials(config: TuneConfig, base: Any, name: str, parent: str) -> list[d
     from ray.tune.search.optuna import OptunaSearch
     from tqdm import tqdm
 
-    class Bar(tune.Callback):
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            bar.update()
-            bar.set_postfix(best=f"{100 * max(t.last_result.get(METRIC, 0) for t in trials if t.last_result):.1f}")
-
-    trainable = tune.with_resources(
-        tune.with_parameters(_trial, search_config=config, base=base, parent=parent, store=tracking.store_uri()),
-        {"cpu": 1},
-    )
+    board = new_board()
+    fixed = {"search_config": config, "base": base, "parent": parent, "store": tracking.store_uri(), "board": board}
+    trainable = tune.with_resources(tune.with_parameters(_trial, **fixed), {"cpu": 1})
     storage_path = storage.join(config.out, "ray")
-    run_config = tune.RunConfig(name=name, storage_path=storage_path, callbacks=[Bar()], verbose=0)
+    run_config = tune.RunConfig(name=name, storage_path=storage_path, verbose=0)
     space = {"w": tune.uniform(0, 1), "temperature": tune.loguniform(0.5, 8), "density": tune.loguniform(1 / 16, 1)}
-    with tqdm(total=config.trials, desc="search", unit="trial", dynamic_ncols=True) as bar:
+    with followed(board, None, "search", config.trials, unit="trial"):
         if tune.Tuner.can_restore(storage.join(storage_path, name)):
             tuner = tune.Tuner.restore(
                 storage.join(storage_path, name), trainable, resume_unfinished=True, restart_errored=True
@@ -112,7 +108,9 @@ def _run_trials(config: TuneConfig, base: Any, name: str, parent: str) -> list[d
     return trials
 
 
-def _trial(parameters: dict[str, float], search_config: TuneConfig, base: Any, parent: str, store: str) -> None:
+def _trial(
+    parameters: dict[str, float], search_config: TuneConfig, base: Any, parent: str, store: str, board: Any
+) -> None:
     """One trial: distil, then score on the validation videos."""
     import torch
     from ray import tune
@@ -132,4 +130,5 @@ def _trial(parameters: dict[str, float], search_config: TuneConfig, base: Any, p
     ]
     mean = sum(score.j_and_f for score in scores if score) / max(1, sum(score is not None for score in scores))
     tracking.existing_run(trained.run_id).log_metrics({METRIC: mean})
+    board.post.remote([(0, time.time(), {METRIC: mean})])
     tune.report({METRIC: mean})

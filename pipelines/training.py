@@ -191,14 +191,23 @@ def train_worker(arguments: dict[str, Any]) -> None:
         optimiser.step()
         update_average(average, model, config.optimiser.ema, step)
         last = step + 1 == config.steps
+        means = _mean_over_ranks(terms, world)
         if rank == 0:
-            reporter.add(
-                step + 1,
-                {f"train/{k}": v.item() for k, v in terms.items()} | {"train/lr": rate, "train/grad_norm": norm.item()},
-            )
+            reporter.add(step + 1, means | {"train/lr": rate, "train/grad_norm": norm.item()})
         if last or (step + 1) % config.checkpoint_every == 0:
             _report(step + 1, rank, average, model, optimiser, config)
     reporter.flush()
+
+
+def _mean_over_ranks(terms: dict[str, Any], world: int) -> dict[str, float]:
+    """The terms of the whole batch: every rank has an equal part of it."""
+    import torch
+
+    values = torch.stack([value.detach().float() for value in terms.values()])
+    if world > 1:
+        torch.distributed.all_reduce(values)
+    means = {f"train/{name}": value / world for name, value in zip(terms, values.tolist(), strict=True)}
+    return {"train/total": means.pop("train/total"), **means}
 
 
 def _restore(checkpoint: Any, model: Any, average: Any, optimiser: Any) -> int:

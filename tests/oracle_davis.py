@@ -3,7 +3,7 @@
 Every object of every frame becomes a full-size boolean mask; contours come from shifted copies, the tolerance from a
 dilation by a disk. After davis2017-evaluation (its davis.py, results.py, metrics.py and utils.py).
 
-    python -m tests.oracle_davis GT PRED     prints the time of both, interleaved in one process and thread, and the ratio
+    python -m tests.oracle_davis GT PRED     times both, interleaved in one process and thread, and prints the ratio
 """
 
 import argparse
@@ -132,9 +132,8 @@ def main() -> None:
     cv2.setNumThreads(1)
     naive_ms, fast_ms = compare_speed(options.gt, options.pred, options.repeats)
     ratio = naive_ms / fast_ms if fast_ms else math.inf
-    print(
-        f"oracle       {naive_ms:7.2f} ms per frame and object\nvos.metrics  {fast_ms:7.2f} ms\nratio        {ratio:7.1f}"
-    )
+    print(f"oracle       {naive_ms:7.2f} ms per frame and object")
+    print(f"vos.metrics  {fast_ms:7.2f} ms\nratio        {ratio:7.1f}")
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ def label_changes(labels: np.ndarray) -> np.ndarray:
     H, W = labels.shape
     flat = labels.reshape(-1)
     inner = max(0, H * W - W - 1)  # the positions whose three neighbours lie further on in memory
-    sideways = flat[: inner + W] ^ flat[1 : inner + W + 1]
-    change = sideways[:inner] | sideways[W:]  # in this row, and in the one below
+    sideways = flat[:-1] ^ flat[1:]
+    change = sideways[:inner] | sideways[W : W + inner]  # in this row, and in the one below
     change |= flat[:inner] ^ flat[W : W + inner]
     last_row = inner + 1 + np.flatnonzero(flat[inner + 1 : -1] != flat[inner + 2 :])
     return np.concatenate((np.flatnonzero(change != 0), [inner], last_row))
@@ -92,7 +92,7 @@ def _num_matched(gt_contour: np.ndarray, pred_contour: np.ndarray, width: int, r
     canvas[in_gt + margin] = _GT
     canvas[in_pred + margin] |= _PRED
     near = _dilate(canvas, size, margin, stride, radius_px)
-    return np.count_nonzero(near[in_gt] & _PRED), np.count_nonzero(near[in_pred] & _GT)
+    return int(np.count_nonzero(near[in_gt] & _PRED)), int(np.count_nonzero(near[in_pred] & _GT))
 
 
 def _dilate(canvas: np.ndarray, size: int, margin: int, stride: int, radius_px: int) -> np.ndarray:

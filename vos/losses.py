@@ -82,7 +82,8 @@ def bootstrap_keep(step: float, start: float, end: float, final: float) -> float
 
 
 def dice_loss(prob: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Soft Dice: 1 - (2 |P∩Y| + 1) / (|P| + |Y| + 1) of each object, averaged over the objects that exist.
+    """Soft Dice: 1 - (2 |P∩Y| + 1) / (|P| + |Y| + 1) of each object, averaged over each image's objects, then over images
+    (so that the mean over workers is the mean over the whole batch, however its objects are spread).
 
     Unlike cross-entropy it weighs a small object as much as a large one. Background is left out; the + 1 pixel makes an
     object that is neither predicted nor present score 0.
@@ -135,7 +136,7 @@ def _overlap_and_size(prob: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mean_over_objects(loss: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean of (B, K) over the objects that exist."""
+    """Mean of (B, K) over the objects that exist in an image, then over the images."""
     if valid is None:
         return loss.sum() / max(1, loss.numel())
     if valid.shape != (loss.shape[0], loss.shape[1] + 1):
@@ -143,7 +144,7 @@ def _mean_over_objects(loss: Tensor, valid: Tensor | None) -> Tensor:
             f"valid is {tuple(valid.shape)} for {loss.shape[0]} images of {loss.shape[1]} objects; give (B, K+1) bool"
         )
     exists = valid[:, 1:].bool()
-    return torch.where(exists, loss, 0.0).sum() / exists.sum().clamp(min=1)
+    return (torch.where(exists, loss, 0.0).sum(1) / exists.sum(1).clamp(min=1)).mean()
 
 
 def _check_labels(scores: Tensor, labels: Tensor) -> None:

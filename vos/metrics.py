@@ -161,7 +161,7 @@ def _first_objects(name: str, first_gt: np.ndarray, protocol: str, object_ids: S
         return _objects_in(first_gt, object_ids)
     if object_ids is not None:
         return [int(item) for item in object_ids]
-    highest = max(_labels_in(first_gt), default=0)
+    highest = max(_objects_in(first_gt, None), default=0)
     if not highest:
         raise InputError(
             f"{name or 'masks'}: the first true mask has no object; masks of 0 and 255 need the davis2016 protocol"
@@ -170,15 +170,15 @@ def _first_objects(name: str, first_gt: np.ndarray, protocol: str, object_ids: S
 
 
 def _objects_in(labels: np.ndarray, object_ids: Sequence[int] | None) -> list[int]:
-    """Those of the objects (None: of all) that a mask shows."""
-    present = _labels_in(labels)
+    """Those of the objects (None: of all) that a true mask shows."""
+    present = _labels_in(labels) - {_VOID}
     return sorted(present if object_ids is None else present & set(object_ids))
 
 
 def _labels_in(labels: np.ndarray) -> set[int]:
-    """The labels of a mask but background and void."""
+    """The labels of a mask but background."""
     count = cv2.calcHist([labels], [0], None, [256], [0, 256])
-    return set(np.flatnonzero(count).tolist()) - {0, _VOID}
+    return set(np.flatnonzero(count).tolist()) - {0}
 
 
 def _as_labels(masks: np.ndarray, what: str) -> np.ndarray:
@@ -199,7 +199,7 @@ def _read_pairs(gt: str, pred: str, files: Sequence[str]) -> _Pairs:
         if gt_labels.shape != pred_labels.shape:
             is_size, want_size = ("{1}x{0}".format(*labels.shape) for labels in (pred_labels, gt_labels))
             raise InputError(
-                f"{pred_path} is {is_size} pixels but {gt_path} is {want_size}; save predictions at the size of the true masks"
+                f"{pred_path} is {is_size} pixels, {gt_path} is {want_size}; save predictions at the size of the true masks"
             )
         yield file.removesuffix(".png"), gt_labels, pred_labels
 

@@ -5,7 +5,7 @@ All values are in [0, 1]; decay is a difference of two such values and may be ne
 """
 
 import csv
-import os
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vos.errors import InputError
+from vos.images import write_atomic
 
 CSV_COLUMNS = ("sequence", "object", "J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay")
 DAVIS2017, DAVIS2016, YOUTUBEVOS = "davis2017", "davis2016", "youtubevos"
@@ -25,6 +26,19 @@ class Statistics(NamedTuple):
     mean: float
     recall: float
     decay: float
+
+
+class Row(NamedTuple):
+    """One object, in the order of CSV_COLUMNS."""
+
+    sequence: str
+    object_id: int
+    j_mean: float
+    j_recall: float
+    j_decay: float
+    f_mean: float
+    f_recall: float
+    f_decay: float
 
 
 def statistics(curve: np.ndarray) -> Statistics:
@@ -122,24 +136,21 @@ class Scores:
             figures |= halves | {"g": _mean(halves.values())}
         return figures
 
-    def rows(self) -> list[tuple[str, int, *tuple[float, ...]]]:
-        """One row for each object, in the order of CSV_COLUMNS."""
-        return [(*key, *item.j_statistics, *item.f_statistics) for key, item in self._by_key()]
+    def rows(self) -> list[Row]:
+        """One row for each object, sorted by sequence and object."""
+        return [Row(*key, *item.j_statistics, *item.f_statistics) for key, item in self._by_key()]
 
     def write_csv(self, path: str) -> None:
-        """Write rows() with nine decimals. The file appears complete or not at all."""
-        folder = os.path.dirname(path)
-        temporary = os.path.join(folder, f".{os.path.basename(path)}.{os.getpid()}.tmp")
-        try:
-            os.makedirs(folder or ".", exist_ok=True)
-            with open(temporary, "w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(CSV_COLUMNS)
-                for sequence, object_id, *figures in self.rows():
-                    writer.writerow((sequence, object_id, *(f"{figure:.9f}" for figure in figures)))
-            os.replace(temporary, path)
-        except OSError as error:
-            raise InputError(f"{path}: cannot write the scores ({error.strerror}); give a writable file") from None
+        """Write rows() under CSV_COLUMNS, with nine decimals. The file appears complete or not at all.
+
+        Raises InputError when it cannot be written.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(CSV_COLUMNS)
+        for sequence, object_id, *figures in self.rows():
+            writer.writerow((sequence, object_id, *(f"{figure:.9f}" for figure in figures)))
+        write_atomic(path, text.getvalue().encode())
 
     def _by_key(self) -> list[tuple[tuple[str, int], ObjectScore]]:
         return [((one.sequence, item.object_id), item) for one in self.sequences for item in one.objects]

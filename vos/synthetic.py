@@ -6,8 +6,7 @@ frame is a pure function of (seed, split, video number, frame number): endless, 
 Objects share some colours with their background, so colour alone does not tell them apart, and they move far enough
 that copying the first mask fails.
 
-Sampling is done in integers and texture by look-up tables. What a video is made of (its scene) is kept in a small cache
-per process.
+What a video is made of (its scene: textures, paths) is kept in a small cache per process.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import os
 import sys
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -28,7 +27,8 @@ from vos import images
 from vos.errors import InputError
 
 GENERATOR_VERSION = 1
-DEFAULT_SIZE = (160, 240)
+Size = tuple[int, int]
+DEFAULT_SIZE: Size = (160, 240)
 _Harmonics = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # order, amplitude, phase, turns per frame
 _REACH = 1.6  # A texture covers this many radii around its sprite's centre; contours stay within.
 
@@ -41,7 +41,7 @@ class SyntheticVideo:
     seed: int
     number: int
     num_frames: int
-    size: tuple[int, int]
+    size: Size
 
     @property
     def name(self) -> str:
@@ -74,11 +74,7 @@ class SyntheticVideo:
 
 
 def synthetic_index(
-    num_videos: int | None = None,
-    num_frames: int = 30,
-    size: tuple[int, int] = DEFAULT_SIZE,
-    seed: int = 0,
-    split: str = "train",
+    num_videos: int | None = None, num_frames: int = 30, size: Size = DEFAULT_SIZE, seed: int = 0, split: str = "train"
 ) -> list[SyntheticVideo]:
     """The first `num_videos` videos of a split; no video is in two splits.
 
@@ -140,9 +136,11 @@ class _Sprite:
     def placed(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Contour (N, 2) in pixels, the 2x2 matrix from radii to pixels, and the centre (2,)."""
         size, stretch, turn = self.pose.at(frame)
-        turn += self.spin * frame
-        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        matrix = rotation @ np.diag([np.exp(size + stretch), np.exp(size - stretch)]) * self.radius_px
+        matrix = (
+            _rotation(turn + self.spin * frame)
+            @ np.diag([np.exp(size + stretch), np.exp(size - stretch)])
+            * self.radius_px
+        )
         order, amplitude, phase, speed = self.harmonics
         waves = amplitude * np.cos(self.angle[:, None] * order + phase + 2 * np.pi * speed * frame)
         reach = np.clip(self.reach + waves.sum(axis=1), 0.35, _REACH - 0.1)
@@ -150,7 +148,7 @@ class _Sprite:
         centre = self.centre.at(frame)
         return corners @ matrix.T + centre, matrix, centre
 
-    def cover(self, frame: int, size: tuple[int, int]) -> tuple[slice, slice, np.ndarray] | None:
+    def cover(self, frame: int, size: Size) -> tuple[slice, slice, np.ndarray] | None:
         """Rows and columns it touches and its coverage there (uint8, soft at the edge); None when out of the frame."""
         contour, _, _ = self.placed(frame)
         left, top = np.maximum(np.floor(contour.min(axis=0)).astype(int) - 1, 0)
@@ -163,16 +161,14 @@ class _Sprite:
         return slice(top, bottom), slice(left, right), coverage
 
     def paint(self, canvas: np.ndarray, frame: int) -> None:
-        covered = self.cover(frame, (canvas.shape[0], canvas.shape[1]))
-        if covered is None:
+        if (covered := self.cover(frame, (canvas.shape[0], canvas.shape[1]))) is None:
             return
         rows, columns, coverage = covered
         _, matrix, centre = self.placed(frame)
         half = self.texture.shape[0] / 2
         inverse = np.linalg.inv(matrix) * (half / _REACH)
         start = inverse @ (np.array([columns.start, rows.start]) - centre) + half
-        affine = (inverse[0, 0], inverse[0, 1], start[0], inverse[1, 0], inverse[1, 1], start[1])
-        skin = images.sample(self.texture, images.affine_grid(affine, coverage.shape, nearest=False))
+        skin = _sample(self.texture, inverse, start, coverage.shape)
         under = canvas[rows, columns]
         weight = coverage[..., None].astype(np.uint16)
         canvas[rows, columns] = ((skin * weight + under * (255 - weight) + 127) // 255).astype(np.uint8)
@@ -180,7 +176,7 @@ class _Sprite:
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    size: tuple[int, int]
+    size: Size
     background: np.ndarray  # uint8 RGB, larger than the frame
     camera: _Wave  # x, y shift in pixels, log of the zoom, rotation (radians)
     sprites: tuple[_Sprite, ...]  # from back to front
@@ -189,11 +185,19 @@ class _Scene:
     grain: np.ndarray  # uint8 noise, larger than the frame
 
 
-def _labels(sprites: Sequence[_Sprite], size: tuple[int, int], frame: int) -> np.ndarray:
+def _rotation(turn: float) -> np.ndarray:
+    return np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+
+
+def _sample(image: np.ndarray, matrix: np.ndarray, start: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    affine = (*matrix[0], start[0], *matrix[1], start[1])
+    return images.sample(image, images.affine_grid(affine, (size[0], size[1]), nearest=False))
+
+
+def _labels(sprites: Sequence[_Sprite], size: Size, frame: int) -> np.ndarray:
     labels = np.zeros(size, np.uint8)
     for sprite in sprites:
-        covered = sprite.cover(frame, size)
-        if covered is not None:
+        if covered := sprite.cover(frame, size):
             rows, columns, coverage = covered
             labels[rows, columns][coverage >= 128] = sprite.label
     return labels
@@ -201,13 +205,10 @@ def _labels(sprites: Sequence[_Sprite], size: tuple[int, int], frame: int) -> np
 
 def _paint(scene: _Scene, frame: int) -> np.ndarray:
     height, width = scene.size
-    shift_x, shift_y, zoom, turn = scene.camera.at(frame)
-    cosine, sine = np.cos(turn) * np.exp(-zoom), np.sin(turn) * np.exp(-zoom)
-    middle_x, middle_y = scene.background.shape[1] / 2 + shift_x, scene.background.shape[0] / 2 + shift_y
-    start_x = middle_x - cosine * width / 2 + sine * height / 2
-    start_y = middle_y - sine * width / 2 - cosine * height / 2
-    affine = (cosine, -sine, start_x, sine, cosine, start_y)
-    canvas = images.sample(scene.background, images.affine_grid(affine, scene.size, nearest=False))
+    *shift, zoom, turn = scene.camera.at(frame)
+    view = np.exp(-zoom) * _rotation(turn)
+    start = np.array(scene.background.shape[1::-1]) / 2 + shift - view @ (width / 2, height / 2)
+    canvas = _sample(scene.background, view, start, scene.size)
     for sprite in scene.sprites:
         sprite.paint(canvas, frame)
     lamp_x, lamp_y, brightness = scene.lamp.at(frame)
@@ -220,7 +221,7 @@ def _paint(scene: _Scene, frame: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=128)
-def _make_scene(split: str, seed: int, number: int, size: tuple[int, int]) -> _Scene:
+def _make_scene(split: str, seed: int, number: int, size: Size) -> _Scene:
     rng = np.random.default_rng([GENERATOR_VERSION, zlib.crc32(split.encode()), seed, number])
     height, width = size
     unit = min(size) / 160
@@ -230,7 +231,7 @@ def _make_scene(split: str, seed: int, number: int, size: tuple[int, int]) -> _S
     camera = _wave(rng, np.array([0, 0, 0.05, 0]), np.array([26 * unit, 20 * unit, 0.06, 0.05]), (50, 120))
     num_objects = int(rng.choice([1, 2, 3], p=[0.25, 0.45, 0.3]))
     labels = [*range(1, num_objects + 1), *([0] if rng.random() < 0.5 else [])]
-    leaver = 1 if rng.random() < 0.55 and num_objects > 1 else None
+    leaver = 1 if rng.random() < 0.5 and num_objects > 1 else None
     taken, skins = shared, []
     for _ in labels:
         skin, own = _skin(rng, shared, taken, unit)
@@ -242,6 +243,8 @@ def _make_scene(split: str, seed: int, number: int, size: tuple[int, int]) -> _S
         shrink = 1.0 if attempt < 20 else 0.7
         order = rng.permutation(len(labels))
         sprites = [_sprite(rng, labels[i], skins[i], size, unit * shrink, labels[i] == leaver) for i in order]
+        if rng.random() < 0.7:
+            sprites = _crossing(sprites, int(rng.integers(8, 21)), leaver)
         if _all_seen(sprites, size):
             break
     light = _noise(rng, (height + 2 * margin, width + 2 * margin), 3).astype(np.uint16) * 80 // 255 + 92
@@ -250,7 +253,15 @@ def _make_scene(split: str, seed: int, number: int, size: tuple[int, int]) -> _S
     return _Scene(size, background, camera, tuple(sprites), light.astype(np.uint8), lamp, grain)
 
 
-def _all_seen(sprites: Sequence[_Sprite], size: tuple[int, int]) -> bool:
+def _crossing(sprites: list[_Sprite], frame: int, leaver: int | None) -> list[_Sprite]:
+    """The same sprites, the path of one moved so that the foremost hides the hindmost in the given frame."""
+    moved, met = (0, -1) if sprites[-1].label == leaver else (-1, 0)
+    path = sprites[moved].centre
+    path = replace(path, offset=path.offset + sprites[met].centre.at(frame) - path.at(frame))
+    return [replace(s, centre=path) if s is sprites[moved] else s for s in sprites]
+
+
+def _all_seen(sprites: Sequence[_Sprite], size: Size) -> bool:
     """Whether each object is mostly inside the first frame and mostly not hidden there."""
     seen = np.bincount(_labels(sprites, size, 0).ravel(), minlength=4)
     alone = [(s.label, np.count_nonzero(_labels([s], size, 0))) for s in sprites if s.label]
@@ -268,7 +279,7 @@ def _still(offset: np.ndarray) -> _Wave:
     return _Wave(offset, np.zeros_like(offset), np.ones_like(offset), np.zeros_like(offset))
 
 
-def _sprite(rng: Generator, label: int, skin: np.ndarray, size: tuple[int, int], unit: float, leaves: bool) -> _Sprite:
+def _sprite(rng: Generator, label: int, skin: np.ndarray, size: Size, unit: float, leaves: bool) -> _Sprite:
     height, width = size
     radius = rng.uniform(19, 31) * unit
     if leaves:
@@ -277,12 +288,12 @@ def _sprite(rng: Generator, label: int, skin: np.ndarray, size: tuple[int, int],
         offset = np.array([width / 2 + side * (width / 2 + 0.1 * radius), rng.uniform(0.3, 0.7) * height])
         amplitude = np.array([side * 2.1 * radius, rng.uniform(0.15, 0.25) * height])
         phase = rng.uniform((0.69, 0), (0.81, 1))
-        centre = _Wave(offset, amplitude, rng.uniform((28, 30), (38, 70)), phase)
+        centre = _Wave(offset, amplitude, rng.uniform((32, 40), (42, 80)), phase)
     else:
-        middle = rng.uniform(0.35, 0.65, 2) * (width, height)
-        centre = _wave(rng, middle, np.array([0.36 * width, 0.32 * height]), (50, 100))
-    pose = _wave(rng, np.zeros(3), np.array([0.25, 0.18, 0.5]), (35, 70))
-    return _Sprite(label, radius, *_contour(rng, 0.05), centre, pose, rng.uniform(-0.06, 0.06), skin)
+        middle = rng.uniform(0.4, 0.6, 2) * (width, height)
+        centre = _wave(rng, middle, np.array([0.36 * width, 0.32 * height]), (70, 140))
+    pose = _wave(rng, np.zeros(3), np.array([0.25, 0.18, 0.5]), (50, 100))
+    return _Sprite(label, radius, *_contour(rng, 0.035), centre, pose, rng.uniform(-0.05, 0.05), skin)
 
 
 def _contour(rng: Generator, speed: float) -> tuple[np.ndarray, np.ndarray, _Harmonics]:
@@ -305,12 +316,12 @@ def _contour(rng: Generator, speed: float) -> tuple[np.ndarray, np.ndarray, _Har
     return angle, reach, (order, amplitude, rng.uniform(0, 2 * np.pi, 3), rng.uniform(-speed, speed, 3))
 
 
-def _background(rng: Generator, size: tuple[int, int], shared: np.ndarray, unit: float) -> np.ndarray:
+def _background(rng: Generator, size: Size, shared: np.ndarray, unit: float) -> np.ndarray:
     """Two textures in patches, with still things on it that look like objects."""
     canvas = _texture(rng, size, shared[:2], 1.5 * unit)
     patches = _noise(rng, size, 5) > 140
     canvas[patches] = _texture(rng, size, shared[1:3], unit)[patches]
-    for _ in range(int(rng.integers(4, 9))):
+    for _ in range(int(rng.integers(3, 7))):
         at = _still(rng.uniform((0, 0), (size[1], size[0])))
         skin, _ = _skin(rng, shared, shared, unit)
         thing = _Sprite(0, rng.uniform(8, 24) * unit, *_contour(rng, 0), at, _still(np.zeros(3)), 0.0, skin)
@@ -321,7 +332,7 @@ def _background(rng: Generator, size: tuple[int, int], shared: np.ndarray, unit:
 def _skin(rng: Generator, shared: np.ndarray, taken: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
     """Texture of a sprite, darker to one side, and its own two colours; its third one the background has too."""
     side = max(16, round(90 * unit))
-    candidates = _colours(rng, 5)
+    candidates = _colours(rng, 8)
     apart = np.abs(candidates[:, None].astype(int) - taken[None]).sum(axis=2).min(axis=1)
     own = candidates[np.argsort(-apart, kind="stable")[:2]]
     palette = np.stack([own[0], shared[rng.integers(len(shared))], own[1]])[rng.permutation(3)]
@@ -336,14 +347,14 @@ def _colours(rng: Generator, count: int) -> np.ndarray:
     return cv2.cvtColor(hsv.astype(np.uint8)[None], cv2.COLOR_HSV2RGB)[0]
 
 
-def _noise(rng: Generator, size: tuple[int, int], cells: int) -> np.ndarray:
+def _noise(rng: Generator, size: Size, cells: int) -> np.ndarray:
     """Smooth noise (H, W) uint8 with about `cells` bumps along the shorter side."""
     rows, columns = (max(2, round(cells * side / min(size))) + 1 for side in size)
     coarse = rng.integers(0, 256, (rows, columns), dtype=np.uint8)
     return cv2.resize(coarse, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
 
 
-def _texture(rng: Generator, size: tuple[int, int], palette: np.ndarray, unit: float) -> np.ndarray:
+def _texture(rng: Generator, size: Size, palette: np.ndarray, unit: float) -> np.ndarray:
     """A procedural texture (H, W, 3) uint8: a pattern bent by noise, coloured from the palette."""
     y, x = np.mgrid[: size[0], : size[1]].astype(np.int32)
     cells = max(3, round(min(size) / (rng.uniform(9, 22) * unit)))

@@ -13,7 +13,9 @@ def test_a_search_ranks_its_trials_and_writes_the_best_configuration(cache: str,
     import mlflow
 
     base = preset(TuneConfig, "smoke")
-    config = replace(base, cache=cache, out=str(tmp_path), train=replace(base.train, steps=2, checkpoint_every=2), max_frames=4)
+    config = replace(
+        base, cache=cache, out=str(tmp_path), train=replace(base.train, steps=2, checkpoint_every=2), max_frames=4
+    )
     result = search(config)
     assert len(result.trials) == 2
     assert len({trial["w"] for trial in result.trials}) == 2

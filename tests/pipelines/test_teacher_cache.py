@@ -35,7 +35,9 @@ def test_two_workers_write_the_same_bytes_as_one(cache: str, cache_config: Cache
 def test_the_manifest_describes_the_files_that_are_there(cache: str) -> None:
     manifest = read_manifest(cache)
     assert {shard["file"]: shard["sha256"] for shard in manifest["shards"]} == shard_digests(cache)
-    rows = [row for shard in manifest["shards"] for row in range(shard["first_draw"], shard["first_draw"] + shard["rows"])]
+    rows = [
+        row for shard in manifest["shards"] for row in range(shard["first_draw"], shard["first_draw"] + shard["rows"])
+    ]
     assert rows == list(range(10))
 
 

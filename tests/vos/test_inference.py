@@ -15,7 +15,7 @@ from vos.errors import InputError
 from vos.inference import iter_propagate, propagate
 from vos.models import VOSModel, build
 from vos.models.decoder import object_probability
-from vos.models.memory import MemoryPolicy, memory_affinity, soft_aggregate
+from vos.models.memory import Memory, MemoryPolicy, memory_affinity, soft_aggregate
 
 INFINITE, FIRST_RECENT = MemoryPolicy("infinite"), MemoryPolicy("first_recent")
 
@@ -185,6 +185,21 @@ def test_an_object_that_appears_reads_only_frames_from_its_first_on(model: VOSMo
     late = torch.stack(list(iter_propagate(model, frames, nothing, policy, {3: labels})), 1)
     torch.testing.assert_close(late[:, 3:], propagate(model, frames[3:], labels, policy))
     assert bool((late[0, :3] == 1).all())
+
+
+def test_a_frame_with_given_masks_stays_in_every_memory(model: VOSModel, monkeypatch: pytest.MonkeyPatch):
+    memories: list[Memory] = []
+
+    class Watched(Memory):
+        def __init__(self, policy: MemoryPolicy) -> None:
+            super().__init__(policy)
+            memories.append(self)
+
+    monkeypatch.setattr("vos.inference.Memory", Watched)
+    frames, labels = _video(8, (48, 48), 2)
+    first, later = labels * (labels == 1), labels * (labels == 2)
+    list(iter_propagate(model, frames, first, MemoryPolicy("infinite", every=3), {1: later}))
+    assert [memory.frame_indices for memory in memories] == [(0, 1, 4), (1, 4)]
 
 
 def test_known_ids_in_later_labels_are_left_alone(model: VOSModel):

@@ -50,6 +50,13 @@ def test_chunked_and_whole_readouts_agree(frames: int, chunk_scores: int, top_k:
     torch.testing.assert_close(read_memory(key, value, query, top_k, chunk_scores), whole, rtol=1e-4, atol=1e-5)
 
 
+def test_scores_far_beyond_the_range_of_exp_survive_the_chunks():
+    key, value, query = _memory(frames=3)
+    key, query = key * 60, query * 60
+    chunked = read_memory(key, value, query, None, chunk_scores=40)
+    torch.testing.assert_close(chunked, read_memory(key, value, query))
+
+
 @pytest.mark.parametrize("top_k", [None, 5])
 def test_each_column_of_the_affinity_sums_to_one_and_reads_as_read_memory_does(top_k: int | None):
     key, value, query = _memory(frames=2)

@@ -94,13 +94,16 @@ def test_permuting_the_objects_permutes_their_values():
     torch.testing.assert_close(model.encode_value(frames, f16, masks[:, order]), value[:, order], rtol=1e-4, atol=1e-5)
 
 
-def test_an_object_sees_only_the_sum_of_the_others():
+def test_the_value_trunk_sees_the_frame_the_object_and_the_sum_of_the_others():
     model, frames, masks = _frames_and_masks("mobilevos-tiny", num_objects=3)
-    f16 = model.encode_query(frames).f16
-    merged = torch.stack((masks[:, 0], masks[:, 1] + masks[:, 2]), 1)
-    apart, together = model.encode_value(frames, f16, masks), model.encode_value(frames, f16, merged)
-    torch.testing.assert_close(apart[:, 0], together[:, 0], rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(apart[:, 0], model.encode_value(frames, f16, masks[:, :1])[:, 0], atol=1e-3)
+    seen: list[Tensor] = []
+    model.trunks()[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.encode_value(frames, model.encode_query(frames).f16, masks)
+    for row, (clip, i) in zip(seen[0], [(clip, i) for clip in range(2) for i in range(3)], strict=True):
+        assert torch.equal(row[:3], frames[clip])
+        assert torch.equal(row[3], masks[clip, i])
+        others = sum((masks[clip, j] for j in range(3) if j != i), torch.zeros(()))
+        torch.testing.assert_close(row[4], others)
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)
@@ -192,7 +195,7 @@ def test_the_folded_imagenet_weights_recognise_animals_and_vehicles_of_davis(sha
     for sequence, (top5, _) in scores["tensorflow"].items():
         assert top5 & RECOGNISABLE[sequence], f"{sequence}: {sorted(top5)}"
     right, wrong = (np.mean([probability for _, probability in s.values()]) for s in scores.values())
-    assert right > wrong + 0.15  # measured 0.62 and 0.32: the test would notice the wrong convention
+    assert right > wrong + 0.15  # measured 0.64 and 0.41: the test would notice the wrong convention
 
 
 def _encoded(name: str, num_objects: int):
