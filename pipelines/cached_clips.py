@@ -85,12 +85,7 @@ class CachedClips:
         )
         self.num_draws = sum(shard["rows"] for shard in self.manifest["shards"])
         self._with_targets = with_targets
-        videos = index_videos(data, "train")
-        if data_fingerprint(videos) != self.manifest["identity"]["data"]:
-            raise InputError(
-                f"{folder}: this cache was made from other videos than {data.root or 'the synthetic ones of these flags'}; "
-                f"give the --data.* flags of its config.json, or make the cache again"
-            )
+        _, videos = data_of_cache(folder, self.manifest, data)
         self._videos = {video.name: video for video in videos}
         self._starts = [shard["first_draw"] for shard in self.manifest["shards"]]
 
@@ -147,6 +142,28 @@ def read_manifest(folder: str) -> dict[str, Any]:
             f"{path}: schema version {version}, this program reads {schema.VERSION}; make the cache again with this version"
         )
     return manifest
+
+
+def data_of_cache(folder: str, manifest: dict[str, Any], data: DataConfig) -> tuple[DataConfig, list[Video]]:
+    """The data set that a cache was made from, and its videos: `data` if it is that one, else what the manifest names.
+
+    So no --data flag has to be repeated after jobs.cache, and one is enough where the videos have moved.
+    Raises InputError when neither holds those videos.
+    """
+    recorded = from_dict(DataConfig, manifest["data"], DataConfig(), f"{folder}/{schema.MANIFEST}")
+    for candidate in (data, recorded):
+        try:
+            videos = index_videos(candidate, "train")
+        except InputError:
+            if candidate is recorded:
+                raise
+            continue
+        if data_fingerprint(videos) == manifest["identity"]["data"]:
+            return candidate, videos
+    raise InputError(
+        f"{folder}: the videos in {recorded.root or 'the synthetic data set'} are no longer those that this cache was made from; "
+        "give --data.root of the unchanged ones, or make the cache again"
+    )
 
 
 def _collate(

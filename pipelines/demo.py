@@ -117,12 +117,13 @@ def _draw(config: DemoConfig, results: dict[str, Evaluation]) -> list[str]:
     ranked = sorted(results[STUDENT].sequences, key=lambda row: row["j_and_f"])
     name = ranked[len(ranked) // 2]["sequence"]
     video = next(video for video in index_videos(config.data, "val") if video.name == name)
+    num_frames = preset(EvaluateConfig, config.preset).max_frames or video.num_frames
     rows = {
         f"ground truth: {name}": "",
         TEACHER: results[TEACHER].masks,
         STUDENT: results[STUDENT].masks,
     }
     paths = [os.path.join(config.out, "strip.png"), os.path.join(config.out, "demo.gif")]
-    pictures.save_png(paths[0], pictures.strip(video, rows))
-    storage.write_bytes(paths[1], pictures.animation(video, rows))
+    pictures.save_png(paths[0], pictures.strip(video, rows, num_frames))
+    storage.write_bytes(paths[1], pictures.animation(video, rows, num_frames))
     return paths

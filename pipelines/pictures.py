@@ -16,12 +16,12 @@ LABEL_PX = 22
 GAP_PX = 3
 
 
-def strip(video: Video, rows: dict[str, str], columns: int = 6, width_px: int = 260) -> np.ndarray:
-    """Rows of masks over `columns` frames spread over the video: (H, W, 3) uint8 RGB.
+def strip(video: Video, rows: dict[str, str], num_frames: int, columns: int = 6, width_px: int = 260) -> np.ndarray:
+    """Rows of masks over `columns` frames spread over the first `num_frames` of a video: (H, W, 3) uint8 RGB.
 
     rows: title -> folder of predicted masks, or "" for the ground truth.
     """
-    indices = np.linspace(0, video.num_frames - 1, columns).round().astype(int)
+    indices = np.linspace(0, num_frames - 1, columns).round().astype(int)
     lines = []
     for title, masks in rows.items():
         cells = [_cell(video, int(i), masks, width_px, f"frame {i}" if not lines else "") for i in indices]
@@ -29,12 +29,12 @@ def strip(video: Video, rows: dict[str, str], columns: int = 6, width_px: int = 
     return _joined(lines, axis=0)
 
 
-def animation(video: Video, rows: dict[str, str], width_px: int = 280, frame_ms: int = 80) -> bytes:
-    """An endless GIF: the rows side by side, frame by frame."""
+def animation(video: Video, rows: dict[str, str], num_frames: int, width_px: int = 280, frame_ms: int = 80) -> bytes:
+    """An endless GIF of the first `num_frames` of a video: the rows side by side, frame by frame."""
     from PIL import Image
 
     pictures = []
-    for index in range(video.num_frames):
+    for index in range(num_frames):
         cells = [_titled(_cell(video, index, masks, width_px, ""), title) for title, masks in rows.items()]
         pictures.append(Image.fromarray(_joined(cells, axis=1)))
     target = io.BytesIO()

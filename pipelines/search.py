@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines import storage, tracking
-from pipelines.cached_clips import read_manifest
+from pipelines.cached_clips import data_of_cache, read_manifest
 from pipelines.evaluation import memory_policy, segment_and_score
 from pipelines.models import load_model
 from pipelines.plan import index_videos
 from pipelines.progress import followed, new_board
 from pipelines.session import ray_session
-from pipelines.training import make_source, train
+from pipelines.training import train
 from vos.config import MemoryConfig, TuneConfig, dumps, fingerprint, to_dict
 from vos.errors import InputError
 
@@ -37,11 +37,11 @@ class SearchResult:
 def search(config: TuneConfig) -> SearchResult:
     """Run or continue a search. Raises InputError for bad input and when no trial finished."""
     manifest = read_manifest(config.cache)
+    data, _ = data_of_cache(config.cache, manifest, config.data)
     base = replace(
-        config.train, cache=config.cache, data=config.data, experiment="tune", seed=config.seed, threads=config.threads
+        config.train, cache=config.cache, data=data, experiment="tune", seed=config.seed, threads=config.threads
     )
-    make_source(base)
-    index_videos(config.data, "val")
+    index_videos(data, "val")
     storage.make_folder(config.out)
     identity = {**to_dict(config), "cache": manifest["fingerprint"], "out": "", "debug": False}
     name = f"search-{fingerprint(identity)[:8]}"

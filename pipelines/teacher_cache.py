@@ -19,7 +19,7 @@ from pipelines import schema, storage, tracking
 from pipelines.models import load_model, weights_digest
 from pipelines.plan import ShardPlan, cache_identity, identity_fingerprint, index_videos, plan_shards
 from pipelines.session import ray_session
-from vos.config import CacheConfig, differences, dumps
+from vos.config import CacheConfig, differences, dumps, to_dict
 from vos.datasets import Video
 from vos.errors import InputError
 
@@ -57,7 +57,8 @@ def build_cache(config: CacheConfig) -> CacheResult:
             ):
                 receipts[receipt["number"]] = receipt
         shards = [receipts[plan.number] for plan in plans]
-        manifest = {"fingerprint": fingerprint, "identity": identity, "teacher": info, "shards": shards}
+        data = to_dict(config.data)
+        manifest = {"fingerprint": fingerprint, "identity": identity, "data": data, "teacher": info, "shards": shards}
         storage.write_bytes(storage.join(config.out, schema.MANIFEST), dumps(manifest).encode())
         size = sum(shard["bytes"] for shard in shards)
         run.log_metrics(

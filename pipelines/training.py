@@ -63,6 +63,8 @@ def run_identity(config: TrainConfig, cache_fingerprint: str) -> dict[str, Any]:
     """What decides the outcome of a training; folders and numbers of processes do not."""
     identity = {name: value for name, value in to_dict(config).items() if name not in COSMETIC}
     identity["cache"] = cache_fingerprint
+    if config.cache:  # the cache decides both
+        del identity["data"], identity["clip"]
     return identity
 
 
@@ -167,7 +169,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     segmenter = ray.train.torch.prepare_model(
         ClipSegmenter(model, infinite=config.role == "teacher"),
         move_to_device=False,
-        parallel_strategy_kwargs={"broadcast_buffers": False},
+        parallel_strategy_kwargs={"forward_sync_buffers": False},
     )
     start = _restore(ray.train.get_checkpoint(), model, average, optimiser)
     reporter = Reporter(arguments["board"])

@@ -193,9 +193,11 @@ def _score_pair(folders: tuple[str, str], protocol: str) -> SequenceScore:
 
 
 def _read_pairs(gt: str, pred: str, files: Sequence[str]) -> _Pairs:
+    """Each pair holds until the next one is asked for: all of them share the memory of the first."""
+    gt_labels, pred_labels = None, None
     for file in files:
         gt_path, pred_path = os.path.join(gt, file), os.path.join(pred, file)
-        gt_labels, pred_labels = read_indices(gt_path), read_indices(pred_path)
+        gt_labels, pred_labels = read_indices(gt_path, gt_labels), read_indices(pred_path, pred_labels)
         if gt_labels.shape != pred_labels.shape:
             is_size, want_size = ("{1}x{0}".format(*labels.shape) for labels in (pred_labels, gt_labels))
             raise InputError(

@@ -5,7 +5,6 @@ textured, moving background; light changes, and things that are not objects are 
 frame is a pure function of (seed, split, video number, frame number): endless, in any order, about a millisecond each.
 Objects share some colours with their background, so colour alone does not tell them apart, and they move far enough
 that copying the first mask fails.
-
 What a video is made of (its scene: textures, paths) is kept in a small cache per process.
 """
 
@@ -156,22 +155,20 @@ class _Sprite:
         if right <= left or bottom <= top:
             return None
         coverage = np.zeros((bottom - top, right - left), np.uint8)
-        fixed = np.rint((contour - (left, top)) * 16).astype(np.int32)
-        cv2.fillPoly(coverage, [fixed], (255,), lineType=cv2.LINE_AA, shift=4)
+        corners = np.rint(16 * (contour - (left, top))).astype(np.int32)
+        cv2.fillPoly(coverage, [corners], (255,), lineType=cv2.LINE_AA, shift=4)
         return slice(top, bottom), slice(left, right), coverage
 
     def paint(self, canvas: np.ndarray, frame: int) -> None:
         if (covered := self.cover(frame, (canvas.shape[0], canvas.shape[1]))) is None:
             return
-        rows, columns, coverage = covered
-        _, matrix, centre = self.placed(frame)
+        (rows, columns, coverage), (_, matrix, centre) = covered, self.placed(frame)
         half = self.texture.shape[0] / 2
         inverse = np.linalg.inv(matrix) * (half / _REACH)
         start = inverse @ (np.array([columns.start, rows.start]) - centre) + half
         skin = _sample(self.texture, inverse, start, coverage.shape)
-        under = canvas[rows, columns]
         weight = coverage[..., None].astype(np.uint16)
-        canvas[rows, columns] = ((skin * weight + under * (255 - weight) + 127) // 255).astype(np.uint8)
+        canvas[rows, columns] = (skin * weight + canvas[rows, columns] * (255 - weight) + 127) // 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,14 +220,13 @@ def _paint(scene: _Scene, frame: int) -> np.ndarray:
 @lru_cache(maxsize=128)
 def _make_scene(split: str, seed: int, number: int, size: Size) -> _Scene:
     rng = np.random.default_rng([GENERATOR_VERSION, zlib.crc32(split.encode()), seed, number])
-    height, width = size
-    unit = min(size) / 160
+    (height, width), unit = size, min(size) / 160
     margin = round(40 * unit)
     shared = _colours(rng, 4)
     background = _background(rng, (height + 2 * margin, width + 2 * margin), shared, unit)
     camera = _wave(rng, np.array([0, 0, 0.05, 0]), np.array([26 * unit, 20 * unit, 0.06, 0.05]), (50, 120))
     num_objects = int(rng.choice([1, 2, 3], p=[0.25, 0.45, 0.3]))
-    labels = [*range(1, num_objects + 1), *([0] if rng.random() < 0.5 else [])]
+    labels = [*range(1, num_objects + 1), *([0] if rng.random() < 0.35 else [])]
     leaver = 1 if rng.random() < 0.5 and num_objects > 1 else None
     taken, skins = shared, []
     for _ in labels:
@@ -243,8 +239,8 @@ def _make_scene(split: str, seed: int, number: int, size: Size) -> _Scene:
         shrink = 1.0 if attempt < 20 else 0.7
         order = rng.permutation(len(labels))
         sprites = [_sprite(rng, labels[i], skins[i], size, unit * shrink, labels[i] == leaver) for i in order]
-        if rng.random() < 0.7:
-            sprites = _crossing(sprites, int(rng.integers(8, 21)), leaver)
+        if rng.random() < 0.8 and leaver not in (sprites[0].label, sprites[-1].label):
+            sprites = _crossing(sprites, int(rng.integers(8, 21)))
         if _all_seen(sprites, size):
             break
     light = _noise(rng, (height + 2 * margin, width + 2 * margin), 3).astype(np.uint16) * 80 // 255 + 92
@@ -253,20 +249,18 @@ def _make_scene(split: str, seed: int, number: int, size: Size) -> _Scene:
     return _Scene(size, background, camera, tuple(sprites), light.astype(np.uint8), lamp, grain)
 
 
-def _crossing(sprites: list[_Sprite], frame: int, leaver: int | None) -> list[_Sprite]:
-    """The same sprites, the path of one moved so that the foremost hides the hindmost in the given frame."""
-    moved, met = (0, -1) if sprites[-1].label == leaver else (-1, 0)
-    path = sprites[moved].centre
-    path = replace(path, offset=path.offset + sprites[met].centre.at(frame) - path.at(frame))
-    return [replace(s, centre=path) if s is sprites[moved] else s for s in sprites]
+def _crossing(sprites: list[_Sprite], frame: int) -> list[_Sprite]:
+    """The same sprites, the path of the foremost moved so that it hides the hindmost in the given frame."""
+    back, front = sprites[0].centre.at(frame), sprites[-1].centre
+    centre = replace(front, offset=front.offset + back - front.at(frame))
+    return [*sprites[:-1], replace(sprites[-1], centre=centre)]
 
 
 def _all_seen(sprites: Sequence[_Sprite], size: Size) -> bool:
     """Whether each object is mostly inside the first frame and mostly not hidden there."""
     seen = np.bincount(_labels(sprites, size, 0).ravel(), minlength=4)
-    alone = [(s.label, np.count_nonzero(_labels([s], size, 0))) for s in sprites if s.label]
-    full = {s.label: 1.8 * s.radius_px**2 for s in sprites if s.label}
-    return all(seen[label] >= 0.7 * area and area >= 0.6 * full[label] for label, area in alone)
+    alone = [(s, np.count_nonzero(_labels([s], size, 0))) for s in sprites if s.label]
+    return all(seen[s.label] >= 0.7 * area and area >= 1.1 * s.radius_px**2 for s, area in alone)
 
 
 def _wave(rng: Generator, offset: np.ndarray, amplitude: np.ndarray, period_frames: tuple[float, float]) -> _Wave:
@@ -275,13 +269,9 @@ def _wave(rng: Generator, offset: np.ndarray, amplitude: np.ndarray, period_fram
     return _Wave(offset, amplitude * strength, period, rng.random(count))
 
 
-def _still(offset: np.ndarray) -> _Wave:
-    return _Wave(offset, np.zeros_like(offset), np.ones_like(offset), np.zeros_like(offset))
-
-
 def _sprite(rng: Generator, label: int, skin: np.ndarray, size: Size, unit: float, leaves: bool) -> _Sprite:
     height, width = size
-    radius = rng.uniform(19, 31) * unit
+    radius = rng.uniform(23, 36) * unit
     if leaves:
         # It swings across one edge of the frame: wholly out at one end, wholly in at the other, where it starts.
         side = rng.choice([-1, 1])
@@ -321,17 +311,18 @@ def _background(rng: Generator, size: Size, shared: np.ndarray, unit: float) -> 
     canvas = _texture(rng, size, shared[:2], 1.5 * unit)
     patches = _noise(rng, size, 5) > 140
     canvas[patches] = _texture(rng, size, shared[1:3], unit)[patches]
-    for _ in range(int(rng.integers(3, 7))):
-        at = _still(rng.uniform((0, 0), (size[1], size[0])))
+    pose = _wave(rng, np.zeros(3), np.zeros(3), (1, 2))
+    for _ in range(int(rng.integers(2, 6))):
+        at = _wave(rng, rng.uniform((0, 0), (size[1], size[0])), np.zeros(2), (1, 2))
         skin, _ = _skin(rng, shared, shared, unit)
-        thing = _Sprite(0, rng.uniform(8, 24) * unit, *_contour(rng, 0), at, _still(np.zeros(3)), 0.0, skin)
+        thing = _Sprite(0, rng.uniform(8, 24) * unit, *_contour(rng, 0), at, pose, 0.0, skin)
         thing.paint(canvas, 0)
     return cv2.GaussianBlur(canvas, (3, 3), 0)
 
 
 def _skin(rng: Generator, shared: np.ndarray, taken: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
     """Texture of a sprite, darker to one side, and its own two colours; its third one the background has too."""
-    side = max(16, round(90 * unit))
+    side = max(16, round(100 * unit))
     candidates = _colours(rng, 8)
     apart = np.abs(candidates[:, None].astype(int) - taken[None]).sum(axis=2).min(axis=1)
     own = candidates[np.argsort(-apart, kind="stable")[:2]]
@@ -375,7 +366,7 @@ def _texture(rng: Generator, size: Size, palette: np.ndarray, unit: float) -> np
     else:
         field = bend // 64 * 85
     steps = np.linspace(0, 255, len(palette))
-    table = np.stack([np.interp(np.arange(256), steps, palette[:, channel]) for channel in range(3)], axis=-1)
+    table = np.stack([np.interp(np.arange(256), steps, channel) for channel in palette.T], axis=-1)
     return np.rint(table).astype(np.uint8)[np.clip(field, 0, 255)]
 
 

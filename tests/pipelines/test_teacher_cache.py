@@ -111,6 +111,13 @@ def test_the_sampled_labels_are_the_labels_of_the_replayed_clip(cache: str, cach
     assert flat.gather(2, batch.targets.sample_index).equal(batch.targets.sample_label)
 
 
-def test_a_cache_of_other_videos_is_refused_when_it_is_read(cache: str, cache_config: CacheConfig) -> None:
-    with pytest.raises(InputError, match="made from other videos"):
-        CachedClips(cache, replace(cache_config.data, synthetic_seed=1))
+def test_the_videos_of_a_cache_need_not_be_named_again_but_changed_ones_are_refused(
+    cache: str, cache_config: CacheConfig, tmp_path: Path
+) -> None:
+    other = replace(cache_config.data, synthetic_seed=1)
+    assert CachedClips(cache, other).batch([3]).frames.equal(CachedClips(cache, cache_config.data).batch([3]).frames)
+    manifest = read_manifest(cache)
+    manifest["data"]["synthetic_seed"] = 2
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="no longer those that this cache was made from"):
+        CachedClips(str(tmp_path), other)

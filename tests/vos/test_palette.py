@@ -91,6 +91,15 @@ def test_every_size_reads_alike(tmp_path: Path, H, W):
         np.testing.assert_array_equal(read_indices(str(tmp_path / "mask.png")), labels)
 
 
+def test_memory_is_used_again_only_where_it_fits(tmp_path: Path):
+    path = tmp_path / "mask.png"
+    path.write_bytes(KINDS["palette"])
+    first = np.zeros_like(LABELS)
+    assert read_indices(str(path), first) is first
+    np.testing.assert_array_equal(first, LABELS)
+    np.testing.assert_array_equal(read_indices(str(path), np.zeros((3, 4), np.uint8)), LABELS)
+
+
 def broken(at: int) -> bytes:
     data = bytearray(KINDS["palette"])
     data[at] ^= 1

@@ -1,0 +1,42 @@
+"""The demo, whole, at its smallest: what a new user sees first."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+from PIL import Image
+
+from pipelines.demo import run_demo
+from vos.config import DemoConfig
+from vos.presets import preset
+
+
+def test_the_demo_ends_with_a_table_a_picture_and_a_video(ray_cluster: None, store: str, tmp_path: Path) -> None:
+    text = run_demo(replace(preset(DemoConfig, "smoke"), out=str(tmp_path), draws=8, steps=2))
+    rows = [line for line in text.splitlines() if line.startswith(("first mask", "student", "teacher"))]
+    assert [row.split("  ")[0] for row in rows] == [
+        "first mask repeated",
+        "student, plain",
+        "student, distilled",
+        "teacher",
+    ]
+    for row in rows[1:]:  # parameters, J&F, J, F, FPS short and long
+        assert len(row.replace(" M", "M").split("  ")[1:]) >= 6 and "-" not in row.split()[2:]
+    assert (tmp_path / "table.txt").read_text().strip() in text
+    strip = cv2.imread(str(tmp_path / "strip.png"))
+    assert strip is not None and strip.std() > 10
+    with Image.open(tmp_path / "demo.gif") as gif:
+        assert gif.n_frames > 5
+    assert "make ui" in text or "open http" in text
+
+
+def test_both_students_start_from_the_same_weights_and_see_the_same_clips(tmp_path: Path) -> None:
+    import torch
+
+    from pipelines.training import new_model
+    from vos.config import TrainConfig
+
+    config = preset(TrainConfig, "smoke")
+    plain = replace(config, out=str(tmp_path), loss=replace(config.loss, kd=0.0, representation=0.0))
+    ours, theirs = new_model(config).state_dict(), new_model(plain).state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
