@@ -2,7 +2,7 @@
 
 Examples:
   python -m jobs.evaluate --preset smoke --checkpoint runs/student --out runs/evaluation
-  python -m jobs.evaluate --gt DAVIS/Annotations/480p --pred runs/evaluation/masks --csv scores.csv
+  python -m jobs.evaluate --gt DAVIS/Annotations/480p --pred runs/evaluation/masks --sequences val.txt --csv scores.csv
 """
 
 import sys
@@ -15,9 +15,9 @@ def evaluate(config: EvaluateConfig) -> None:
     from pipelines import evaluation, report
 
     if config.gt:
-        summary, path = evaluation.score_two_folders(config)
-        print("\n".join(f"{name:10s} {value:.6f}" for name, value in summary.items()))
-        print(f"per object {path}")
+        scores, path = evaluation.score_two_folders(config)
+        print(report.score_table(scores))
+        print(f"table  {path}")
         return
     result = evaluation.evaluate(config)
     print(report.sequence_table(result))

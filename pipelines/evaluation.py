@@ -8,18 +8,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines import storage, tracking
 from pipelines.models import is_infinite, load_model
 from pipelines.plan import index_videos
-from pipelines.session import ray_session
+from pipelines.session import ray_session, set_threads
 from vos.config import EvaluateConfig, MemoryConfig, dumps
 from vos.datasets import Video
 from vos.errors import InputError
+
+if TYPE_CHECKING:
+    from vos.scores import Scores, SequenceScore
 
 COPY = "copy"
 """The baseline that repeats the first mask."""
@@ -71,14 +74,30 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
     return Evaluation(metrics, sequences, masks, info["parameters"], run.run_id)
 
 
-def score_two_folders(config: EvaluateConfig) -> tuple[dict[str, float], str]:
-    """Score `--pred` against `--gt`; returns the summary and the path of the per-object table."""
+def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
+    """Score `--pred` against `--gt`; returns the scores and the path of the per-object table that was written."""
     from vos.metrics import score_folders
 
-    scores = score_folders(config.gt, config.pred, workers=config.workers)
+    names = _sequence_names(config.sequences) if config.sequences else None
+    scores = score_folders(config.gt, config.pred, config.workers, config.protocol, sequences=names)
     path = config.csv or os.path.join(config.out, "scores.csv")
     scores.write_csv(path)
-    return scores.summary(), path
+    return scores, path
+
+
+def _sequence_names(given: str) -> list[str]:
+    """Names separated by commas, or the lines of a file."""
+    if os.path.isfile(given):
+        with open(given, encoding="utf-8") as file:
+            names = file.read().split()
+    else:
+        names = [name.strip() for name in given.split(",") if name.strip()]
+    strange = [name for name in names if os.path.basename(name) != name or name in ("", ".", "..")]
+    if not names or strange:
+        raise InputError(
+            f"--sequences {given}: no list of folder names; give names separated by commas or a split file"
+        )
+    return names
 
 
 def memory_policy(config: MemoryConfig, infinite: bool):
@@ -152,7 +171,9 @@ def full_size_labels(prob: Any, size: tuple[int, int]) -> np.ndarray:
     return prob.argmax(0).to("cpu").numpy().astype(np.uint8)
 
 
-def segment_and_score(model: Any, video: Video, policy: Any, size_px: int, max_frames: int, masks: str = "") -> Any:
+def segment_and_score(
+    model: Any, video: Video, policy: Any, size_px: int, max_frames: int, masks: str = ""
+) -> SequenceScore | None:
     """Segment one video, write its masks to `masks` (if given), and score the frames that have ground truth.
 
     Returns a SequenceScore, or None where the video has no ground truth beyond its first masks.
@@ -160,7 +181,7 @@ def segment_and_score(model: Any, video: Video, policy: Any, size_px: int, max_f
     from vos.images import write_mask
     from vos.metrics import score_masks
 
-    truth, predictions = [], []
+    truth, predictions, frames = [], [], []
     annotated = set(video.annotated)
     for index, labels in segment_video(model, video, policy, size_px, max_frames):
         if masks:
@@ -168,10 +189,17 @@ def segment_and_score(model: Any, video: Video, policy: Any, size_px: int, max_f
         if index in annotated:
             truth.append(video.mask(index))
             predictions.append(labels)
+            frames.append(video.frame_name(index))
     if len(truth) < 3:  # first and last frame are not scored
         return None
-    score = score_masks(np.stack(truth), np.stack(predictions), object_ids=sorted(video.first_seen))
-    return replace(score, sequence=video.name)
+    return score_masks(
+        np.stack(truth),
+        np.stack(predictions),
+        sorted(video.first_seen),
+        name=video.name,
+        frames=frames,
+        protocol="davis2017" if len(annotated) == video.num_frames else "youtubevos",
+    )
 
 
 class SegmentActor:
@@ -180,7 +208,7 @@ class SegmentActor:
     def __init__(self, config: EvaluateConfig, videos: list[Video], policy: Any, masks: str) -> None:
         import torch
 
-        torch.set_num_threads(config.threads)
+        set_threads(config.threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = None if config.checkpoint == COPY else load_model(config.checkpoint)[0].to(device)
         self._config, self._videos, self._policy, self._masks = config, videos, policy, masks
@@ -250,7 +278,7 @@ def _measure_speed(
 
     from vos.timing import hardware, measure_fps
 
-    torch.set_num_threads(config.threads)
+    set_threads(config.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device)
     short, long = [], []

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.evaluation import Evaluation
+from vos.scores import Scores
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -43,6 +44,20 @@ def sequence_table(result: Evaluation) -> str:
     if "fps/short" in metrics:
         text += f"\nfps    short {metrics['fps/short']:.1f}, long {metrics['fps/long']:.1f}"
     return text
+
+
+def score_table(scores: Scores) -> str:
+    """One row per sequence, then the averages of the protocol; labels that no scored object has are named."""
+    rows = [[one.sequence, percent(one.j_and_f), percent(one.j), percent(one.f)] for one in scores.sequences]
+    rows.append([f"mean ({scores.protocol})", percent(scores.j_and_f), percent(scores.j), percent(scores.f)])
+    lines = [table(["sequence", "J&F", "J", "F"], rows)]
+    for one in scores.sequences:
+        if one.ignored_labels:
+            labels = ", ".join(map(str, one.ignored_labels))
+            lines.append(
+                f"note: {one.sequence}: predicted label {labels} is no object of the ground truth; scored as background"
+            )
+    return "\n".join(lines)
 
 
 def method_table(results: dict[str, Evaluation]) -> str:

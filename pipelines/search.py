@@ -17,7 +17,7 @@ from pipelines.evaluation import memory_policy, segment_and_score
 from pipelines.models import load_model
 from pipelines.plan import index_videos
 from pipelines.progress import followed, new_board
-from pipelines.session import ray_session
+from pipelines.session import ray_session, set_threads
 from pipelines.training import train
 from vos.config import MemoryConfig, TuneConfig, dumps, fingerprint, to_dict
 from vos.errors import InputError
@@ -112,12 +112,11 @@ def _trial(
     parameters: dict[str, float], search_config: TuneConfig, base: Any, parent: str, store: str, board: Any
 ) -> None:
     """One trial: distil, then score on the validation videos."""
-    import torch
     from ray import tune
 
     # A trial's working folder is its own; the store must be the driver's.
     os.environ["MLFLOW_TRACKING_URI"] = store
-    torch.set_num_threads(search_config.threads)
+    set_threads(search_config.threads)
     trial = tune.get_context().get_trial_id()
     loss = replace(base.loss, **{parameter: float(parameters[parameter]) for parameter in PARAMETERS})
     config = replace(base, loss=loss, out=storage.join(search_config.out, "trials", trial))

@@ -56,6 +56,15 @@ def _connect(num_cpus: int) -> None:
         )
 
 
+def set_threads(count: int) -> None:
+    """Threads of this process, for torch and OpenCV alike: on few cores, several processes of one thread each are the fastest."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+
+
 @contextmanager
 def _native_stderr_closed() -> Iterator[None]:
     """Drop what Ray's native code writes to file descriptor 2 while it starts (it announces its own log level); Python's errors pass."""

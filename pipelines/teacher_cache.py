@@ -18,7 +18,7 @@ import numpy as np
 from pipelines import schema, storage, tracking
 from pipelines.models import load_model, weights_digest
 from pipelines.plan import ShardPlan, cache_identity, identity_fingerprint, index_videos, plan_shards
-from pipelines.session import ray_session
+from pipelines.session import ray_session, set_threads
 from vos.config import CacheConfig, differences, dumps, to_dict
 from vos.datasets import Video
 from vos.errors import InputError
@@ -145,7 +145,7 @@ class TeacherActor:
 
         from vos.segmentation import ClipSegmenter
 
-        torch.set_num_threads(config.threads)
+        set_threads(config.threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, _ = load_model(config.teacher.checkpoint)
         self._teacher = ClipSegmenter(model, infinite=True, top_k=config.teacher.top_k).to(self._device).eval()

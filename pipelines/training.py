@@ -17,7 +17,7 @@ from pipelines import storage, tracking
 from pipelines.cached_clips import CachedClips, ClipSource, DrawnClips, prefetched, read_manifest
 from pipelines.plan import index_videos
 from pipelines.progress import Entry, Reporter, followed, new_board
-from pipelines.session import ray_session
+from pipelines.session import ray_session, set_threads
 from vos.config import TrainConfig, differences, dumps, fingerprint, to_dict
 from vos.errors import InputError
 
@@ -160,7 +160,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     config: TrainConfig = arguments["config"]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    torch.set_num_threads(config.threads)
+    set_threads(config.threads)
     device = ray.train.torch.get_device()
     source = make_source(config)
     model = new_model(config).to(device).to(memory_format=torch.channels_last)

@@ -294,6 +294,10 @@ class EvaluateConfig(JobConfig):
     """Score only: folder of predicted masks, one folder per sequence."""
     csv: str = ""
     """Score only: file for the per-object table (default: scores.csv in --out)."""
+    protocol: Literal["davis2017", "davis2016", "youtubevos"] = "davis2017"
+    """Score only: davis2017 averages over objects, davis2016 over sequences of one object, youtubevos scores sparse masks."""
+    sequences: str = ""
+    """Score only: sequences to score, separated by commas, or a file with one per line (default: all that --gt has)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -26,7 +26,7 @@ def test_the_demo_ends_with_a_table_a_picture_and_a_video(ray_cluster: None, sto
     strip = cv2.imread(str(tmp_path / "strip.png"))
     assert strip is not None and strip.std() > 10
     with Image.open(tmp_path / "demo.gif") as gif:
-        assert gif.n_frames > 5
+        assert getattr(gif, "n_frames", 1) > 5
     assert "make ui" in text or "open http" in text
 
 

@@ -36,11 +36,13 @@ def test_the_same_masks_scored_from_folders_give_the_same_figures(config: Evalua
     truth = tmp_path / "truth"
     for video in index_videos(config.data, "val"):
         for index in range(config.max_frames):
-            write_mask(str(truth / video.name / f"{video.frame_name(index)}.png"), video.mask(index))
-    summary, path = score_two_folders(
+            mask = video.mask(index)
+            assert mask is not None
+            write_mask(str(truth / video.name / f"{video.frame_name(index)}.png"), mask)
+    scores, path = score_two_folders(
         replace(config, gt=str(truth), pred=result.masks, csv=str(tmp_path / "scores.csv"))
     )
-    assert summary["j_and_f"] == pytest.approx(result.metrics["val/j_and_f"], abs=1e-9)
+    assert scores.j_and_f == pytest.approx(result.metrics["val/j_and_f"], abs=1e-9)
     assert Path(path).read_text() == Path(config.out, "scores.csv").read_text()
 
 

@@ -118,9 +118,7 @@ def test_davis_root_is_the_data_root_when_none_is_given(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("by", ["flag", "file"])
-def test_a_given_data_root_wins_over_davis_root(
-    by: str, monkeypatch: pytest.MonkeyPatch, saved: Callable[[Any], str]
-):
+def test_a_given_data_root_wins_over_davis_root(by: str, monkeypatch: pytest.MonkeyPatch, saved: Callable[[Any], str]):
     monkeypatch.setenv("DAVIS_ROOT", "/elsewhere")
     argv = ("--data.root", "/mine") if by == "flag" else ("--config", saved({"data": {"root": "/mine"}}))
     assert parse(*argv).data.root == "/mine"

@@ -29,7 +29,9 @@ from vos.errors import InputError
 from vos.presets import PRESETS, preset
 
 ROOT = Path(__file__).resolve().parents[2]
-EVERY_PRESET = [pytest.param(cls, name, id=f"{cls.__name__}-{name}") for cls, table in PRESETS.items() for name in table]
+EVERY_PRESET = [
+    pytest.param(cls, name, id=f"{cls.__name__}-{name}") for cls, table in PRESETS.items() for name in table
+]
 
 
 def leaves(values: dict[str, Any], *path: str) -> list[tuple[str, ...]]:
