@@ -8,7 +8,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint bench ui clean cluster-up cluster-down FORCE
+.PHONY: help setup demo teacher test test-all lint bench ui clean cluster-up cluster-down FORCE
 
 PYTHON ?= python3
 TORCH_INSTALL ?=
@@ -56,6 +56,12 @@ lint: setup ## format, lint and types
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m basedpyright $(CODE)
+
+teacher: setup ## train the built-in teacher again (half an hour) and put it into the package
+	@$(PY) -m jobs.train --preset demo --role teacher --model teacher-small --data.kind synthetic --data.synthetic-videos 3000 \
+		--steps 6000 --batch 4 --workers 1 --optimiser.lr 1e-3 --optimiser.ema 0.995 --optimiser.warmup-steps 100 \
+		--checkpoint-every 500 --half --out runs/builtin-teacher
+	@cp runs/builtin-teacher/model.safetensors runs/builtin-teacher/model.json vos/models/builtin_teacher/
 
 bench: setup ## measure speed with python -m jobs.benchmark
 	@[ -f jobs/benchmark.py ] || { echo "jobs/benchmark.py is not part of this version yet: there is no benchmark to run. python -m jobs.evaluate prints FPS for a checkpoint." >&2; exit 2; }

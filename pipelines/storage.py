@@ -11,6 +11,7 @@ import posixpath
 import tempfile
 
 from vos.errors import InputError
+from vos.files import write_atomic
 
 
 def is_uri(path: str) -> bool:
@@ -35,16 +36,16 @@ def _filesystem(path: str):
 
 def make_folder(path: str) -> None:
     """Make a folder and its parents. Raises InputError when that is impossible."""
-    if is_uri(path):
-        filesystem, inner = _filesystem(path)
-        filesystem.create_dir(inner, recursive=True)
-        return
     try:
+        if is_uri(path):
+            filesystem, inner = _filesystem(path)
+            filesystem.create_dir(inner, recursive=True)
+            return
         os.makedirs(path, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        reason = (error.strerror or "cannot be written").lower()
+        reason = (error.strerror or str(error).splitlines()[0]).lower()
         raise InputError(f"{path}: the output folder cannot be written ({reason}); choose another --out") from None
 
 
@@ -55,17 +56,7 @@ def write_bytes(path: str, data: bytes) -> None:
         with filesystem.open_output_stream(inner) as stream:
             stream.write(data)
         return
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+    write_atomic(path, data)
 
 
 def read_bytes(path: str) -> bytes:

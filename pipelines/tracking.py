@@ -17,6 +17,13 @@ from typing import Any
 from vos.config import JobConfig, to_dict
 
 DEFAULT_STORE = "runs/mlflow.db"
+EXPERIMENTS = {
+    "cache": "Teacher caches: what the teacher said once, for every student after it.",
+    "train": "Students and teachers: loss curves, checkpoints, registered versions.",
+    "tune": "Searches over w, temperature and density; each trial is a child run with its own loss curve.",
+    "evaluate": "J&F, J, F and FPS of checkpoints on a split.",
+    "demo": "The demo's table and pictures.",
+}
 
 
 def store_uri() -> str:
@@ -131,7 +138,9 @@ def _experiment_id(client: Any, name: str) -> str:
     if uri.startswith("sqlite:///"):
         location = os.path.join(os.path.dirname(uri.removeprefix("sqlite:///")), "mlartifacts", name)
     try:
-        return client.create_experiment(name, artifact_location=location)
+        # The kind makes MLflow open the pages for trainings (runs, charts, models), not those for language models.
+        tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": EXPERIMENTS.get(name, "")}
+        return client.create_experiment(name, artifact_location=location, tags=tags)
     except MlflowException:  # another job made it in the meantime
         return client.get_experiment_by_name(name).experiment_id
 

@@ -44,7 +44,7 @@ def train(config: TrainConfig, label: str = "", tags: dict[str, str] | None = No
     storage.make_folder(config.out)
     identity = run_identity(config, cache)
     finished = _claim_folder(config, identity)
-    name = label or f"{config.role}-{config.model}-{fingerprint(identity)[:8]}"
+    name = label or f"{config.model}-{fingerprint(identity)[:6]}"
     known = {"cache.fingerprint": cache, "model": config.model, "role": config.role, "world_size": str(config.workers)}
     if finished is not None:
         print(f"already finished: {config.out} (delete it to train again)")
@@ -127,7 +127,7 @@ def _fit(config: TrainConfig, identity: dict[str, Any], run: tracking.Run, label
     board = new_board()
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"config": config, "board": board},
+        train_loop_config={"config": config, "identity": identity, "board": board},
         scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=bool(ray.cluster_resources().get("GPU"))),
         run_config=RunConfig(
             # The same name continues an old run under whatever configuration, so the name is the configuration.
@@ -197,7 +197,8 @@ def train_worker(arguments: dict[str, Any]) -> None:
         if rank == 0:
             reporter.add(step + 1, means | {"train/lr": rate, "train/grad_norm": norm.item()})
         if last or (step + 1) % config.checkpoint_every == 0:
-            _report(step + 1, rank, average, model, optimiser, config)
+            description = {"role": config.role, "step": step + 1, "config": arguments["identity"]}
+            _report(description, rank, average, model, optimiser, config.half)
     reporter.flush()
 
 
@@ -226,18 +227,19 @@ def _restore(checkpoint: Any, model: Any, average: Any, optimiser: Any) -> int:
     return int(state["step"])
 
 
-def _report(step: int, rank: int, average: Any, model: Any, optimiser: Any, config: TrainConfig) -> None:
+def _report(description: dict[str, Any], rank: int, average: Any, model: Any, optimiser: Any, half: bool) -> None:
     """Every rank reports (Ray Train waits for all of them); rank 0 brings the checkpoint."""
     import ray.train
     import torch
 
     from vos.checkpoint import save_checkpoint
 
+    step = description["step"]
     if rank != 0:
         ray.train.report({"step": step})
         return
     with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(folder, average, {"role": config.role, "step": step, "config": to_dict(config)})
+        save_checkpoint(folder, copy.deepcopy(average).half() if half else average, description)
         state = {
             "model": model.state_dict(),
             "average": average.state_dict(),
@@ -245,8 +247,5 @@ def _report(step: int, rank: int, average: Any, model: Any, optimiser: Any, conf
             "step": step,
         }
         torch.save(state, os.path.join(folder, STATE))
-        ray.train.report(
-            {"step": step},
-            checkpoint=ray.train.Checkpoint.from_directory(folder),
-            checkpoint_dir_name=f"step-{step:07d}",
-        )
+        checkpoint = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report({"step": step}, checkpoint=checkpoint, checkpoint_dir_name=f"step-{step:07d}")

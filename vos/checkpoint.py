@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vos.errors import InputError
+from vos.files import write_atomic
 from vos.models import VOSModel, build
 from vos.models.backbones import Trunk
 
@@ -49,14 +50,9 @@ def save_checkpoint(folder: str, model: VOSModel, extra: Mapping[str, Any]) -> N
         text = json.dumps({**description, **extra}, indent=2)
     except TypeError as error:
         raise InputError(f"{folder}/{DESCRIPTION}: {error}; give only what JSON can hold") from error
-    os.makedirs(folder, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    temporary = os.path.join(folder, f".{WEIGHTS}.{os.getpid()}")
-    save_file(weights, temporary)
-    os.replace(temporary, os.path.join(folder, WEIGHTS))
-    temporary = os.path.join(folder, f".{DESCRIPTION}.{os.getpid()}")
-    Path(temporary).write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, os.path.join(folder, DESCRIPTION))
+    write_atomic(os.path.join(folder, WEIGHTS), save(weights))
+    write_atomic(os.path.join(folder, DESCRIPTION), f"{text}\n".encode())
 
 
 def load_checkpoint(path: str, name: str | None = None) -> tuple[VOSModel, dict[str, Any]]:

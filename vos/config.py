@@ -255,6 +255,8 @@ class TrainConfig(JobConfig):
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     checkpoint_every: int = 200
     """Steps between checkpoints; a killed run continues from the last one."""
+    half: bool = False
+    """Save the model's weights as float16: half the size, loaded as float32."""
     experiment: str = "train"
     """MLflow experiment of the run."""
 

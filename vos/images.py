@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import uuid
 from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vos.errors import InputError
+from vos.files import write_atomic
 from vos.palette import read_indices
 
 _TAIL_BYTES = 64
@@ -71,7 +71,7 @@ def write_mask(path: str, labels: np.ndarray) -> None:
     image.putpalette(davis_palette().tobytes())
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue(), sync=False)
 
 
 def write_frame(path: str, frame: np.ndarray, quality: int = 95) -> None:
@@ -82,28 +82,7 @@ def write_frame(path: str, frame: np.ndarray, quality: int = 95) -> None:
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.lower().endswith((".jpg", ".jpeg")) else []
     done, data = cv2.imencode(os.path.splitext(path)[1], cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)
     assert done, f"{path}: OpenCV could not encode the frame"
-    write_atomic(path, data.tobytes())
-
-
-def write_atomic(path: str, data: bytes) -> None:
-    """Write a file under a temporary name and rename it; folders are made.
-
-    Raises InputError if it cannot be written.
-    """
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); choose another --out or free the folder"
-        ) from error
+    write_atomic(path, data.tobytes(), sync=False)
 
 
 def image_size(path: str) -> tuple[int, int]:

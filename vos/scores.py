@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vos.errors import InputError
-from vos.images import write_atomic
+from vos.files import write_atomic
 
 CSV_COLUMNS = ("sequence", "object", "J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay")
 DAVIS2017, DAVIS2016, YOUTUBEVOS = "davis2017", "davis2016", "youtubevos"

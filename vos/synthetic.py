@@ -24,6 +24,7 @@ from numpy.random import Generator
 
 from vos import images
 from vos.errors import InputError
+from vos.files import write_atomic
 
 GENERATOR_VERSION = 1
 Size = tuple[int, int]
@@ -101,7 +102,7 @@ def write_davis(videos: Sequence[SyntheticVideo], root: str, split: str) -> str:
             images.write_frame(os.path.join(root, "JPEGImages/480p", f"{file}.jpg"), video.frame(i))
             images.write_mask(os.path.join(root, "Annotations/480p", f"{file}.png"), video.mask(i))
     path = os.path.join(root, "ImageSets/2017", f"{split}.txt")
-    images.write_atomic(path, "".join(f"{video.name}\n" for video in videos).encode())
+    write_atomic(path, "".join(f"{video.name}\n" for video in videos).encode())
     return path
 
 

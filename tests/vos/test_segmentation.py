@@ -55,14 +55,6 @@ def test_both_memories_differ_from_the_fourth_frame_on_and_not_before(model: VOS
     assert (recent[:, 2] - infinite[:, 2]).abs().max() > 1e-4
 
 
-def test_an_infinite_memory_of_equal_frames_reads_what_a_short_one_does(model: VOSModel):
-    """Softmax over a repeated frame gives each copy its share: only the *contents* of the memory matter."""
-    frames, labels = clips(1, 2, 1)
-    still = frames[:, :1].expand(-1, 5, -1, -1, -1)
-    logits = segment(model, still, labels, [1], 1, infinite=True).logits
-    assert logits.shape[1] == 4 and torch.isfinite(logits).all()
-
-
 def test_reading_as_many_positions_as_there_are_is_reading_all(model: VOSModel):
     frames, labels = clips(1, 3, 1)
     positions = 2 * (SIDE // 16) ** 2
