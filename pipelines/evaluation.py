@@ -53,7 +53,9 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
     storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
     tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
     with tracking.start_run("evaluate", label or f"evaluate-{info['model']}", config, tags) as run:
-        rows = list(_segment_all(config, videos, policy, masks, label or info["model"]))
+        rows = sorted(
+            _segment_all(config, videos, policy, masks, label or info["model"]), key=lambda row: row["sequence"]
+        )
         scored = [row for row in rows if row["scores"]]
         metrics = _write_scores(config, scored) if scored else {}
         if model is not None and config.fps.sequences:

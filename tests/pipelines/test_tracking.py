@@ -27,7 +27,7 @@ def num_leaves(values: dict[str, Any]) -> int:
     return sum(num_leaves(value) if isinstance(value, dict) else 1 for value in values.values())
 
 
-@pytest.mark.parametrize("config", [CONFIG, preset(TrainConfig, "paper"), preset(TuneConfig, "demo")], ids=repr)
+@pytest.mark.parametrize("config", [CONFIG, preset(TrainConfig, "paper"), preset(TuneConfig, "demo")], ids=lambda c: type(c).__name__)
 def test_the_resolved_configuration_is_with_the_run_as_parameters_and_as_a_file(client: Any, config: Any):
     with tracking.start_run("testing", "configured", config) as run:
         pass
