@@ -16,6 +16,7 @@ import numpy as np
 from pipelines import storage, tracking
 from pipelines.models import is_infinite, load_model
 from pipelines.plan import index_videos
+from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
 from vos.config import EvaluateConfig, MemoryConfig, dumps
 from vos.datasets import Video
@@ -239,8 +240,6 @@ class SegmentActor:
 def _segment_all(
     config: EvaluateConfig, videos: list[Video], policy: Any, masks: str, label: str
 ) -> Iterator[dict[str, Any]]:
-    from tqdm import tqdm
-
     with ray_session(num_cpus=2 * config.workers + 2):
         import ray
 
@@ -252,8 +251,10 @@ def _segment_all(
             num_cpus=1,
             num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
         )
-        for item in tqdm(rows.iter_rows(), total=len(videos), desc=label, unit="sequence", dynamic_ncols=True):
-            yield json.loads(item["row"])
+        with progress_bar(label, len(videos), "sequence") as bar:
+            for item in rows.iter_rows():
+                bar.update()
+                yield json.loads(item["row"])
 
 
 def _write_scores(config: EvaluateConfig, rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -5,6 +5,7 @@ So no worker waits for MLflow, and a training step costs no more than one asynch
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +33,16 @@ class Board:
         return entries
 
 
+def progress_bar(label: str, total: int, unit: str, done: int = 0) -> Any:
+    """A tqdm bar; without a terminal (a job's log) it prints a line every ten seconds instead of ten times a second."""
+    from tqdm import tqdm
+
+    interval = 0.1 if sys.stderr.isatty() else 10
+    return tqdm(
+        total=total, initial=done, desc=label, unit=unit, dynamic_ncols=True, mininterval=interval, maxinterval=60
+    )
+
+
 def new_board() -> Any:
     import ray
 
@@ -45,11 +56,10 @@ def followed(board: Any, run: Run | None, label: str, total: int, unit: str = "s
     A training's entries carry the step they are at; of other units ("trial") each entry is one that is done.
     """
     import ray
-    from tqdm import tqdm
 
     history: list[Entry] = []
     done = threading.Event()
-    bar = tqdm(total=total, desc=label, unit=unit, dynamic_ncols=True)
+    bar = progress_bar(label, total, unit)
 
     def drain() -> None:
         entries = ray.get(board.take.remote())
@@ -58,7 +68,7 @@ def followed(board: Any, run: Run | None, label: str, total: int, unit: str = "s
         history.extend(entries)
         bar.update((entries[-1][0] if unit == "step" else len(history)) - bar.n)
         name, value = list(entries[-1][2].items())[0]
-        bar.set_postfix({name.split("/")[-1]: f"{value:.3f}"})
+        bar.set_postfix({name.split("/")[-1]: f"{value:.3f}"}, refresh=False)
         if run is not None:
             run.log_series(entries)
 

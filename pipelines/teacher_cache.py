@@ -18,6 +18,7 @@ import numpy as np
 from pipelines import schema, storage, tracking
 from pipelines.models import load_model, weights_digest
 from pipelines.plan import ShardPlan, cache_identity, identity_fingerprint, index_videos, plan_shards
+from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
 from vos.config import CacheConfig, differences, dumps, to_dict
 from vos.datasets import Video
@@ -116,8 +117,6 @@ def _run_teacher(
     config: CacheConfig, videos: list[Video], shapes: schema.Shapes, fingerprint: str, plans: list[ShardPlan], done: int
 ):
     """Receipts of the missing shards, as they come."""
-    from tqdm import tqdm
-
     with ray_session(num_cpus=2 * config.workers + 2):
         import ray
 
@@ -130,7 +129,7 @@ def _run_teacher(
             num_cpus=1,
             num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
         )
-        with tqdm(total=config.draws, initial=done, desc="teacher", unit="draw", dynamic_ncols=True) as bar:
+        with progress_bar("teacher", config.draws, "draw", done) as bar:
             for row in receipts.iter_rows():
                 receipt = json.loads(row["receipt"])
                 bar.update(receipt["rows"])

@@ -7,6 +7,7 @@ dilation by a disk. After davis2017-evaluation (its davis.py, results.py, metric
 """
 
 import argparse
+import json
 import math
 import os
 import statistics
@@ -129,9 +130,13 @@ def main() -> None:
     parser.add_argument("gt")
     parser.add_argument("pred")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="print the two times as one JSON object")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     naive_ms, fast_ms = compare_speed(options.gt, options.pred, options.repeats)
+    if options.json:
+        print(json.dumps({"oracle": naive_ms, "vos.metrics": fast_ms}))
+        return
     ratio = naive_ms / fast_ms if fast_ms else math.inf
     print(f"oracle       {naive_ms:7.2f} ms per frame and object")
     print(f"vos.metrics  {fast_ms:7.2f} ms\nratio        {ratio:7.1f}")

@@ -338,12 +338,26 @@ class DemoConfig(JobConfig):
     """Folder of the demo's results."""
     workers: int = 2
     """Parallel processes, each with --threads threads."""
-    draws: int = 400
+    draws: int = 500
     """Clip draws in the cache."""
     steps: int = 300
     """Optimiser steps of each student."""
-    teacher_steps: int = 200
+    teacher_steps: int = 150
     """Steps that fine-tune the built-in teacher on your videos (real data only)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig(JobConfig):
+    """Check that models, losses, sampling and scores are the published ones, number by number."""
+
+    out: str = ""
+    """Folder for checks.json (empty: the checks are only printed)."""
+    golden: str = ""
+    """Folder of golden numbers of the official code. Default: ../shared/golden of the checkout, where it exists."""
+    weights: str = ""
+    """ImageNet weights of MobileNetV2, a file or its folder. Default: ../shared/data/weights of the checkout, where it exists."""
+    strict: bool = False
+    """Fail also where a check was skipped for want of a file."""
 
 
 Config = TypeVar("Config")

@@ -18,6 +18,7 @@ from vos.config import (
     TargetConfig,
     TrainConfig,
     TuneConfig,
+    VerifyConfig,
 )
 from vos.errors import InputError
 
@@ -101,6 +102,11 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         "smoke": lambda: DemoConfig(preset="smoke", draws=24, steps=6, teacher_steps=4, data=SMOKE_DATA),
         "demo": lambda: DemoConfig(data=DEMO_DATA),
         "paper": lambda: DemoConfig(preset="paper", draws=60_000, steps=150_000),
+    },
+    VerifyConfig: {
+        "smoke": lambda: VerifyConfig(preset="smoke"),
+        "demo": lambda: VerifyConfig(preset="demo"),
+        "paper": lambda: VerifyConfig(preset="paper"),
     },
 }
 

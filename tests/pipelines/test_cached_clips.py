@@ -1,6 +1,7 @@
 """From shards and raw frames to batches: who takes which draw, what is read, and what is refused."""
 
 import json
+import shutil
 import threading
 import time
 from collections import Counter
@@ -215,6 +216,28 @@ def test_a_shard_with_overwritten_bytes_is_named(cache: Path):
     assert str(shard(cache)) in refusal_of(cache, 0)
 
 
+def test_a_flipped_bit_never_changes_a_target_unnoticed(cache: Path, tmp_path: Path):
+    """Compression does not notice most of them: the numbers would only be other numbers."""
+    intact = CachedClips(str(cache), DATA).batch([6]).targets
+    assert intact is not None
+    data = shard(cache, 1).read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    unnoticed = []
+    for place in np.linspace(4, footer - 1, 40).astype(int):
+        copied = Path(shutil.copytree(cache, tmp_path / f"flipped-{place}"))
+        flipped = bytearray(data)
+        flipped[place] ^= 16
+        shard(copied, 1).write_bytes(flipped)
+        try:
+            batch = CachedClips(str(copied), DATA).batch([6])
+        except InputError:
+            continue
+        assert batch.targets is not None
+        if not all(torch.equal(one, other) for one, other in zip(batch.targets, intact, strict=True)):
+            unnoticed.append(int(place))
+    assert unnoticed == []
+
+
 # Manifests and videos.
 
 
@@ -333,7 +356,7 @@ def test_reading_runs_ahead_by_a_few_batches_and_no_more():
     next(batches)
     time.sleep(0.3)
     ahead = len(source.asked) - 1
-    batches.close()  # type: ignore[attr-defined]
+    del batches
     assert 1 <= ahead <= 4
 
 
@@ -343,7 +366,7 @@ def test_the_reading_thread_ends_when_nobody_listens_any_more(taken: int):
     batches = prefetched(Source(), range(1000), 2, 0, 0, 1)
     for _ in range(taken):
         next(batches)
-    batches.close()  # type: ignore[attr-defined]
+    del batches
     assert ended(before)
 
 
@@ -352,7 +375,7 @@ def test_the_reading_thread_ends_also_with_an_error_that_nobody_came_for():
     batches = prefetched(Source(fails_at=3), range(1000), 2, 0, 0, 1)
     next(batches)
     time.sleep(0.3)  # two batches wait in the queue, the error behind them
-    batches.close()  # type: ignore[attr-defined]
+    del batches
     assert ended(before)
 
 

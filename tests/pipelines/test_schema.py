@@ -96,7 +96,8 @@ def test_a_tensor_of_another_shape_is_not_written():
 def test_every_cell_of_the_grid_has_an_index_that_its_column_can_hold(crop_px: int):
     shapes = schema.Shapes.of(ClipConfig(crop_px=crop_px), TargetConfig(), 64)
     dtype, _ = shapes.columns()["sample_index"]
-    assert np.iinfo(dtype).max >= shapes.grid**2 - 1 and shapes.grid * schema.GRID_STRIDE == crop_px
+    largest = int(np.array(-1).astype(dtype))  # all bits set: the column is unsigned
+    assert largest >= shapes.grid**2 - 1 and shapes.grid * schema.GRID_STRIDE == crop_px
     _, boundary = shapes.columns()["boundary"]
     assert boundary[1] == len(np.packbits(np.zeros(shapes.grid**2, bool)))
 

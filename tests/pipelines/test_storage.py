@@ -59,10 +59,10 @@ def test_a_file_that_is_not_there_is_a_file_not_found_error(folder: str):
 
 @pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
 def test_a_failing_write_leaves_the_old_file_and_no_other(
-    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    failing: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    path = tmp_path / "a.bin"
-    path.write_bytes(b"old")
+    path = storage.join(folder, "a.bin")
+    storage.write_bytes(path, b"old")
 
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -72,10 +72,10 @@ def test_a_failing_write_leaves_the_old_file_and_no_other(
         data = ["not bytes"]
     else:
         monkeypatch.setattr(os, failing, full)
-    with pytest.raises((OSError, TypeError)):
-        storage.write_bytes(str(path), data)
+    with pytest.raises((InputError, TypeError)):
+        storage.write_bytes(path, data)
     monkeypatch.undo()
-    assert path.read_bytes() == b"old"
+    assert storage.read_bytes(path) == b"old"
     assert os.listdir(tmp_path) == ["a.bin"]
 
 

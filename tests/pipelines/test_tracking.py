@@ -10,6 +10,7 @@ from pipelines import tracking
 from vos.checkpoint import load_checkpoint, save_checkpoint
 from vos.command_line import input_error
 from vos.config import CacheConfig, DataConfig, TrainConfig, TuneConfig, to_dict
+from vos.errors import InputError
 from vos.models import build
 from vos.presets import preset
 
@@ -27,7 +28,9 @@ def num_leaves(values: dict[str, Any]) -> int:
     return sum(num_leaves(value) if isinstance(value, dict) else 1 for value in values.values())
 
 
-@pytest.mark.parametrize("config", [CONFIG, preset(TrainConfig, "paper"), preset(TuneConfig, "demo")], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize(
+    "config", [CONFIG, preset(TrainConfig, "paper"), preset(TuneConfig, "demo")], ids=lambda c: type(c).__name__
+)
 def test_the_resolved_configuration_is_with_the_run_as_parameters_and_as_a_file(client: Any, config: Any):
     with tracking.start_run("testing", "configured", config) as run:
         pass
@@ -41,9 +44,7 @@ def test_the_resolved_configuration_is_with_the_run_as_parameters_and_as_a_file(
 @pytest.mark.parametrize(
     ("error", "status"), [(None, "FINISHED"), (ValueError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
 )
-def test_a_run_ends_as_its_block_does_and_the_error_goes_on(
-    client: Any, error: BaseException | None, status: str
-):
+def test_a_run_ends_as_its_block_does_and_the_error_goes_on(client: Any, error: BaseException | None, status: str):
     started: list[str] = []
 
     def job() -> None:
@@ -149,7 +150,7 @@ def test_a_store_that_cannot_be_used_is_the_users_part_in_one_line(
     file = tmp_path / "regular"
     file.write_text("kept")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(file=file))
-    with pytest.raises(Exception) as refusal, tracking.start_run("testing", "nowhere", CONFIG):  # noqa: B017
+    with pytest.raises((InputError, OSError)) as refusal, tracking.start_run("testing", "nowhere", CONFIG):
         pass
     message = input_error(refusal.value)
     assert message is not None and "\n" not in message

@@ -177,7 +177,7 @@ def test_an_empty_path_stays_empty():
 
 def test_every_path_field_is_resolved_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch):
     """Each text flag is either a known word or a path: a new path field must not be forgotten."""
-    words = {"model", "experiment", "split", "preset", "kind", "role"}
+    words = {"model", "experiment", "split", "sequences", "protocol", "preset", "kind", "role"}
     for cls in (TrainConfig, CacheConfig, EvaluateConfig, TuneConfig):
         for name, value in to_dict(cls()).items():
             if isinstance(value, str) and name not in words:
@@ -260,11 +260,14 @@ def chained() -> Exception:
 
 
 def in_context() -> Exception:
+    def clean_up() -> None:
+        raise RuntimeError("while cleaning up")
+
     try:
         try:
             raise InputError(MESSAGE)
-        except InputError:
-            raise RuntimeError("while cleaning up")  # noqa: B904
+        finally:
+            clean_up()
     except RuntimeError as error:
         return error
 

@@ -1,6 +1,7 @@
 """Parameter groups, the learning rate over a training, and the averaged weights."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,10 @@ def shapes_only(name: str) -> VOSModel:
     """A model without memory for its weights: quick to build however large it is."""
     with torch.device("meta"):
         return build(name)
+
+
+def groups_of(model: nn.Module) -> list[dict[str, Any]]:
+    return parameter_groups(model, CONFIG)
 
 
 def rates(steps: int, config: OptimiserConfig = CONFIG) -> list[float]:
@@ -50,7 +55,7 @@ def test_a_training_shorter_than_the_warm_up_still_reaches_the_learning_rate(ste
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_is_in_exactly_one_group(name: str):
     model = shapes_only(name)
-    grouped = [id(p) for group in parameter_groups(model, CONFIG) for p in group["params"]]  # type: ignore[attr-defined]
+    grouped = [id(p) for group in groups_of(model) for p in group["params"]]
     assert len(set(grouped)) == len(grouped)
     assert set(grouped) == {id(p) for p in model.parameters()}
 
@@ -58,7 +63,7 @@ def test_every_parameter_is_in_exactly_one_group(name: str):
 @pytest.mark.parametrize("name", MODELS)
 def test_trunks_learn_at_their_own_rates_and_everything_else_at_the_full_one(name: str):
     model = shapes_only(name)
-    rate_of = {id(p): group["lr"] for group in parameter_groups(model, CONFIG) for p in group["params"]}  # type: ignore[attr-defined]
+    rate_of = {id(p): group["lr"] for group in groups_of(model) for p in group["params"]}
     query, value = ([id(p) for p in trunk.parameters()] for trunk in model.trunks())
     assert {rate_of[i] for i in query} == {CONFIG.lr * CONFIG.query_trunk_scale}
     assert {rate_of[i] for i in value} == {CONFIG.lr * CONFIG.value_trunk_scale}
@@ -68,8 +73,8 @@ def test_trunks_learn_at_their_own_rates_and_everything_else_at_the_full_one(nam
 
 def test_weight_decay_acts_on_matrices_and_on_no_bias_or_norm():
     model = shapes_only("mobilevos-tiny")
-    for group in parameter_groups(model, CONFIG):
-        dims = {p.ndim > 1 for p in group["params"]}  # type: ignore[attr-defined]
+    for group in groups_of(model):
+        dims = {p.ndim > 1 for p in group["params"]}
         assert dims == {group["weight_decay"] == CONFIG.weight_decay}
 
 

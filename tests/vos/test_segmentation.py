@@ -8,7 +8,7 @@ from vos.distillation import correlation
 from vos.models import VOSModel, build
 from vos.segmentation import GRID_STRIDE, ClipOutput, ClipSegmenter, grid_labels, sampled_features
 
-SIDE = 48
+SIDE = 32
 
 
 @pytest.fixture(scope="module")

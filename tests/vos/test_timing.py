@@ -47,14 +47,14 @@ def frames(count: int) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("repeats", [1, 10])
 def test_neither_the_first_frame_nor_the_warm_up_is_counted(stopwatch: Stopwatch, repeats: int):
-    speed = timing.measure_fps(torch.nn.Linear(1, 1), frames(5), torch.zeros(32, 48), POLICY, repeats)  # type: ignore[arg-type]
+    speed = timing.measure_fps(build("mobilevos-tiny"), frames(5), torch.zeros(32, 48), POLICY, repeats)
     assert speed.fps == pytest.approx(1 / OTHER_S)
     assert speed.num_frames == 5 * repeats - 1
     assert speed.size == (32, 48)
 
 
 def test_the_long_protocol_plays_the_sequence_over_and_over_in_one_go(stopwatch: Stopwatch):
-    timing.measure_fps(torch.nn.Linear(1, 1), frames(4), torch.zeros(32, 48), POLICY, repeats=3)  # type: ignore[arg-type]
+    timing.measure_fps(build("mobilevos-tiny"), frames(4), torch.zeros(32, 48), POLICY, repeats=3)
     warmup, played = stopwatch.runs
     assert played == list(itertools.islice(itertools.cycle([0.0, 1.0, 2.0, 3.0]), 12))
     assert warmup == played[: len(warmup)] and len(warmup) > 1
