@@ -21,7 +21,8 @@ from torch import Tensor
 from pipelines import schema, storage
 from pipelines.plan import index_videos
 from vos.clips import read_clip
-from vos.config import ClipConfig, DataConfig, from_dict
+from vos.config import ClipConfig, DataConfig
+from vos.config_json import from_dict
 from vos.datasets import Video
 from vos.datasets import fingerprint as data_fingerprint
 from vos.draws import ClipDraw, draw_clip

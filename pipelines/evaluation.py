@@ -5,7 +5,6 @@ Masks are palette PNGs at the original size, in the layout that the DAVIS tools 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines import storage, tracking
+from pipelines.actors import run_on_actors
 from pipelines.models import is_infinite, load_model
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
-from vos.config import EvaluateConfig, MemoryConfig, dumps
+from vos.config import EvaluateConfig, MemoryConfig
+from vos.config_json import dumps
 from vos.datasets import Video
 from vos.errors import InputError
 
@@ -216,8 +217,8 @@ class SegmentActor:
         self._model = None if config.checkpoint == COPY else load_model(config.checkpoint)[0].to(device)
         self._config, self._videos, self._policy, self._masks = config, videos, policy, masks
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        video = self._videos[int(batch["id"][0])]
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        video = self._videos[item["id"]]
         score = segment_and_score(
             self._model, video, self._policy, self._config.size_px, self._config.max_frames, self._masks
         )
@@ -234,27 +235,18 @@ class SegmentActor:
                 "f": score.f,
                 "frames": len(objects[0]["j"]),
             }
-        return {"row": [json.dumps(row)]}
+        return row
 
 
 def _segment_all(
     config: EvaluateConfig, videos: list[Video], policy: Any, masks: str, label: str
 ) -> Iterator[dict[str, Any]]:
     with ray_session(num_cpus=2 * config.workers + 2):
-        import ray
-
-        rows = ray.data.range(len(videos), override_num_blocks=len(videos)).map_batches(
-            SegmentActor,
-            fn_constructor_kwargs={"config": config, "videos": videos, "policy": policy, "masks": masks},
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(config.workers, len(videos))),
-            num_cpus=1,
-            num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
-        )
+        arguments = {"config": config, "videos": videos, "policy": policy, "masks": masks}
         with progress_bar(label, len(videos), "sequence") as bar:
-            for item in rows.iter_rows():
+            for row in run_on_actors([{"id": i} for i in range(len(videos))], SegmentActor, arguments, config.workers):
                 bar.update()
-                yield json.loads(item["row"])
+                yield row
 
 
 def _write_scores(config: EvaluateConfig, rows: list[dict[str, Any]]) -> dict[str, float]:

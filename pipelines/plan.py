@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vos.config import CacheConfig, DataConfig, fingerprint
+from vos.config import CacheConfig, DataConfig
+from vos.config_json import fingerprint
 from vos.datasets import Video, load_index
 from vos.datasets import fingerprint as data_fingerprint
 from vos.synthetic import synthetic_index
@@ -52,7 +53,7 @@ def cache_identity(
 ) -> dict[str, object]:
     """Everything that decides the bytes of the cache, as JSON. Workers, threads, folders and flags of display are not in it."""
     from pipelines.schema import VERSION
-    from vos.config import to_dict
+    from vos.config_json import to_dict
 
     return {
         "schema_version": VERSION,

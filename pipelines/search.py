@@ -19,7 +19,8 @@ from pipelines.plan import index_videos
 from pipelines.progress import followed, new_board
 from pipelines.session import ray_session, set_threads
 from pipelines.training import train
-from vos.config import MemoryConfig, TuneConfig, dumps, fingerprint, to_dict
+from vos.config import MemoryConfig, TuneConfig
+from vos.config_json import dumps, fingerprint, to_dict
 from vos.errors import InputError
 
 METRIC = "val/j_and_f"

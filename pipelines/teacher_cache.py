@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from pipelines import schema, storage, tracking
+from pipelines.actors import run_on_actors
 from pipelines.models import load_model, weights_digest
 from pipelines.plan import ShardPlan, cache_identity, identity_fingerprint, index_videos, plan_shards
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
-from vos.config import CacheConfig, differences, dumps, to_dict
+from vos.config import CacheConfig
+from vos.config_json import differences, dumps, to_dict
 from vos.datasets import Video
 from vos.errors import InputError
 
@@ -118,20 +120,10 @@ def _run_teacher(
 ):
     """Receipts of the missing shards, as they come."""
     with ray_session(num_cpus=2 * config.workers + 2):
-        import ray
-
-        rows = ray.data.from_items([dataclasses.asdict(plan) for plan in plans], override_num_blocks=len(plans))
-        receipts = rows.map_batches(
-            TeacherActor,
-            fn_constructor_kwargs={"config": config, "videos": videos, "shapes": shapes, "fingerprint": fingerprint},
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(config.workers, len(plans))),
-            num_cpus=1,
-            num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
-        )
+        arguments = {"config": config, "videos": videos, "shapes": shapes, "fingerprint": fingerprint}
+        items = [dataclasses.asdict(plan) for plan in plans]
         with progress_bar("teacher", config.draws, "draw", done) as bar:
-            for row in receipts.iter_rows():
-                receipt = json.loads(row["receipt"])
+            for receipt in run_on_actors(items, TeacherActor, arguments, config.workers):
                 bar.update(receipt["rows"])
                 yield receipt
 
@@ -152,13 +144,13 @@ class TeacherActor:
         self._videos = videos
         self._by_name = {video.name: video for video in videos}
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        plan = ShardPlan(int(batch["number"][0]), int(batch["first_draw"][0]), int(batch["num_draws"][0]))
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        plan = ShardPlan(**item)
         rows = [self.row(number) for number in plan.draws]
         metadata = {"fingerprint": self._fingerprint, "schema_version": str(schema.VERSION), "shard": str(plan.number)}
         data = schema.to_parquet(rows, self._shapes, metadata)
         storage.write_bytes(storage.join(self._config.out, "shards", plan.file_name), data)
-        return {"receipt": [json.dumps(_receipt(plan, data))]}
+        return _receipt(plan, data)
 
     def row(self, number: int) -> dict[str, Any]:
         """The row of one draw. One clip at a time, so that a row never depends on its neighbours."""

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from vos.config import JobConfig, to_dict
+from vos.config import JobConfig
+from vos.config_json import to_dict
 
 DEFAULT_STORE = "runs/mlflow.db"
 EXPERIMENTS = {

@@ -18,7 +18,8 @@ from pipelines.cached_clips import CachedClips, ClipSource, DrawnClips, prefetch
 from pipelines.plan import index_videos
 from pipelines.progress import Entry, Reporter, followed, new_board
 from pipelines.session import ray_session, set_threads
-from vos.config import TrainConfig, differences, dumps, fingerprint, to_dict
+from vos.config import TrainConfig
+from vos.config_json import differences, dumps, fingerprint, to_dict
 from vos.errors import InputError
 
 STATE = "trainer_state.pt"

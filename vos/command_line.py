@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from vos.config import BUILTIN_TEACHER, JobConfig, from_dict
+from vos.config import BUILTIN_TEACHER, JobConfig
+from vos.config_json import from_dict
 from vos.errors import InputError
 from vos.presets import preset
 

@@ -28,7 +28,7 @@ def representation_checks(seed: int) -> Iterator[Check]:
     """Equations 1 to 3 and the properties that follow from them (PAPER.md, section 4), in float64."""
     generator = torch.Generator().manual_seed(seed)
     draws = [(_sample(generator, 2 + draw % 60), (draw % 11) / 10) for draw in range(220)]
-    lowest = min(float(_bits(*sample, w)) for sample, w in draws)
+    lowest = float(np.min([float(_bits(*sample, w)) for sample, w in draws]))
     yield Check("eq. 1: smallest |S| L_repr of 220 random draws", lowest, ">=", 0)
 
     z_s, z_t, labels = _sample(generator, 60)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vos.config import DataConfig, to_dict
+from vos.config import DataConfig
+from vos.config_json import to_dict
 from vos.images import write_frame, write_mask
 from vos.synthetic import synthetic_index, write_davis
 

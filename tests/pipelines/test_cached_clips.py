@@ -25,7 +25,8 @@ from pipelines.cached_clips import (
 )
 from pipelines.plan import index_videos
 from vos.clips import read_clip
-from vos.config import ClipConfig, DataConfig, to_dict
+from vos.config import ClipConfig, DataConfig
+from vos.config_json import to_dict
 from vos.datasets import fingerprint
 from vos.draws import draw_clip
 from vos.errors import InputError

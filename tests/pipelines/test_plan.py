@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pipelines.plan import cache_identity, identity_fingerprint, index_videos, plan_shards
-from vos.config import CacheConfig, ClipConfig, DataConfig, TargetConfig, TeacherConfig, dumps
+from vos.config import CacheConfig, ClipConfig, DataConfig, TargetConfig, TeacherConfig
+from vos.config_json import dumps
 from vos.errors import InputError
 from vos.synthetic import synthetic_index, write_davis
 

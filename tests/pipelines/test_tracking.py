@@ -9,7 +9,8 @@ import pytest
 from pipelines import tracking
 from vos.checkpoint import load_checkpoint, save_checkpoint
 from vos.command_line import input_error
-from vos.config import CacheConfig, DataConfig, TrainConfig, TuneConfig, to_dict
+from vos.config import CacheConfig, DataConfig, TrainConfig, TuneConfig
+from vos.config_json import to_dict
 from vos.errors import InputError
 from vos.models import build
 from vos.presets import preset

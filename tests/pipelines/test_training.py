@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from pipelines.models import load_model
 from pipelines.training import TrainResult, train
-from vos.config import CacheConfig, TrainConfig, dumps
+from vos.config import CacheConfig, TrainConfig
+from vos.config_json import dumps
 from vos.errors import InputError
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from vos.command_line import input_error, parse_config, resolve_paths, run_job
-from vos.config import CacheConfig, EvaluateConfig, TrainConfig, TuneConfig, dumps, to_dict
+from vos.config import CacheConfig, EvaluateConfig, TrainConfig, TuneConfig
+from vos.config_json import dumps, to_dict
 from vos.errors import InputError
 from vos.presets import preset
 

@@ -19,12 +19,8 @@ from vos.config import (
     LossConfig,
     TargetConfig,
     TrainConfig,
-    differences,
-    dumps,
-    fingerprint,
-    from_dict,
-    to_dict,
 )
+from vos.config_json import differences, dumps, fingerprint, from_dict, to_dict
 from vos.errors import InputError
 from vos.presets import PRESETS, preset
 

@@ -150,6 +150,22 @@ def test_the_students_logits_of_an_absent_object_change_nothing_and_get_no_gradi
     assert gradient.any() and not (gradient * (1 - present())).any()
 
 
+def test_room_for_an_absent_object_changes_no_term_however_soft_the_logits():
+    """At a high temperature even a logit of -16 takes a share, unless absent objects are left out of the softmax."""
+    output, labels, targets = student(), truth(), teacher()
+    only = slice(1, 2)  # the clip of one object
+    soft = replace(LOSS, temperature=20.0)
+    padded = ClipOutput(*(part[only] for part in output)), Targets(*(part[only] for part in targets))
+    tight = (
+        ClipOutput(padded[0].logits[:, :, :2], padded[0].object_logits[:, :, :1], padded[0].features[:, :, :1]),
+        padded[1]._replace(object_logits=padded[1].object_logits[:, :, :1]),
+    )
+    terms = [
+        objective(clip, labels[only], torch.tensor([1]), goal, soft, 0, STEPS)[1] for clip, goal in (padded, tight)
+    ]
+    assert_equal_terms(*terms)
+
+
 def test_the_loss_of_a_batch_is_the_mean_of_its_clips_losses():
     """So that the mean over workers is the loss of the whole batch, however many workers share it."""
     output, labels, targets = student(), truth(), teacher()

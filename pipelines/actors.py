@@ -1,0 +1,41 @@
+"""Ray Data over a list of tasks: each task is one row, each worker an actor that sets itself up once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+Task = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def run_on_actors(
+    items: list[dict[str, Any]], make_task: Callable[..., Task], arguments: dict[str, Any], workers: int
+) -> Iterator[dict[str, Any]]:
+    """The results of `make_task(**arguments)(item)` as they come, in any order, from a pool of at most `workers` actors.
+
+    Items and results are JSON objects: only what is small travels, the rest is written by the task. Needs a running Ray session.
+    """
+    import ray
+
+    rows = ray.data.from_items([{"item": json.dumps(item)} for item in items], override_num_blocks=len(items))
+    results = rows.map_batches(
+        _Actor,
+        fn_constructor_kwargs={"make_task": make_task, "arguments": arguments},
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
+        num_cpus=1,
+        num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
+    )
+    for row in results.iter_rows():
+        yield json.loads(row["result"])
+
+
+class _Actor:
+    def __init__(self, make_task: Callable[..., Task], arguments: dict[str, Any]) -> None:
+        self._task = make_task(**arguments)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        return {"result": [json.dumps(self._task(json.loads(item))) for item in batch["item"]]}

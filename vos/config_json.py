@@ -1,0 +1,70 @@
+"""Configurations as JSON: what is saved beside every output, compared before a folder is used again, and fingerprinted."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any, TypeVar, get_type_hints
+
+from vos.errors import InputError
+
+Config = TypeVar("Config")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The JSON form of a configuration, nested like its flags."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type[Config], values: dict[str, Any], default: Config, origin: str) -> Config:
+    """`default` with the fields that `values` names; `origin` (a file) is named when a field is unknown or of the wrong type.
+
+    Fields of other jobs are refused, so that a mistyped name is never silently ignored.
+    """
+    hints = get_type_hints(cls)
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise InputError(f"{origin}: unknown field '{name}' of {cls.__name__}; known: {', '.join(sorted(hints))}")
+        current = getattr(default, name)
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, dict):
+                raise InputError(f"{origin}: field '{name}' holds {value!r}; give an object with the fields of {name}")
+            changes[name] = from_dict(type(current), value, current, f"{origin}: {name}")  # type: ignore[arg-type]
+        elif isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
+            changes[name] = float(value)
+        elif type(value) is not type(current):
+            raise InputError(
+                f"{origin}: field '{name}' holds {value!r}; it takes a {type(current).__name__} like {current!r}"
+            )
+        else:
+            changes[name] = value
+    return dataclasses.replace(default, **changes)  # type: ignore[type-var]
+
+
+def dumps(config: Any) -> str:
+    """Canonical JSON: the same configuration always gives the same text."""
+    values = to_dict(config) if dataclasses.is_dataclass(config) else config
+    return json.dumps(values, indent=1, sort_keys=True) + "\n"
+
+
+def fingerprint(*parts: Any) -> str:
+    """Digest (32 hex digits) of configurations, dicts and strings, equal on every machine."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else dumps(part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:32]
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Fields that differ between two JSON configurations, as `name: old -> new`."""
+    lines: list[str] = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name, "absent"), new.get(name, "absent")
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            lines.append(f"{prefix}{name}: {before} -> {after}")
+    return lines
