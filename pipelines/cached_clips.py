@@ -101,12 +101,13 @@ class CachedClips:
         path = storage.join(self.folder, "shards", self.manifest["shards"][place]["file"])
         columns = None if self._with_targets else ("draw", "record", "num_objects")
         group, inner = divmod(offset, schema.ROW_GROUP_ROWS)
-        row = _row_group(path, group, columns)[inner]
-        if row["draw"] != number:
+        rows = _row_group(path, group, columns)
+        found = rows[inner]["draw"] if inner < len(rows) else "nothing"
+        if found != number:
             raise InputError(
-                f"{path}: row {offset} holds draw {row['draw']}, not {number}; delete the file and run jobs.cache again"
+                f"{path}: row {offset} holds {found}, not draw {number}; delete it and run jobs.cache again"
             )
-        return row
+        return rows[inner]
 
 
 @functools.lru_cache(maxsize=64)
@@ -115,10 +116,14 @@ def _row_group(path: str, group: int, columns: tuple[str, ...] | None) -> list[d
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(pa.BufferReader(storage.read_bytes(path)) if storage.is_uri(path) else path) as file:
+        source = pa.BufferReader(storage.read_bytes(path)) if storage.is_uri(path) else path
+        # Compression does not notice most flipped bits: the checksum of each page does.
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
+            if group >= file.metadata.num_row_groups:
+                return []
             return schema.rows_of(file.read_row_group(group, columns=list(columns) if columns else None))
-    except (pa.ArrowException, FileNotFoundError) as error:
-        reason = str(error).splitlines()[0]
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
         raise InputError(
             f"{path}: damaged or missing shard ({reason}); run jobs.cache again with the same flags to mend it"
         ) from None
@@ -130,14 +135,17 @@ def read_manifest(folder: str) -> dict[str, Any]:
     try:
         manifest = json.loads(storage.read_bytes(path))
         version = manifest["identity"]["schema_version"]
+        damaged = version == schema.VERSION and not (
+            manifest["data"] and manifest["fingerprint"] and manifest["shards"]
+        )
     except FileNotFoundError:
         raise InputError(
             f"{path}: this teacher cache is absent or unfinished; build or resume it: python -m jobs.cache --out {folder}"
         ) from None
     except (ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{path}: not a cache manifest; delete it and run jobs.cache again with the same flags"
-        ) from None
+        damaged, version = True, None
+    if damaged:
+        raise InputError(f"{path}: not a cache manifest; delete it and run jobs.cache again with the same flags")
     if version != schema.VERSION:
         raise InputError(
             f"{path}: schema version {version}, this program reads {schema.VERSION}; make the cache again with this version"
@@ -206,20 +214,21 @@ def prefetched(source: ClipSource, steps: range, batch: int, seed: int, rank: in
     ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=2)
     stop = threading.Event()
 
+    def put(item: Batch | BaseException) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+
     def work() -> None:
         try:
             for step in steps:
-                item = source.batch(draws_of_step(step, source.num_draws, batch, seed, rank, world))
-                while not stop.is_set():
-                    try:
-                        ready.put(item, timeout=0.2)
-                        break
-                    except queue.Full:
-                        continue
                 if stop.is_set():
                     return
+                put(source.batch(draws_of_step(step, source.num_draws, batch, seed, rank, world)))
         except BaseException as error:
-            ready.put(error)
+            put(error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

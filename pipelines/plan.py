@@ -8,6 +8,7 @@ from vos.config import CacheConfig, DataConfig
 from vos.config_json import fingerprint
 from vos.datasets import Video, load_index
 from vos.datasets import fingerprint as data_fingerprint
+from vos.errors import InputError
 from vos.synthetic import synthetic_index
 
 
@@ -39,8 +40,10 @@ def index_videos(data: DataConfig, split: str) -> list[Video]:
 
     Raises InputError for a missing or damaged data set.
     """
-    if data.kind != "synthetic" and data.root:
+    if data.root and data.kind != "synthetic":
         return load_index(data.root, data.kind, split)
+    if data.kind not in ("auto", "synthetic"):
+        raise InputError(f"--data.kind {data.kind}: where is it? Give its folder with --data.root")
     height = data.synthetic_height_px
     videos = data.synthetic_videos if split == "train" else max(2, data.synthetic_videos // 6)
     return list(

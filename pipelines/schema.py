@@ -75,7 +75,9 @@ def to_parquet(rows: list[dict[str, Any]], shapes: Shapes, metadata: dict[str, s
         arrays[name] = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(stacked))
     table = pa.table(arrays).replace_schema_metadata(metadata)
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", compression_level=3, row_group_size=ROW_GROUP_ROWS)
+    pq.write_table(
+        table, sink, compression="zstd", compression_level=3, row_group_size=ROW_GROUP_ROWS, write_page_checksum=True
+    )
     return sink.getvalue()
 
 

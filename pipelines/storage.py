@@ -53,9 +53,11 @@ def write_bytes(path: str, data: bytes) -> None:
     """Write a whole file: after this call it is complete, before it the old one (or none) is there."""
     if is_uri(path):
         filesystem, inner = _filesystem(path)
-        with filesystem.open_output_stream(inner) as stream:
-            stream.write(data)
-        return
+        if filesystem.type_name != "local":
+            with filesystem.open_output_stream(inner) as stream:
+                stream.write(data)
+            return
+        path = inner
     write_atomic(path, data)
 
 

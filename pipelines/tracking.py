@@ -16,6 +16,7 @@ from typing import Any
 
 from vos.config import JobConfig
 from vos.config_json import to_dict
+from vos.errors import InputError
 
 DEFAULT_STORE = "runs/mlflow.db"
 EXPERIMENTS = {
@@ -123,9 +124,17 @@ def _client() -> Any:
     import mlflow
 
     uri = store_uri()
-    if uri.startswith("sqlite:///"):
-        os.makedirs(os.path.dirname(uri.removeprefix("sqlite:///")) or ".", exist_ok=True)
-    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        if uri.startswith("sqlite:///"):
+            os.makedirs(os.path.dirname(uri.removeprefix("sqlite:///")) or ".", exist_ok=True)
+        client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)  # the first call that reaches the store
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{uri}: this MLflow store cannot be used ({reason}); set MLFLOW_TRACKING_URI to one that can"
+        ) from error
+    return client
 
 
 def _experiment_id(client: Any, name: str) -> str:

@@ -58,6 +58,8 @@ def verify(config: VerifyConfig, tell: Callable[[str], None]) -> bool:
     set_threads(config.threads)
     golden = _folder(config.golden, SHARED / "golden", "--golden")
     weights = _weights_file(config.weights)
+    if config.out:  # first of all, so that a folder that cannot be written is named before minutes of work
+        write_atomic(os.path.join(config.out, "config.json"), dumps(config).encode())
     done: list[Check] = []
     tell(_line("check", "figure", "bound", "").rstrip())
     for check in all_checks(config, golden, weights, frames_root(config)):
@@ -66,7 +68,6 @@ def verify(config: VerifyConfig, tell: Callable[[str], None]) -> bool:
     outcomes = Counter(_outcome(check) for check in done)
     tell(f"{len(done)} checks: " + ", ".join(f"{outcomes[name]} {name}" for name in ("ok", "FAILED", "skipped")))
     if config.out:
-        write_atomic(os.path.join(config.out, "config.json"), dumps(config).encode())
         write_atomic(os.path.join(config.out, "checks.json"), dumps([_record(check) for check in done]).encode())
     return not outcomes["FAILED"] and not (config.strict and outcomes["skipped"])
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import sys
 from collections.abc import Callable
+from errno import EACCES, EDQUOT, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from typing import Any, TypeVar
 
 from vos.config import BUILTIN_TEACHER, JobConfig
@@ -25,7 +28,7 @@ def run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: 
     debug = "--debug" in argv
     try:
         job(parse_config(cls, description, argv))
-    except SystemExit as stop:  # tyro's own: --help, an unknown flag
+    except SystemExit as stop:  # tyro's own after --help, or a job's verdict
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
         print("interrupted: what was finished is kept; run the same command again to continue", file=sys.stderr)
@@ -39,8 +42,14 @@ def run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: 
     return 0
 
 
+# Errors of the operating system about a path or a full disk: the user's to mend when they name a file.
+_PATH_ERRORS = frozenset(
+    (EACCES, EPERM, ENOENT, EEXIST, ENOTDIR, EISDIR, EROFS, ENOSPC, EDQUOT, ENAMETOOLONG, ELOOP)  # fmt: skip
+)
+
+
 def input_error(error: BaseException | None) -> str | None:
-    """The user's part in an error, also where Ray wrapped it on its way from a worker; None when it is ours."""
+    """The user's part in an error, in one line, also where Ray wrapped it on its way from a worker; None when it is ours."""
     seen: set[int] = set()
     queue = [error]
     while queue:
@@ -48,20 +57,16 @@ def input_error(error: BaseException | None) -> str | None:
         if current is None or id(current) in seen:
             continue
         seen.add(id(current))
-        if isinstance(current, InputError):
-            # Ray's copy of a worker's exception carries the remote traceback in its text; the message is its last line.
-            return str(current).strip().splitlines()[-1].removeprefix("vos.errors.InputError: ")
-        if (
-            isinstance(current, PermissionError | FileNotFoundError | IsADirectoryError | NotADirectoryError)
-            and current.filename
-        ):
-            return f"{current.filename}: {(current.strerror or 'cannot be used').lower()}; check the path and its permissions"
-        if isinstance(current, OSError) and current.errno == 28:
-            return (
-                f"{current.filename or 'output'}: no space left on the device; free some and run the same command again"
-            )
-        queue += [current.__cause__, current.__context__, getattr(current, "cause", None)]
+        # Ray's copy of a worker's exception has the remote traceback as its text and the exception itself as its cause.
+        original = getattr(current, "cause", None)
+        if isinstance(current, InputError) and not isinstance(original, BaseException):
+            return " ".join(str(current).split())
+        if isinstance(current, OSError) and current.errno in _PATH_ERRORS and current.filename:
+            reason = (current.strerror or "cannot be used").lower()
+            return f"{current.filename}: {reason}; check the path, its permissions and the space on the disk"
+        queue += [original, current.__cause__, None if current.__suppress_context__ else current.__context__]
         queue += list(getattr(current, "worker_failures", {}).values())
+        queue += list(getattr(current, "exceptions", ()))
         queue.append(getattr(current, "controller_failure", None))
     return None
 
@@ -69,22 +74,44 @@ def input_error(error: BaseException | None) -> str | None:
 def parse_config(cls: type[Job], description: str, argv: list[str]) -> Job:
     """Read a job's configuration: the preset, then --config FILE, then DAVIS_ROOT, then the other flags.
 
-    Raises InputError for a value that cannot be, SystemExit (tyro's) for --help and unknown flags.
+    Raises InputError for a value that cannot be, SystemExit (tyro's) for --help.
     """
-    import tyro
-
     name, rest = _take_flag(argv, "--preset")
     config_file, rest = _take_flag(rest, "--config")
     saved = read_config_file(config_file) if config_file else {}
     default = preset(cls, name or saved.get("preset"))
     if config_file:
         default = from_dict(cls, saved, default, origin=config_file)
+        default = dataclasses.replace(default, preset=name or default.preset)
     root = os.environ.get("DAVIS_ROOT", "")
-    if root and not default.data.root and default.data.kind == "auto":
+    use_root = root and not default.data.root and default.data.kind == "auto"
+    if use_root:
         default = dataclasses.replace(default, data=dataclasses.replace(default.data, root=root))
-    job = cls.__name__.removesuffix("Config").lower()
-    config = tyro.cli(cls, args=rest, default=default, description=description, prog=f"python -m jobs.{job}")
+    config = _parse_flags(cls, default, description, rest)
+    if use_root and config.data.kind == "synthetic":
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=""))
     return resolve_paths(config, os.environ.get("MOBILEVOS_HOME") or os.getcwd())
+
+
+def _parse_flags(cls: type[Job], default: Job, description: str, argv: list[str]) -> Job:
+    """tyro over the dataclass; what it refuses becomes one line instead of a box of several."""
+    import tyro
+
+    job = cls.__name__.removesuffix("Config").lower()
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(cls, args=argv, default=default, description=description, prog=f"python -m jobs.{job}")
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        cause: BaseException | None = stop
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__context__
+        if isinstance(cause, InputError):
+            raise cause from None
+        lines = [line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()]
+        raise InputError("; ".join(line for line in lines if line)) from None
 
 
 def read_config_file(path: str) -> dict[str, Any]:

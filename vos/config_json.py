@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from vos.errors import InputError
 
@@ -32,6 +32,9 @@ def from_dict(cls: type[Config], values: dict[str, Any], default: Config, origin
             if not isinstance(value, dict):
                 raise InputError(f"{origin}: field '{name}' holds {value!r}; give an object with the fields of {name}")
             changes[name] = from_dict(type(current), value, current, f"{origin}: {name}")  # type: ignore[arg-type]
+        elif get_origin(hints[name]) is Literal and value not in get_args(hints[name]):
+            choices = ", ".join(map(str, get_args(hints[name])))
+            raise InputError(f"{origin}: field '{name}' holds {value!r}; it takes one of {choices}")
         elif isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
             changes[name] = float(value)
         elif type(value) is not type(current):

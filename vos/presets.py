@@ -119,6 +119,6 @@ def preset(cls: type[Job], name: str | None) -> Job:
     table = PRESETS[cls]
     if name is None:
         name = "demo" if cls is DemoConfig else "smoke"
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise InputError(f"--preset {name}: unknown; use one of {', '.join(table)}")
     return table[name]()

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -223,8 +224,7 @@ def inline_teacher(config: Any, videos: Any, shapes: Any, fingerprint: str, plan
 
     actor = TeacherActor(config, videos, shapes, fingerprint)
     for plan in plans:
-        batch = {name: np.array([getattr(plan, name)]) for name in ("number", "first_draw", "num_draws")}
-        yield json.loads(actor(batch)["receipt"][0])
+        yield actor(asdict(plan))
 
 
 def inline_segmenter(config: Any, videos: Any, policy: Any, masks: str, label: str) -> Iterator[Any]:
@@ -233,7 +233,7 @@ def inline_segmenter(config: Any, videos: Any, policy: Any, masks: str, label: s
 
     actor = SegmentActor(config, videos, policy, masks)
     for number in range(len(videos)):
-        yield json.loads(actor({"id": np.array([number])})["row"][0])
+        yield actor({"id": number})
 
 
 def with_a_palette_index_that_no_object_has(davis: Path) -> None:
@@ -301,7 +301,7 @@ def small_manifest(folder: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize("below", ["", "/runs/x"])
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", [job for job in JOBS if job != "verify"])  # verify writes nothing
 def test_an_output_that_cannot_be_written_is_named_before_any_work(
     job: str, below: str, regular_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):

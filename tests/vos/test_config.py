@@ -152,7 +152,7 @@ def test_changing_any_field_changes_the_fingerprint(cls: type):
 
 
 def test_a_fingerprint_is_the_same_in_another_process_whatever_its_hash_seed():
-    code = "from vos.config import *; print(fingerprint(TrainConfig(), {'b': 1, 'a': [1.5, None]}, 'text'))"
+    code = "from vos.config import *; from vos.config_json import *; print(fingerprint(TrainConfig(), {'b': 1, 'a': [1.5, None]}, 'text'))"
     done = [
         subprocess.run(
             [sys.executable, "-c", code],

@@ -1,5 +1,7 @@
 """A clip through a network: which frames are remembered, what padded objects may not do, and what is sampled."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,15 @@ from vos.models import VOSModel, build
 from vos.segmentation import GRID_STRIDE, ClipOutput, ClipSegmenter, grid_labels, sampled_features
 
 SIDE = 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors: several threads only wait for one another, for minutes on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
