@@ -136,7 +136,7 @@ def read_manifest(folder: str) -> dict[str, Any]:
         manifest = json.loads(storage.read_bytes(path))
         version = manifest["identity"]["schema_version"]
         damaged = version == schema.VERSION and not (
-            manifest["data"] and manifest["fingerprint"] and manifest["shards"]
+            isinstance(manifest["data"], dict) and isinstance(manifest["shards"], list) and manifest["fingerprint"]
         )
     except FileNotFoundError:
         raise InputError(

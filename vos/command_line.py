@@ -60,7 +60,7 @@ def input_error(error: BaseException | None) -> str | None:
         # Ray's copy of a worker's exception has the remote traceback as its text and the exception itself as its cause.
         original = getattr(current, "cause", None)
         if isinstance(current, InputError) and not isinstance(original, BaseException):
-            return " ".join(str(current).split())
+            return " ".join(str(current).rsplit("vos.errors.InputError: ", 1)[-1].split())
         if isinstance(current, OSError) and current.errno in _PATH_ERRORS and current.filename:
             reason = (current.strerror or "cannot be used").lower()
             return f"{current.filename}: {reason}; check the path, its permissions and the space on the disk"

@@ -84,7 +84,7 @@ def test_many_steps_arrive_whole_with_their_steps_and_times(client: Any):
     history = sorted(client.get_metric_history(run.run_id, "train/total"), key=lambda metric: metric.step)
     assert [(metric.step, metric.value) for metric in history] == [(step, float(step)) for step in range(600)]
     assert history[7].timestamp == 1_007_500
-    assert client.get_run(run.run_id).data.metrics["train/lr"] == 0.5
+    assert len(client.get_metric_history(run.run_id, "train/lr")) == 600
 
 
 def test_an_earlier_run_can_be_added_to(client: Any):
