@@ -261,7 +261,8 @@ def _write_scores(config: EvaluateConfig, rows: list[dict[str, Any]]) -> dict[st
         )
         sequences.append(SequenceScore(sequence=row["sequence"], objects=objects))
     scores = merge(sequences)
-    scores.write_csv(config.csv or os.path.join(config.out, "scores.csv"))
+    for path in {os.path.join(config.out, "scores.csv"), config.csv} - {""}:
+        scores.write_csv(path)
     summary = scores.summary()
     return {"val/j_and_f": summary["j_and_f"], "val/j": summary["j_mean"], "val/f": summary["f_mean"]}
 

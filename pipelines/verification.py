@@ -58,11 +58,12 @@ def verify(config: VerifyConfig, tell: Callable[[str], None]) -> bool:
     set_threads(config.threads)
     golden = _folder(config.golden, SHARED / "golden", "--golden")
     weights = _weights_file(config.weights)
+    frames = frames_root(config)
     if config.out:  # first of all, so that a folder that cannot be written is named before minutes of work
         write_atomic(os.path.join(config.out, "config.json"), dumps(config).encode())
     done: list[Check] = []
     tell(_line("check", "figure", "bound", "").rstrip())
-    for check in all_checks(config, golden, weights, frames_root(config)):
+    for check in all_checks(config, golden, weights, frames):
         done.append(check)
         tell(check_line(check))
     outcomes = Counter(_outcome(check) for check in done)

@@ -292,7 +292,7 @@ class EvaluateConfig(JobConfig):
     pred: str = ""
     """Score only: folder of predicted masks, one folder per sequence."""
     csv: str = ""
-    """Score only: file for the per-object table (default: scores.csv in --out)."""
+    """Another file for the per-object table; it is scores.csv in --out otherwise."""
     protocol: Literal["davis2017", "davis2016", "youtubevos"] = "davis2017"
     """Score only: davis2017 averages over objects, davis2016 over sequences of one object, youtubevos scores sparse masks."""
     sequences: str = ""
