@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import queue
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -168,6 +169,8 @@ def data_of_cache(folder: str, manifest: dict[str, Any], data: DataConfig) -> tu
                 raise
             continue
         if data_fingerprint(videos) == manifest["identity"]["data"]:
+            if candidate is recorded and data.root:
+                print(f"note: {folder} was not made from {data.root}: its own videos are used", file=sys.stderr)
             return candidate, videos
     raise InputError(
         f"{folder}: the videos in {recorded.root or 'the synthetic data set'} are no longer those that this cache was made from; "

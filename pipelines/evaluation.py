@@ -91,8 +91,9 @@ def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
 
 def _sequence_names(given: str) -> list[str]:
     """Names separated by commas, or the lines of a file."""
-    if os.path.isfile(given):
-        with open(given, encoding="utf-8") as file:
+    path = os.path.join(os.environ.get("MOBILEVOS_HOME", ""), given)
+    if os.path.isfile(path):
+        with open(path, encoding="utf-8") as file:
             names = file.read().split()
     else:
         names = [name.strip() for name in given.split(",") if name.strip()]

@@ -54,8 +54,14 @@ def write_bytes(path: str, data: bytes) -> None:
     if is_uri(path):
         filesystem, inner = _filesystem(path)
         if filesystem.type_name != "local":
-            with filesystem.open_output_stream(inner) as stream:
-                stream.write(data)
+            try:
+                with filesystem.open_output_stream(inner) as stream:
+                    stream.write(data)
+            except OSError as error:
+                reason = " ".join(str(error).split())
+                raise InputError(
+                    f"{path}: cannot be written ({reason}); check the address and your rights there"
+                ) from error
             return
         path = inner
     write_atomic(path, data)

@@ -95,8 +95,9 @@ def _receipt_of_file(folder: str, plan: ShardPlan, fingerprint: str) -> dict[str
 
     try:
         data = storage.read_bytes(storage.join(folder, plan.file_name))
-        file = pq.ParquetFile(pa.BufferReader(data))
-    except (FileNotFoundError, pa.ArrowException):
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        file.read()  # the footer alone does not show that a page is damaged
+    except (OSError, pa.ArrowException):
         return None
     metadata = file.schema_arrow.metadata or {}
     if metadata.get(b"fingerprint") != fingerprint.encode() or file.metadata.num_rows != plan.num_draws:

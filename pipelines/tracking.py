@@ -31,7 +31,10 @@ EXPERIMENTS = {
 def store_uri() -> str:
     """The tracking store: MLFLOW_TRACKING_URI, or SQLite under the project's folder."""
     home = os.environ.get("MOBILEVOS_HOME") or os.getcwd()
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{os.path.join(home, DEFAULT_STORE)}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_STORE}"
+    if uri.startswith("sqlite:///"):  # a relative file would be another one in a worker's folder
+        uri = f"sqlite:///{os.path.join(home, uri.removeprefix('sqlite:///'))}"
+    return uri
 
 
 class Run:

@@ -18,6 +18,14 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Two threads beside other busy processes are several times slower than one."""
+    from pipelines.session import set_threads
+
+    set_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def no_user_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own data set, cluster or tracking server must not reach the tests."""

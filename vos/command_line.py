@@ -19,7 +19,7 @@ from vos.presets import preset
 
 Job = TypeVar("Job", bound=JobConfig)
 PATH_FIELDS = frozenset({"root", "out", "cache", "checkpoint", "init", "trunk_weights", "gt", "pred", "csv"})
-PATH_KEYWORDS = frozenset({"", BUILTIN_TEACHER, "copy"})
+PATH_KEYWORDS = {"checkpoint": ("", BUILTIN_TEACHER, "copy"), "init": ("", BUILTIN_TEACHER)}
 
 
 def run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: list[str] | None = None) -> int:
@@ -141,7 +141,7 @@ def resolve_paths(config: Any, home: str) -> Any:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             changes[field.name] = resolve_paths(value, home)
-        elif field.name in PATH_FIELDS and value not in PATH_KEYWORDS and "://" not in value:
+        elif field.name in PATH_FIELDS and value not in PATH_KEYWORDS.get(field.name, ("",)) and "://" not in value:
             changes[field.name] = os.path.normpath(os.path.join(home, os.path.expanduser(value)))
     return dataclasses.replace(config, **changes)
 

@@ -6,6 +6,7 @@ No torch, no Ray here, so `--help` answers at once. A preset (`vos/presets.py`) 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -74,6 +75,10 @@ class ClipConfig:
             raise InputError(f"--clip.crop-px {self.crop_px}: the encoders have stride 16; use {nearest}")
         if not 0 < self.scale_min <= self.scale_max:
             raise InputError(f"--clip.scale-min {self.scale_min} --clip.scale-max {self.scale_max}: use 0 < min <= max")
+        if not 0 <= self.shear_deg < 60:
+            raise InputError(f"--clip.shear-deg {self.shear_deg}: use 0 to less than 60")
+        if not 0 <= self.colour <= 1:
+            raise InputError(f"--clip.colour {self.colour}: use 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +112,10 @@ class TeacherConfig:
     top_k: int = 20
     """Memory positions that each query position reads."""
 
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise InputError(f"--teacher.top-k {self.top_k}: use 1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
@@ -132,10 +141,11 @@ class LossConfig:
             value = getattr(self, name)
             if not 0 <= value <= 1 or (value == 0 and name != "w"):
                 raise InputError(f"--loss.{name} {value}: a share; use {'0' if name == 'w' else 'above 0'} to 1")
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise InputError(f"--loss.temperature {self.temperature}: use a value above 0")
-        if self.kd < 0 or self.representation < 0:
-            raise InputError(f"--loss.kd {self.kd} --loss.representation {self.representation}: weights are 0 or more")
+        for name in ("kd", "representation", "dice"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"--loss.{name} {getattr(self, name)}: weights are 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +169,12 @@ class OptimiserConfig:
     ema: float = 0.99
     """Decay of the averaged weights, per step; the average is what is saved."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.lr < math.inf:
+            raise InputError(f"--optimiser.lr {self.lr}: use a value above 0")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"--optimiser.ema {self.ema}: use 0 to less than 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
@@ -172,6 +188,13 @@ class MemoryConfig:
     """Memory positions that each query position reads (0 = all)."""
 
 
+def _check_working_size(size_px: int, max_frames: int) -> None:
+    if size_px < 0:
+        raise InputError(f"--size-px {size_px}: use 0 (frames as they are) or more")
+    if max_frames < 0 or max_frames == 1:
+        raise InputError(f"--max-frames {max_frames}: use 0 (all), or 2 or more, since the first frame is given")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FpsConfig:
     """Speed protocol: batch 1, first frame excluded, after warm-up, decoding excluded."""
@@ -180,6 +203,12 @@ class FpsConfig:
     """Sequences that are timed, the first ones by name (0 = no timing)."""
     long_repeats: int = 10
     """The long protocol plays a sequence this many times in a row."""
+
+    def __post_init__(self) -> None:
+        if self.sequences < 0 or self.long_repeats < 1:
+            raise InputError(
+                f"--fps.sequences {self.sequences} --fps.long-repeats {self.long_repeats}: use 0 or more, and 1 or more"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,6 +331,7 @@ class EvaluateConfig(JobConfig):
         super().__post_init__()
         if bool(self.gt) != bool(self.pred):
             raise InputError("--gt and --pred go together: the folder of true masks and the folder of predicted masks")
+        _check_working_size(self.size_px, self.max_frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,6 +353,14 @@ class TuneConfig(JobConfig):
     """Shorter side at which the network sees validation frames, in pixels (0 = as they are)."""
     max_frames: int = 0
     """Only the first so many frames of each validation sequence (0 = all)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.trials, self.concurrent, self.val_videos) < 1:
+            raise InputError(
+                f"--trials {self.trials} --concurrent {self.concurrent} --val-videos {self.val_videos}: use 1 or more of each"
+            )
+        _check_working_size(self.size_px, self.max_frames)
 
 
 @dataclass(frozen=True, kw_only=True)
