@@ -196,8 +196,15 @@ def _collate(
             stacked("sample_label", np.int64),
             stacked("factor", np.float32),
             stacked("logits", np.float32),
+            _unpacked(stacked("boundary", np.uint8), clip.crop_px // schema.GRID_STRIDE),
         )
     return Batch([draw.number for draw in draws], frames, labels, num_objects, targets)
+
+
+def _unpacked(bits: Tensor, side: int) -> Tensor:
+    """Packed boundary masks (B, Q, bytes) -> (B, Q, h, w) float32."""
+    cells = np.unpackbits(bits.numpy(), axis=-1, count=side * side)
+    return torch.from_numpy(cells.reshape(*bits.shape[:2], side, side)).float()
 
 
 def draws_of_step(step: int, num_draws: int, batch: int, seed: int, rank: int = 0, world: int = 1) -> list[int]:

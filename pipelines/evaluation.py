@@ -5,6 +5,7 @@ Masks are palette PNGs at the original size, in the layout that the DAVIS tools 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Evaluation:
     sequences: list[dict[str, Any]]
     masks: str
     parameters: int
+    model: str
     run_id: str = ""
 
 
@@ -75,7 +77,7 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
             "run_id": run.run_id,
         }
         storage.write_bytes(os.path.join(config.out, "summary.json"), dumps(summary).encode())
-    return Evaluation(metrics, sequences, masks, info["parameters"], run.run_id)
+    return Evaluation(metrics, sequences, masks, info["parameters"], info["model"], run.run_id)
 
 
 def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
@@ -83,10 +85,22 @@ def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
     from vos.metrics import score_folders
 
     names = _sequence_names(config.sequences) if config.sequences else None
-    scores = score_folders(config.gt, config.pred, config.workers, config.protocol, sequences=names)
+    seen = None
+    if config.meta:
+        from vos.scores import seen_objects
+
+        seen = seen_objects(_read_meta(config.meta), _read_meta(config.train_meta))
+    scores = score_folders(config.gt, config.pred, config.workers, config.protocol, sequences=names, seen=seen)
     path = config.csv or os.path.join(config.out, "scores.csv")
     scores.write_csv(path)
     return scores, path
+
+
+def _read_meta(path: str) -> dict[str, Any]:
+    try:
+        return json.loads(storage.read_bytes(path))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); name a meta.json of YouTube-VOS") from None
 
 
 def _sequence_names(given: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.evaluation import Evaluation
+from vos.reference import METHOD_OF_MODEL, published
 from vos.scores import Scores
 
 
@@ -43,7 +44,22 @@ def sequence_table(result: Evaluation) -> str:
     text = table(["sequence", "J&F", "J", "F"], rows)
     if "fps/short" in metrics:
         text += f"\nfps    short {metrics['fps/short']:.1f}, long {metrics['fps/long']:.1f}"
-    return text
+    return "\n".join([text, *reported_lines(result.model)])
+
+
+def reported_lines(model: str) -> list[str]:
+    """What the paper says of this model, marked as reported: other machines, all of DAVIS, the authors' training."""
+    if model not in METHOD_OF_MODEL:
+        return []
+    row = published(METHOD_OF_MODEL[model])
+    lines = []
+    for name, quality in (("DAVIS-2016", row.davis16), ("DAVIS-2017", row.davis17)):
+        if quality is not None:
+            figures = (
+                f"J&F {percent(quality.j_and_f)}, J {percent(quality.j)}, F {percent(quality.f)}, FPS {quality.fps}"
+            )
+            lines.append(f"{row.source}: {row.method} on {name}: {figures} (the authors' training and machine)")
+    return lines
 
 
 def score_table(scores: Scores) -> str:
@@ -51,6 +67,12 @@ def score_table(scores: Scores) -> str:
     rows = [[one.sequence, percent(one.j_and_f), percent(one.j), percent(one.f)] for one in scores.sequences]
     rows.append([f"mean ({scores.protocol})", percent(scores.j_and_f), percent(scores.j), percent(scores.f)])
     lines = [table(["sequence", "J&F", "J", "F"], rows)]
+    if scores.seen is not None:
+        summary = scores.summary()
+        halves = ", ".join(
+            f"{key} {percent(summary[key])}" for key in ("j_seen", "f_seen", "j_unseen", "f_unseen", "g")
+        )
+        lines.append(f"split: {halves}")
     for one in scores.sequences:
         if one.ignored_labels:
             labels = ", ".join(map(str, one.ignored_labels))

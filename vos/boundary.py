@@ -23,7 +23,7 @@ Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 
 def boundary_mask(labels: Array, radius_px: float) -> Array:
-    """Mark the pixels within `radius_px` of a contour between any two labels.
+    """Mark the pixels within `radius_px` of a contour between any two labels (PAPER.md, section 5).
 
     A pixel is on a contour when one of its four neighbours inside the image has another label, so both sides of a
     border count and the image's own edge does not. The boundary mask is every pixel whose centre lies at a Euclidean
@@ -50,7 +50,7 @@ def boundary_mask(labels: Array, radius_px: float) -> Array:
 
 
 def nested_order(boundary: Array, seed: int | Sequence[int]) -> Array:
-    """Order all pixels for sampling: the boundary mask in random order, then the others in random order.
+    """Order all pixels for sampling: the boundary mask in random order, then the others (PAPER.md, section 5).
 
     Every pixel gets a 63-bit random priority from (seed, its place) alone; one stable sort by (not boundary, priority)
     gives the order. The first n entries are the sample of n pixels, so every density is a prefix of one order and a

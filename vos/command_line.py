@@ -18,7 +18,23 @@ from vos.errors import InputError
 from vos.presets import preset
 
 Job = TypeVar("Job", bound=JobConfig)
-PATH_FIELDS = frozenset({"root", "out", "cache", "checkpoint", "init", "trunk_weights", "gt", "pred", "csv"})
+PATH_FIELDS = frozenset(
+    {
+        "root",
+        "out",
+        "cache",
+        "checkpoint",
+        "init",
+        "trunk_weights",
+        "gt",
+        "pred",
+        "csv",
+        "meta",
+        "train_meta",
+        "golden",
+        "weights",
+    }
+)
 PATH_KEYWORDS = {"checkpoint": ("", BUILTIN_TEACHER, "copy"), "init": ("", BUILTIN_TEACHER)}
 
 

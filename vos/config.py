@@ -133,6 +133,12 @@ class LossConfig:
     """Share of the cached sampled pixels that enter L_repr (a prefix of the nested order), above 0 to 1."""
     dice: float = 0.5
     """Weight of the soft Dice term beside bootstrapped cross-entropy."""
+    jaccard: float = 0.0
+    """Weight of a soft Jaccard term (0 switches it off)."""
+    poly: float = 0.0
+    """Epsilon of poly-1 cross-entropy; 0 is plain cross-entropy, the paper takes 1."""
+    kd_boundary: bool = False
+    """Take the KL divergence on the cached boundary mask alone."""
     hardest: float = 0.25
     """Share of pixels that cross-entropy keeps at the end of training, from all of them at the start."""
 
@@ -143,7 +149,7 @@ class LossConfig:
                 raise InputError(f"--loss.{name} {value}: a share; use {'0' if name == 'w' else 'above 0'} to 1")
         if not 0 < self.temperature < math.inf:
             raise InputError(f"--loss.temperature {self.temperature}: use a value above 0")
-        for name in ("kd", "representation", "dice"):
+        for name in ("kd", "representation", "dice", "jaccard", "poly"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"--loss.{name} {getattr(self, name)}: weights are 0 or more")
 
@@ -324,6 +330,10 @@ class EvaluateConfig(JobConfig):
     """Another file for the per-object table; it is scores.csv in --out otherwise."""
     protocol: Literal["davis2017", "davis2016", "youtubevos"] = "davis2017"
     """Score only: davis2017 averages over objects, davis2016 over sequences of one object, youtubevos scores sparse masks."""
+    meta: str = ""
+    """Score only, youtubevos: meta.json of these videos; with --train-meta the scores are split into seen and unseen."""
+    train_meta: str = ""
+    """Score only, youtubevos: meta.json of the training set, whose categories are the seen ones."""
     sequences: str = ""
     """Score only: sequences to score, separated by commas, or a file with one per line (default: all that --gt has)."""
 
@@ -331,6 +341,8 @@ class EvaluateConfig(JobConfig):
         super().__post_init__()
         if bool(self.gt) != bool(self.pred):
             raise InputError("--gt and --pred go together: the folder of true masks and the folder of predicted masks")
+        if bool(self.meta) != bool(self.train_meta):
+            raise InputError("--meta and --train-meta go together: the categories of these videos and the seen ones")
         _check_working_size(self.size_px, self.max_frames)
 
 

@@ -41,7 +41,7 @@ def representation_loss(
     w          in [0, 1]: 1 is the teacher alone, 0 the labels alone (equation 3, supervised contrastive)
     normalise_teacher  False for a truncated_factor, whose rows are shorter than 1 by what was cut: taken as it is, its
                Gram matrix is the closest to C_t; lengthening the rows again made it 4 times worse (measured, rank 64)
-    returns    scalar >= 0 (to rounding), float32 (float64 for a float64 student) whatever the autocast mode
+    returns    scalar >= 0 (to rounding) in bits (log2), float32 (float64 for a float64 student) whatever the autocast mode
 
     A row of zeros correlates with nothing and gets no gradient. Where nothing is left to compare (every row zero, or
     the student correlates nowhere that the target does) the value is 0 with a gradient of 0. N = 1 and, at w = 0, a

@@ -27,7 +27,7 @@ VOID = 255
 
 
 def propagate(model: VOSModel, frames: Tensor, first_labels: Tensor | np.ndarray, policy: MemoryPolicy) -> Tensor:
-    """Segment a video from its first frame's masks.
+    """Segment a video from its first frame's masks (STCN's evaluation loop, Cheng et al. 2021).
 
     frames        (T, 3, H, W) float32, ImageNet-normalised; any H and W (padded to multiples of 16 inside)
     first_labels  (H, W) integer: 0 background, 1..K objects; an id below K without pixels stays at probability 0

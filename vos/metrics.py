@@ -59,6 +59,9 @@ def score_folders(
     protocol   "davis2017", "davis2016" or "youtubevos", see above
     sequences  which ones; by default all of gt, and folders that only pred has are not looked at
     seen       youtubevos: which objects are of a seen category, from vos.scores.seen_objects
+    returns    Scores, all in [0, 1]: rows() has J and F mean, recall and decay per object, summary() their means
+
+    Source: the official davis2017-evaluation (db_statistics), PAPER.md section 8.
 
     Raises InputError, in one line, for a folder that is absent or empty, frames that pred lacks (named; before anything
     is scored), masks of different size (both named), an unreadable mask (named), an unknown protocol.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vos.config import LossConfig
 from vos.distillation import logit_kl, representation_losses
-from vos.losses import bootstrap_keep, bootstrapped_cross_entropy, dice_loss
+from vos.losses import bootstrap_keep, dice_loss, jaccard_loss, mask_absent_objects, poly_cross_entropy
 from vos.models.memory import soft_aggregate
 from vos.segmentation import ClipOutput, sampled_features
 
@@ -25,6 +25,8 @@ class Targets(NamedTuple):
     """(B, Q, N, r) float32"""
     object_logits: Tensor
     """(B, Q, O, h, w) float32"""
+    boundary: Tensor
+    """(B, Q, h, w) float32, 1 on the boundary mask"""
 
 
 def objective(
@@ -45,16 +47,21 @@ def objective(
     query_labels = labels[:, 1:].flatten(0, 1).long()
     keep = bootstrap_keep(step, steps // 5, steps * 7 // 10, loss.hardest)
     valid = valid_channels(num_objects, logits.shape[1]).repeat_interleave(output.logits.shape[1], 0)
-    terms: dict[str, Tensor] = {"cross_entropy": bootstrapped_cross_entropy(logits, query_labels, keep, valid)}
+    terms: dict[str, Tensor] = {"cross_entropy": poly_cross_entropy(logits, query_labels, loss.poly, keep, valid)}
     total = terms["cross_entropy"]
+    prob = torch.softmax(mask_absent_objects(logits, valid), 1)
     if loss.dice:
-        terms["dice"] = dice_loss(torch.softmax(logits, 1), query_labels, valid)
+        terms["dice"] = dice_loss(prob, query_labels, valid)
         total = total + loss.dice * terms["dice"]
+    if loss.jaccard:
+        terms["jaccard"] = jaccard_loss(prob, query_labels, valid)
+        total = total + loss.jaccard * terms["jaccard"]
     if targets is not None and loss.kd:
         terms["kd"] = logit_kl(
             soft_aggregate(_probabilities(output.object_logits, valid)),
             soft_aggregate(_probabilities(targets.object_logits, valid)),
             loss.temperature,
+            weight=targets.boundary.flatten(0, 1) if loss.kd_boundary else None,
             valid=valid,
         )
         total = total + loss.kd * terms["kd"]

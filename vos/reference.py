@@ -130,6 +130,15 @@ PUBLISHED: tuple[Published, ...] = (
 )
 
 
+METHOD_OF_MODEL = {
+    "stcn": "STCN",
+    "mobilevos-resnet18": "MobileVOS ResNet18",
+    "mobilevos-mobilenetv2": "MobileVOS MobileNetV2",
+    "mobilevos-mobilenetv2-noaspp": "MobileVOS MobileNetV2 without ASPP",
+}
+"""Which published method each of `vos.models.names()` is; the two small models are ours alone."""
+
+
 def published(method: str) -> Published:
     """The row of one method; raises KeyError for a method the source does not list."""
     return {row.method: row for row in PUBLISHED}[method]

@@ -8,12 +8,12 @@ from pipelines.report import method_table, percent, sequence_table, table, trial
 MEASURED = {"val/j_and_f": 0.8125, "val/j": 0.75, "val/f": 0.875, "fps/short": 31.46, "fps/long": 7.0}
 
 
-def evaluation(metrics: dict[str, float], parameters: int = 330_000) -> Evaluation:
+def evaluation(metrics: dict[str, float], parameters: int = 330_000, model: str = "mobilevos-tiny") -> Evaluation:
     sequences = [
         {"sequence": "bear", "j_and_f": 1.0, "j": 1.0, "f": 1.0, "frames": 3},
         {"sequence": "a-much-longer-name", "j_and_f": 0.005, "j": 0.0, "f": 0.01, "frames": 3},
     ]
-    return Evaluation(metrics, sequences if metrics else [], "masks", parameters)
+    return Evaluation(metrics, sequences if metrics else [], "masks", parameters, model)
 
 
 def cells(text: str) -> list[list[str]]:
@@ -73,3 +73,10 @@ def test_trials_are_ranked_with_the_best_first_and_none_is_lost():
 def test_every_table_is_lines_without_trailing_blanks(name: str):
     for text in (method_table({name: evaluation(MEASURED)}), sequence_table(evaluation(MEASURED))):
         assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_the_published_figures_stand_beside_ours_marked_as_reported():
+    text = sequence_table(evaluation(MEASURED, model="mobilevos-mobilenetv2-noaspp"))
+    reported = [line for line in text.splitlines() if line.startswith("reported: ")]
+    assert "DAVIS-2016: J&F 90.1, J 89.0, F 91.1, FPS 86.0" in reported[0] and "DAVIS-2017: J&F 81.8" in reported[1]
+    assert "reported" not in sequence_table(evaluation(MEASURED))

@@ -1,7 +1,7 @@
 """The checks hold for the code as it is, on any seed, and notice when it is wrong."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,15 +17,6 @@ from vos.models.memory import MemoryPolicy, read_memory
 from vos.reference import PUBLISHED
 
 SEEDED = (memory_checks, representation_checks, supervised_checks, sampling_checks)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Thousands of tiny products: on a machine whose cores are busy, torch's threads wait 30 times longer than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def failed(found) -> list[str]:

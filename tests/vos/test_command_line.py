@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vos.command_line import input_error, parse_config, resolve_paths, run_job
-from vos.config import CacheConfig, EvaluateConfig, TrainConfig, TuneConfig
+from vos.config import CacheConfig, EvaluateConfig, TrainConfig, TuneConfig, VerifyConfig
 from vos.config_json import dumps, to_dict
 from vos.errors import InputError
 from vos.presets import preset
@@ -179,13 +179,12 @@ def test_an_empty_path_stays_empty():
 def test_every_path_field_is_resolved_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch):
     """Each text flag is either a known word or a path: a new path field must not be forgotten."""
     words = {"model", "experiment", "split", "sequences", "protocol", "preset", "kind", "role"}
-    for cls in (TrainConfig, CacheConfig, EvaluateConfig, TuneConfig):
+    for cls in (TrainConfig, CacheConfig, EvaluateConfig, TuneConfig, VerifyConfig):
         for name, value in to_dict(cls()).items():
             if isinstance(value, str) and name not in words:
                 flag = f"--{name.replace('_', '-')}"
-                argv = [flag, "some/where"] + (["--pred", "x"] if name == "gt" else ["--gt", "x"])[
-                    : 2 if name in ("gt", "pred") else 0
-                ]
+                partners = {"gt": "--pred", "pred": "--gt", "meta": "--train-meta", "train_meta": "--meta"}
+                argv = [flag, "some/where"] + ([partners[name], "x"] if name in partners else [])
                 assert os.path.isabs(getattr(parse_config(cls, "", argv), name)), f"{cls.__name__}.{name}"
 
 

@@ -56,7 +56,8 @@ def truth() -> Tensor:
 def teacher() -> Targets:
     index = torch.stack([torch.randperm(h * h)[:N] for _ in range(B * Q)]).view(B, Q, N)
     factor = torch.nn.functional.normalize(torch.randn(B, Q, N, RANK), dim=-1)
-    return Targets(index, torch.randint(0, 2, (B, Q, N)), factor, 3 * torch.randn(B, Q, O, h, h) * present())
+    logits, boundary = 3 * torch.randn(B, Q, O, h, h) * present(), (torch.rand(B, Q, h, h) < 0.3).float()
+    return Targets(index, torch.randint(0, 2, (B, Q, N)), factor, logits, boundary)
 
 
 def terms_of(
@@ -116,9 +117,9 @@ def test_the_kd_term_and_its_gradient_vanish_at_the_students_own_logits():
 def test_the_representation_term_reads_only_the_prefix_that_the_density_names():
     output, labels, targets = student(), truth(), teacher()
     count = round(LOSS.density * N)
-    index, label, factor, logits = (part.clone() for part in targets)
+    index, label, factor, logits, _ = (part.clone() for part in targets)
     index[..., count:], label[..., count:], factor[:, :, count:] = 0, 7, 9.0
-    changed = Targets(index, label, factor, logits)
+    changed = Targets(index, label, factor, logits, targets.boundary)
     assert_equal_terms(terms_of(output, labels, changed), terms_of(output, labels, targets))
     dense = replace(LOSS, density=1.0)
     difference = terms_of(output, labels, changed, dense)["total"] - terms_of(output, labels, targets, dense)["total"]
@@ -212,3 +213,22 @@ def test_extreme_logits_give_a_finite_loss_and_gradient(size: float):
     terms = terms_of(output, truth(), targets)
     (gradient,) = torch.autograd.grad(terms["total"], object_logits)
     assert torch.isfinite(terms["total"]) and torch.isfinite(gradient).all()
+
+
+def test_the_divergence_on_the_boundary_does_not_see_the_other_cells():
+    output, labels, targets = student(), truth(), teacher()
+    on_boundary = replace(LOSS, kd_boundary=True)
+    elsewhere = targets.object_logits + 5 * (1 - targets.boundary)[:, :, None] * present()
+    changed = targets._replace(object_logits=elsewhere)
+    torch.testing.assert_close(
+        terms_of(output, labels, changed, on_boundary)["kd"], terms_of(output, labels, targets, on_boundary)["kd"]
+    )
+    assert not torch.isclose(terms_of(output, labels, changed)["kd"], terms_of(output, labels, targets)["kd"])
+
+
+def test_poly_and_jaccard_enter_with_their_weights():
+    output, labels = student(), truth()
+    plain, both = terms_of(output, labels, None), terms_of(output, labels, None, replace(LOSS, poly=1.0, jaccard=0.3))
+    assert both["cross_entropy"] > plain["cross_entropy"]
+    expected = plain["total"] + both["cross_entropy"] - plain["cross_entropy"] + 0.3 * both["jaccard"]
+    torch.testing.assert_close(both["total"], expected)

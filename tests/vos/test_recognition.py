@@ -1,6 +1,5 @@
 """What a classifier file must be; what it recognises is a check of `python -m jobs.verify`, tested with the others."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,15 +9,6 @@ from safetensors.torch import save_file
 from vos.errors import InputError
 from vos.images import read_frame
 from vos.recognition import RECOGNISABLE, read_classifier, recognise
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in test_checks.py: on busy cores torch's threads mostly wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_the_folded_imagenet_weights_recognise_davis_and_only_in_their_own_convention(shared: Path):

@@ -184,7 +184,7 @@ class MobileNetV2Trunk(Trunk):
     """MobileNetV2 up to the 96-channel stage (torchvision's features.0 to features.13).
 
     num_features  how many entries of `features` to build; 14 is the trunk, 18 reaches the 320 channels before the
-                  classifier's own convolution (tests need it to prove the weights by classifying).
+                  classifier's own convolution (vos/recognition.py proves the weights by classifying).
     """
 
     preprocessings = ("imagenet", "tensorflow")
