@@ -388,9 +388,10 @@ def main() -> None:
     import tyro
 
     config = tyro.cli(WriteConfig)
-    size = (config.height_px, config.width_px)
     try:
-        videos = synthetic_index(config.videos, config.frames, size, config.seed, config.split)
+        videos = synthetic_index(
+            config.videos, config.frames, (config.height_px, config.width_px), config.seed, config.split
+        )
         print(f"wrote {len(videos)} videos; they are listed in {write_davis(videos, config.out, config.split)}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,7 +3,6 @@
 import json
 import shutil
 import threading
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -315,10 +314,17 @@ class Source:
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.asked: list[list[int]] = []
+        self._changed = threading.Condition()
         self.fails_at = fails_at
 
+    def was_asked(self, times: int, timeout_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self.asked) >= times, timeout_s)
+
     def batch(self, numbers: list[int]) -> Batch:
-        self.asked.append(numbers)
+        with self._changed:
+            self.asked.append(numbers)
+            self._changed.notify_all()
         if len(self.asked) - 1 == self.fails_at:
             raise InputError("frame 3 is damaged")
         return Batch(numbers, torch.empty(0), torch.empty(0), torch.empty(0), None)
@@ -326,12 +332,10 @@ class Source:
 
 def ended(before: set[threading.Thread], seconds: float = 3.0) -> bool:
     """Whether every thread that was started since is gone within some seconds."""
-    deadline = time.monotonic() + seconds
-    while set(threading.enumerate()) - before:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
+    started = set(threading.enumerate()) - before
+    for thread in started:
+        thread.join(seconds)
+    return not any(thread.is_alive() for thread in started)
 
 
 def test_batches_come_in_the_order_of_the_steps_from_any_step_on():
@@ -355,10 +359,9 @@ def test_reading_runs_ahead_by_a_few_batches_and_no_more():
     source = Source()
     batches = prefetched(source, range(100), 2, 0, 0, 1)
     next(batches)
-    time.sleep(0.3)
-    ahead = len(source.asked) - 1
+    assert source.was_asked(times=2, timeout_s=5)
+    assert not source.was_asked(times=6, timeout_s=0.3)
     del batches
-    assert 1 <= ahead <= 4
 
 
 @pytest.mark.parametrize("taken", [1, 5])
@@ -373,9 +376,10 @@ def test_the_reading_thread_ends_when_nobody_listens_any_more(taken: int):
 
 def test_the_reading_thread_ends_also_with_an_error_that_nobody_came_for():
     before = set(threading.enumerate())
-    batches = prefetched(Source(fails_at=3), range(1000), 2, 0, 0, 1)
+    source = Source(fails_at=3)
+    batches = prefetched(source, range(1000), 2, 0, 0, 1)
     next(batches)
-    time.sleep(0.3)  # two batches wait in the queue, the error behind them
+    assert source.was_asked(times=4, timeout_s=5)  # two batches wait in the queue, the error behind them
     del batches
     assert ended(before)
 

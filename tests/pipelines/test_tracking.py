@@ -137,8 +137,8 @@ def test_the_store_is_the_named_one_else_sqlite_under_the_projects_folder(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert tracking.store_uri() == f"sqlite:///{tmp_path}/runs/mlflow.db"
-    monkeypatch.setenv("MOBILEVOS_HOME", "/home/project")
-    assert tracking.store_uri() == "sqlite:////home/project/runs/mlflow.db"
+    monkeypatch.setenv("MOBILEVOS_HOME", "/srv/project")
+    assert tracking.store_uri() == "sqlite:////srv/project/runs/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert tracking.store_uri() == "http://127.0.0.1:5000"
     assert "http://127.0.0.1:5000" in tracking.page_line()

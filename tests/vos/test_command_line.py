@@ -142,23 +142,23 @@ def test_relative_paths_are_meant_from_mobilevos_home_else_from_the_working_fold
 ):
     monkeypatch.chdir(tmp_path)
     assert parse("--out", "a/../b").out == str(tmp_path / "b")
-    monkeypatch.setenv("MOBILEVOS_HOME", "/home/project")
+    monkeypatch.setenv("MOBILEVOS_HOME", "/srv/project")
     config = parse("--out", "runs/x", "--cache", "./cache", "--init", "/absolute", "--data.root", "../data")
-    assert (config.out, config.cache, config.init) == ("/home/project/runs/x", "/home/project/cache", "/absolute")
-    assert config.data.root == "/home/data"
+    assert (config.out, config.cache, config.init) == ("/srv/project/runs/x", "/srv/project/cache", "/absolute")
+    assert config.data.root == "/srv/data"
 
 
 def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("HOME", "/home/somebody")
-    assert parse("--out", "~/runs").out == "/home/somebody/runs"
+    monkeypatch.setenv("HOME", "/srv/somebody")
+    assert parse("--out", "~/runs").out == "/srv/somebody/runs"
 
 
 def test_paths_of_nested_configurations_move_too(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("MOBILEVOS_HOME", "/home/project")
+    monkeypatch.setenv("MOBILEVOS_HOME", "/srv/project")
     tune = parse_config(TuneConfig, "", ["--train.init", "start"])
-    assert tune.train.init == "/home/project/start"
+    assert tune.train.init == "/srv/project/start"
     cache = parse_config(CacheConfig, "", ["--teacher.checkpoint", "runs/teacher"])
-    assert cache.teacher.checkpoint == "/home/project/runs/teacher"
+    assert cache.teacher.checkpoint == "/srv/project/runs/teacher"
 
 
 @pytest.mark.parametrize("uri", ["s3://bucket/x", "s3://bucket//x/../y/", "file:///tmp/x", "gs://b/c"])
