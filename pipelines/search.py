@@ -65,11 +65,13 @@ def search(config: TuneConfig) -> SearchResult:
 
 
 def _run_trials(config: TuneConfig, base: Any, name: str, parent: str) -> list[dict[str, Any]]:
+    import optuna
     from ray import tune
     from ray.tune.search import ConcurrencyLimiter
     from ray.tune.search.optuna import OptunaSearch
     from tqdm import tqdm
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     board = new_board()
     fixed = {"search_config": config, "base": base, "parent": parent, "store": tracking.store_uri(), "board": board}
     trainable = tune.with_resources(tune.with_parameters(_trial, **fixed), {"cpu": 1})

@@ -31,6 +31,7 @@ def ray_session(num_cpus: int) -> Iterator[None]:
     _quiet()
     # Each job draws its own bar and prints its own result; Ray's narration stays in its log folder, its exceptions come up.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's banner, which its verbose=0 does not switch off
     with _native_stderr_closed():
         _connect(num_cpus)
     try:
