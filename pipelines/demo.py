@@ -13,7 +13,8 @@ from pipelines.session import ray_session
 from pipelines.teacher_cache import build_cache
 from pipelines.training import train
 from vos.config import BUILTIN_TEACHER, CacheConfig, DemoConfig, EvaluateConfig, TeacherConfig, TrainConfig
-from vos.config_json import dumps
+from vos.config_json import dumps, fingerprint, to_dict
+from vos.datasets import fingerprint as data_fingerprint
 from vos.presets import preset
 
 STUDENT = "student, distilled"
@@ -25,13 +26,13 @@ COPIED = "first mask repeated"
 def run_demo(config: DemoConfig) -> str:
     """Run the demo and return what it prints at the end. Raises InputError for bad input."""
     began = time.monotonic()
-    index_videos(config.data, "val")
+    work = _work_folder(config)
     storage.make_folder(config.out)
     storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
     # Ray is started once for all stages; each stage alone would start and stop its own.
     with ray_session(num_cpus=2 * config.workers + 2):
-        checkpoints = _checkpoints(config)
-        results = {name: _evaluate(config, name, checkpoint) for name, checkpoint in checkpoints.items()}
+        checkpoints = _checkpoints(config, work)
+        results = {name: _evaluate(config, work, name, checkpoint) for name, checkpoint in checkpoints.items()}
     with tracking.start_run("demo", f"demo-{config.preset}", config) as run:
         paths = _draw(config, results)
         for path in paths:
@@ -55,7 +56,15 @@ def run_demo(config: DemoConfig) -> str:
     )
 
 
-def _checkpoints(config: DemoConfig) -> dict[str, str]:
+def _work_folder(config: DemoConfig) -> str:
+    """Where cache, checkpoints and masks go: one folder per data set and configuration, so that a demo on other video or with
+    another seed never meets an earlier one's; the pictures and the table of the latest are in --out itself."""
+    cosmetic = ("out", "debug", "workers", "threads")
+    identity = {name: value for name, value in to_dict(config).items() if name not in cosmetic}
+    return os.path.join(config.out, fingerprint(identity, data_fingerprint(index_videos(config.data, "val")))[:8])
+
+
+def _checkpoints(config: DemoConfig, work: str) -> dict[str, str]:
     """Make the cache and the two students; returns the checkpoint of each row of the table."""
     common = {"data": config.data, "seed": config.seed, "workers": config.workers, "threads": config.threads}
     base = replace(preset(TrainConfig, config.preset), **common)
@@ -68,20 +77,20 @@ def _checkpoints(config: DemoConfig) -> dict[str, str]:
             model="teacher-small",
             init=BUILTIN_TEACHER,
             steps=config.teacher_steps,
-            out=f"{config.out}/teacher",
+            out=f"{work}/teacher",
         )
         teacher = train(tuned, label=TEACHER).checkpoint
     cache = replace(
         preset(CacheConfig, config.preset),
         **common,
         draws=config.draws,
-        out=f"{config.out}/cache",
+        out=f"{work}/cache",
         teacher=TeacherConfig(checkpoint=teacher),
     )
     build_cache(cache)
     student = replace(base, steps=config.steps, cache=cache.out)
-    plain = replace(student, out=f"{config.out}/plain", loss=replace(base.loss, kd=0.0, representation=0.0))
-    distilled = replace(student, out=f"{config.out}/distilled", loss=base.loss)
+    plain = replace(student, out=f"{work}/plain", loss=replace(base.loss, kd=0.0, representation=0.0))
+    distilled = replace(student, out=f"{work}/distilled", loss=base.loss)
     return {
         COPIED: COPY,
         PLAIN: train(plain, label=PLAIN).checkpoint,
@@ -90,9 +99,9 @@ def _checkpoints(config: DemoConfig) -> dict[str, str]:
     }
 
 
-def _evaluate(config: DemoConfig, name: str, checkpoint: str) -> Evaluation:
+def _evaluate(config: DemoConfig, work: str, name: str, checkpoint: str) -> Evaluation:
     base = preset(EvaluateConfig, config.preset)
-    out = os.path.join(config.out, "evaluation", name.replace(",", "").replace(" ", "-"))
+    out = os.path.join(work, "evaluation", name.replace(",", "").replace(" ", "-"))
     one = replace(
         base,
         data=config.data,
