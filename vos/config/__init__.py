@@ -1,0 +1,32 @@
+"""What can be configured: one frozen dataclass per job.
+
+No torch, no Ray here, so `--help` answers at once. A preset (`vos/presets.py`) is a whole value, flags change single fields
+(`vos/command_line.py`), and the resolved value is saved as `config.json` beside every output.
+"""
+
+from vos.config.base import BUILTIN_TEACHER, DataConfig, JobConfig, Preset
+from vos.config.cache import CacheConfig, ClipConfig, TargetConfig, TeacherConfig
+from vos.config.demo import DemoConfig
+from vos.config.evaluate import EvaluateConfig, FpsConfig, MemoryConfig, VerifyConfig
+from vos.config.train import LossConfig, OptimiserConfig, TrainConfig
+from vos.config.tune import TuneConfig
+
+__all__ = [
+    "BUILTIN_TEACHER",
+    "CacheConfig",
+    "ClipConfig",
+    "DataConfig",
+    "DemoConfig",
+    "EvaluateConfig",
+    "FpsConfig",
+    "JobConfig",
+    "LossConfig",
+    "MemoryConfig",
+    "OptimiserConfig",
+    "Preset",
+    "TargetConfig",
+    "TeacherConfig",
+    "TrainConfig",
+    "TuneConfig",
+    "VerifyConfig",
+]

@@ -1,0 +1,54 @@
+"""What every job takes, and where the videos are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vos.errors import InputError
+
+Preset = Literal["smoke", "demo", "paper"]
+BUILTIN_TEACHER = "builtin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the videos are. Without a root, synthetic videos are made on the fly."""
+
+    root: str = ""
+    """Folder of the data set (DAVIS, YouTube-VOS or frames with first masks). Default: $DAVIS_ROOT, else synthetic video."""
+    kind: Literal["auto", "davis2016", "davis2017", "youtubevos", "folder", "synthetic"] = "auto"
+    """Layout of the folder; auto looks for the files that tell them apart."""
+    synthetic_videos: int = 96
+    """Number of synthetic training videos; the validation split is a sixth of it."""
+    synthetic_frames: int = 30
+    """Frames of each synthetic video."""
+    synthetic_height_px: int = 144
+    """Height of synthetic frames, in pixels; the width is 3/2 of it."""
+    synthetic_seed: int = 0
+    """Seed of the synthetic data set (not of the training)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig:
+    """What every job takes."""
+
+    preset: Preset = "smoke"
+    """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's recipe)."""
+    out: str = "runs/out"
+    """Folder of the result."""
+    seed: int = 0
+    """Seed of everything random."""
+    workers: int = 1
+    """Parallel processes, each with --threads threads."""
+    threads: int = 1
+    """Threads of each process. On few cores, one thread and several workers is the fastest."""
+    data: DataConfig = field(default_factory=DataConfig)
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.threads < 1:
+            raise InputError(f"--workers {self.workers} --threads {self.threads}: use 1 or more of each")
+        if not 0 <= self.seed < 2**31:
+            raise InputError(f"--seed {self.seed}: use 0 to {2**31 - 1}")

@@ -1,0 +1,25 @@
+"""The demo of the whole product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vos.config.base import JobConfig, Preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(JobConfig):
+    """See the whole product work: cache, train with and without distillation, evaluate, compare."""
+
+    preset: Preset = "demo"
+    """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's recipe)."""
+    out: str = "runs/demo"
+    """Folder of the demo's results."""
+    workers: int = 2
+    """Parallel processes, each with --threads threads."""
+    draws: int = 500
+    """Clip draws in the cache."""
+    steps: int = 300
+    """Optimiser steps of each student."""
+    teacher_steps: int = 150
+    """Steps that fine-tune the built-in teacher on your videos (real data only)."""

@@ -1,0 +1,98 @@
+"""Scoring a checkpoint, or folders of masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vos.config.base import BUILTIN_TEACHER, JobConfig
+from vos.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryConfig:
+    """Which frames a query frame reads from."""
+
+    kind: Literal["auto", "infinite", "first_recent"] = "auto"
+    """first_recent has constant cost; infinite grows; auto takes what the checkpoint was trained for."""
+    every: int = 5
+    """Infinite memory: a memory frame every so many frames."""
+    top_k: int = 20
+    """Memory positions that each query position reads (0 = all)."""
+
+
+def check_working_size(size_px: int, max_frames: int) -> None:
+    if size_px < 0:
+        raise InputError(f"--size-px {size_px}: use 0 (frames as they are) or more")
+    if max_frames < 0 or max_frames == 1:
+        raise InputError(f"--max-frames {max_frames}: use 0 (all), or 2 or more, since the first frame is given")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FpsConfig:
+    """Speed protocol: batch 1, first frame excluded, after warm-up, decoding excluded."""
+
+    sequences: int = 1
+    """Sequences that are timed, the first ones by name (0 = no timing)."""
+    long_repeats: int = 10
+    """The long protocol plays a sequence this many times in a row."""
+
+    def __post_init__(self) -> None:
+        if self.sequences < 0 or self.long_repeats < 1:
+            raise InputError(
+                f"--fps.sequences {self.sequences} --fps.long-repeats {self.long_repeats}: use 0 or more, and 1 or more"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(JobConfig):
+    """Segment the sequences of a split, write palette PNGs, score J&F and measure FPS; or score two folders of masks."""
+
+    out: str = "runs/evaluation"
+    """Folder of the masks and scores."""
+    checkpoint: str = BUILTIN_TEACHER
+    """Folder written by jobs.train, an official STCN file (.pth), 'builtin', or 'copy' (repeat the first mask)."""
+    split: str = "val"
+    """Split of the data set."""
+    size_px: int = 0
+    """Shorter side at which the network sees frames, in pixels (0 = as they are); masks are scored at full size."""
+    max_frames: int = 0
+    """Only the first so many frames of each sequence (0 = all)."""
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    fps: FpsConfig = field(default_factory=FpsConfig)
+    gt: str = ""
+    """Score only: folder of true masks, one folder per sequence."""
+    pred: str = ""
+    """Score only: folder of predicted masks, one folder per sequence."""
+    csv: str = ""
+    """Another file for the per-object table; it is scores.csv in --out otherwise."""
+    protocol: Literal["davis2017", "davis2016", "youtubevos"] = "davis2017"
+    """Score only: davis2017 averages over objects, davis2016 over sequences of one object, youtubevos scores sparse masks."""
+    meta: str = ""
+    """Score only, youtubevos: meta.json of these videos; with --train-meta the scores are split into seen and unseen."""
+    train_meta: str = ""
+    """Score only, youtubevos: meta.json of the training set, whose categories are the seen ones."""
+    sequences: str = ""
+    """Score only: sequences to score, separated by commas, or a file with one per line (default: all that --gt has)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.gt) != bool(self.pred):
+            raise InputError("--gt and --pred go together: the folder of true masks and the folder of predicted masks")
+        if bool(self.meta) != bool(self.train_meta):
+            raise InputError("--meta and --train-meta go together: the categories of these videos and the seen ones")
+        check_working_size(self.size_px, self.max_frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig(JobConfig):
+    """Check that models, losses, sampling and scores are the published ones, number by number."""
+
+    out: str = ""
+    """Folder for checks.json (empty: the checks are only printed)."""
+    golden: str = ""
+    """Folder of golden numbers of the official code. Default: ../shared/golden of the checkout, where it exists."""
+    weights: str = ""
+    """ImageNet weights of MobileNetV2, a file or its folder. Default: ../shared/data/weights of the checkout, where it exists."""
+    strict: bool = False
+    """Fail also where a check was skipped for want of a file."""

@@ -1,0 +1,120 @@
+"""The training of a student or a teacher."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vos.config.base import JobConfig
+from vos.config.cache import ClipConfig
+from vos.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the training loss (PAPER: segmentation + logit distillation + representation)."""
+
+    kd: float = 1.0
+    """Weight of the KL divergence from the cached teacher logits (0 switches it off)."""
+    temperature: float = 2.0
+    """Softening of both logits in the KL divergence."""
+    representation: float = 0.1
+    """Weight of |S| x L_repr, the bracket of equation 1 (0 switches it off)."""
+    w: float = 0.95
+    """Share of the teacher's correlations in the target, the rest is the labels' (equation 2), 0 to 1."""
+    density: float = 1.0
+    """Share of the cached sampled pixels that enter L_repr (a prefix of the nested order), above 0 to 1."""
+    dice: float = 0.5
+    """Weight of the soft Dice term beside bootstrapped cross-entropy."""
+    jaccard: float = 0.0
+    """Weight of a soft Jaccard term (0 switches it off)."""
+    poly: float = 0.0
+    """Epsilon of poly-1 cross-entropy; 0 is plain cross-entropy, the paper takes 1."""
+    kd_boundary: bool = False
+    """Take the KL divergence on the cached boundary mask alone."""
+    hardest: float = 0.25
+    """Share of pixels that cross-entropy keeps at the end of training, from all of them at the start."""
+
+    def __post_init__(self) -> None:
+        for name in ("w", "density", "hardest"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1 or (value == 0 and name != "w"):
+                raise InputError(f"--loss.{name} {value}: a share; use {'0' if name == 'w' else 'above 0'} to 1")
+        if not 0 < self.temperature < math.inf:
+            raise InputError(f"--loss.temperature {self.temperature}: use a value above 0")
+        for name in ("kd", "representation", "dice", "jaccard", "poly"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"--loss.{name} {getattr(self, name)}: weights are 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """AdamW with a linear warm-up and a polynomial decay to zero."""
+
+    lr: float = 6e-4
+    """Learning rate of new layers."""
+    query_trunk_scale: float = 1.0
+    """Factor on the learning rate of the query trunk (0.15 suits ImageNet weights)."""
+    value_trunk_scale: float = 1.0
+    """Factor on the learning rate of the value trunk (0.3 suits ImageNet weights)."""
+    weight_decay: float = 1e-4
+    """Weight decay of matrices; biases and norms have none."""
+    warmup_steps: int = 40
+    """Steps of the linear warm-up."""
+    power: float = 0.9
+    """Power of the polynomial decay."""
+    clip_norm: float = 5.0
+    """Largest norm of the gradient."""
+    ema: float = 0.99
+    """Decay of the averaged weights, per step; the average is what is saved."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lr < math.inf:
+            raise InputError(f"--optimiser.lr {self.lr}: use a value above 0")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"--optimiser.ema {self.ema}: use 0 to less than 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(JobConfig):
+    """Train a student from a teacher cache, or a teacher from the videos."""
+
+    out: str = "runs/student"
+    """Folder of the checkpoint."""
+    role: Literal["student", "teacher"] = "student"
+    """A student has first + recent memory and reads a cache; a teacher has infinite memory and reads only videos."""
+    model: str = "mobilevos-tiny"
+    """Architecture, one of vos.models.names()."""
+    cache: str = ""
+    """Teacher cache made by jobs.cache; it also decides the videos, the clips and their order. Empty: no distillation."""
+    init: str = ""
+    """Checkpoint folder to start from (empty: from scratch)."""
+    trunk_weights: str = ""
+    """ImageNet weights of the trunk, torchvision's names (.safetensors or .pth)."""
+    steps: int = 1000
+    """Optimiser steps."""
+    batch: int = 4
+    """Clips per step over all workers together."""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    checkpoint_every: int = 200
+    """Steps between checkpoints; a killed run continues from the last one."""
+    half: bool = False
+    """Save the model's weights as float16: half the size, loaded as float32."""
+    experiment: str = "train"
+    """MLflow experiment of the run."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 1 or self.checkpoint_every < 1:
+            raise InputError(f"--steps {self.steps} --checkpoint-every {self.checkpoint_every}: use 1 or more of each")
+        if self.batch < 1 or self.batch % self.workers:
+            raise InputError(
+                f"--batch {self.batch}: it is shared by --workers {self.workers}; use a multiple of {self.workers}"
+            )
+        if self.role == "teacher" and self.cache:
+            raise InputError(
+                "--cache: a teacher is trained on the videos alone; leave --cache out or use --role student"
+            )
