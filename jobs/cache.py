@@ -15,7 +15,9 @@ def cache(config: CacheConfig) -> None:
     from pipelines.teacher_cache import build_cache
 
     result = build_cache(config)
-    print(f"cache  {config.out}  ({result.rows} draws in {result.shards} shards, {result.mebibytes:.1f} MiB)")
+    manifest = result.manifest
+    size = f"{manifest['draws']} draws in {len(manifest['shards'])} shards, {manifest['bytes'] / 2**20:.1f} MiB"
+    print(f"cache  {config.out}  ({size})")
     print(f"next   python -m jobs.train --preset {config.preset} --cache {config.out} --out runs/student")
 
 

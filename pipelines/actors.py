@@ -12,9 +12,14 @@ Task = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def run_on_actors(
-    items: list[dict[str, Any]], make_task: Callable[..., Task], arguments: dict[str, Any], workers: int
+    items: list[dict[str, Any]],
+    make_task: Callable[..., Task],
+    arguments: dict[str, Any],
+    workers: int,
+    gpus: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
-    """The results of `make_task(**arguments)(item)` as they come, in any order, from a pool of at most `workers` actors.
+    """The results of `make_task(**arguments)(item)` as they come, in any order, from a pool of at most `workers` actors,
+    each with a share `gpus` of a GPU where the cluster has any.
 
     Items and results are JSON objects: only what is small travels, the rest is written by the task. Needs a running Ray session.
     """
@@ -27,7 +32,7 @@ def run_on_actors(
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
         num_cpus=1,
-        num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
+        num_gpus=gpus if ray.cluster_resources().get("GPU") else 0,
     )
     for row in results.iter_rows():
         yield json.loads(row["result"])

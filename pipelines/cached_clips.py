@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import queue
-import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,12 +21,11 @@ import torch
 from torch import Tensor
 
 from pipelines import schema, storage
-from pipelines.plan import index_videos
-from vos.clips import read_clip
+from pipelines.manifest import data_of_cache, read_manifest
+from vos.clips import Clip, checksum, decode_clip, read_clip
 from vos.config import ClipConfig, DataConfig
-from vos.config_json import from_dict
+from vos.config_json import fingerprint, from_dict
 from vos.datasets import Video
-from vos.datasets import fingerprint as data_fingerprint
 from vos.draws import ClipDraw, draw_clip
 from vos.errors import InputError
 from vos.objective import Targets
@@ -46,7 +46,7 @@ class Batch:
     targets: Targets | None
 
     def to(self, device: torch.device) -> Batch:
-        targets = Targets(*(part.to(device) for part in self.targets)) if self.targets else None
+        targets = self.targets and self.targets.to(device)
         return Batch(self.draws, self.frames.to(device), self.labels.to(device), self.num_objects.to(device), targets)
 
 
@@ -69,154 +69,145 @@ class DrawnClips:
 
     def batch(self, numbers: list[int]) -> Batch:
         draws = [draw_clip(self._videos, self.clip, self._seed, number) for number in numbers]
-        return _collate(self._by_name, draws, self.clip, None)
+        clips = [read_clip(self._by_name[draw.video], draw, self.clip.crop_px) for draw in draws]
+        return _collate(numbers, clips, [len(draw.objects) for draw in draws], None)
 
 
 class CachedClips:
     """The draws of a finished teacher cache, replayed, with the teacher's targets beside them.
 
     with_targets False replays the same clips without reading the targets: the plain student of a comparison.
+    need_logits True says at once that a cache without logits will not do.
+    Each shard is proven intact when it is first touched, each clip to be the one that the teacher saw whenever it is replayed.
     Raises InputError when the cache is absent, unfinished, of another schema version, or of other videos.
     """
 
-    def __init__(self, folder: str, data: DataConfig, with_targets: bool = True) -> None:
+    def __init__(self, folder: str, data: DataConfig, with_targets: bool = True, need_logits: bool = False) -> None:
         self.folder = folder
         self.manifest = read_manifest(folder)
-        self.clip = from_dict(
-            ClipConfig, self.manifest["identity"]["clip"], ClipConfig(), f"{folder}/{schema.MANIFEST}"
-        )
+        identity = self.manifest["identity"]
+        if need_logits and with_targets and identity["logits"] == "none":
+            raise InputError(
+                f"{folder}: this cache holds no logits; train with --loss.kd 0, or make one with --logits int8"
+            )
+        self.clip = from_dict(ClipConfig, identity["clip"], ClipConfig(), f"{folder}/{schema.MANIFEST}")
         self.num_draws = sum(shard["rows"] for shard in self.manifest["shards"])
         self._with_targets = with_targets
-        _, videos = data_of_cache(folder, self.manifest, data)
+        self._stored = identity["frames"] == "store"
+        videos = [] if self._stored else data_of_cache(folder, self.manifest, data)[1]
         self._videos = {video.name: video for video in videos}
         self._starts = [shard["first_draw"] for shard in self.manifest["shards"]]
+        clip_columns = ("draw", "record", "num_objects", "clip_crc32") + (("frames", "labels") if self._stored else ())
+        self._columns = None if with_targets else clip_columns
 
     def batch(self, numbers: list[int]) -> Batch:
         rows = [self._row(number) for number in numbers]
-        draws = [ClipDraw.from_dict(json.loads(row["record"])) for row in rows]
-        return _collate(self._videos, draws, self.clip, rows if self._with_targets else None)
+        clips = [self._replay(row) for row in rows]
+        targets = _targets(rows, self.clip.crop_px // schema.GRID_STRIDE) if self._with_targets else None
+        return _collate(numbers, clips, [row["num_objects"] for row in rows], targets)
+
+    def _replay(self, row: dict[str, Any]) -> Clip:
+        draw = ClipDraw.from_dict(json.loads(row["record"]))
+        clip = (
+            decode_clip(row["frames"], row["labels"])
+            if self._stored
+            else read_clip(self._videos[draw.video], draw, self.clip.crop_px)
+        )
+        if checksum(clip) != row["clip_crc32"]:
+            raise InputError(
+                f"{self.folder}: draw {draw.number} ({draw.video}, frames {draw.frames}) is not the clip that the teacher saw; "
+                "the video's files or the image library have changed: restore them, or make the cache again"
+            )
+        return clip
 
     def _row(self, number: int) -> dict[str, Any]:
         place = int(np.searchsorted(self._starts, number, side="right")) - 1
         offset = number - self._starts[place]
-        path = storage.join(self.folder, "shards", self.manifest["shards"][place]["file"])
-        columns = None if self._with_targets else ("draw", "record", "num_objects")
-        group, inner = divmod(offset, schema.ROW_GROUP_ROWS)
-        rows = _row_group(path, group, columns)
-        found = rows[inner]["draw"] if inner < len(rows) else "nothing"
-        if found != number:
-            raise InputError(
-                f"{path}: row {offset} holds {found}, not draw {number}; delete it and run jobs.cache again"
-            )
-        return rows[inner]
-
-
-@functools.lru_cache(maxsize=64)
-def _row_group(path: str, group: int, columns: tuple[str, ...] | None) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        source = pa.BufferReader(storage.read_bytes(path)) if storage.is_uri(path) else path
-        # Compression does not notice most flipped bits: the checksum of each page does.
-        with pq.ParquetFile(source, page_checksum_verification=True) as file:
-            if group >= file.metadata.num_row_groups:
-                return []
-            return schema.rows_of(file.read_row_group(group, columns=list(columns) if columns else None))
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{path}: damaged or missing shard ({reason}); run jobs.cache again with the same flags to mend it"
-        ) from None
-
-
-def read_manifest(folder: str) -> dict[str, Any]:
-    """The manifest of a finished cache. Raises InputError when it is absent, unreadable or of another version."""
-    path = storage.join(folder, schema.MANIFEST)
-    try:
-        manifest = json.loads(storage.read_bytes(path))
-        version = manifest["identity"]["schema_version"]
-        damaged = version == schema.VERSION and not (
-            isinstance(manifest["data"], dict) and isinstance(manifest["shards"], list) and manifest["fingerprint"]
-        )
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: this teacher cache is absent or unfinished; build or resume it: python -m jobs.cache --out {folder}"
-        ) from None
-    except (ValueError, KeyError, TypeError):
-        damaged, version = True, None
-    if damaged:
-        raise InputError(f"{path}: not a cache manifest; delete it and run jobs.cache again with the same flags")
-    if version != schema.VERSION:
-        raise InputError(
-            f"{path}: schema version {version}, this program reads {schema.VERSION}; make the cache again with this version"
-        )
-    return manifest
-
-
-def data_of_cache(folder: str, manifest: dict[str, Any], data: DataConfig) -> tuple[DataConfig, list[Video]]:
-    """The data set that a cache was made from, and its videos: `data` if it is that one, else what the manifest names.
-
-    So no --data flag has to be repeated after jobs.cache, and one is enough where the videos have moved.
-    Raises InputError when neither holds those videos.
-    """
-    recorded = from_dict(DataConfig, manifest["data"], DataConfig(), f"{folder}/{schema.MANIFEST}")
-    for candidate in (data, recorded):
+        shard = storage.join(self.folder, "shards", self.manifest["shards"][place]["file"])
+        path = _intact_shard(shard, self.manifest["recipe"])
         try:
-            videos = index_videos(candidate, "train")
-        except InputError:
-            if candidate is recorded:
-                raise
-            continue
-        if data_fingerprint(videos) == manifest["identity"]["data"]:
-            if candidate is recorded and data.root:
-                print(f"note: {folder} was not made from {data.root}: its own videos are used", file=sys.stderr)
-            return candidate, videos
-    raise InputError(
-        f"{folder}: the videos in {recorded.root or 'the synthetic data set'} are no longer those that this cache was made from; "
-        "give --data.root of the unchanged ones, or make the cache again"
+            row = schema.read_rows(path, [offset // schema.ROW_GROUP_ROWS], self._columns)[
+                offset % schema.ROW_GROUP_ROWS
+            ]
+        except schema.READ_ERRORS as error:
+            raise _damaged(shard, " ".join(str(error).split())) from None
+        if row["draw"] != number:
+            raise _damaged(shard, f"row {offset} holds draw {row['draw']}, not {number}")
+        return row
+
+
+@functools.cache
+def _intact_shard(path: str, recipe: str) -> str:
+    """The local path of a shard whose every byte is as it was written; one on an object store is copied beside the system's
+    temporary files first, once per machine."""
+    try:
+        if storage.is_uri(path):
+            path_here = _copy_here(path, recipe)
+            data = storage.read_bytes(path_here)
+        else:
+            path_here, data = path, storage.read_bytes(path)
+        damage = schema.damage_of(data)
+        if not damage and schema.metadata_of(data).get("recipe") != recipe:
+            damage = "it belongs to another cache"
+    except OSError as error:
+        path_here, damage = path, " ".join(str(error).split())
+    if damage:
+        raise _damaged(path, damage)
+    return path_here
+
+
+def _copy_here(path: str, recipe: str) -> str:
+    # The folder is this user's alone, and what lies in it is proven by its checksum, like any other shard.
+    folder = os.path.join(tempfile.gettempdir(), f"mobilevos-shards-{os.getuid()}", recipe)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    target = os.path.join(folder, f"{fingerprint(path)[:16]}.parquet")
+    if not os.path.exists(target) or schema.damage_of(storage.read_bytes(target)):
+        storage.write_bytes(target, storage.read_bytes(path))
+    return target
+
+
+def _damaged(path: str, reason: str) -> InputError:
+    return InputError(
+        f"{path}: damaged or missing shard ({reason}); run jobs.cache again with the same flags to mend it"
     )
 
 
-def _collate(
-    videos: dict[str, Video], draws: list[ClipDraw], clip: ClipConfig, rows: list[dict[str, Any]] | None
-) -> Batch:
-    clips = [read_clip(videos[draw.video], draw, clip.crop_px) for draw in draws]
-    frames = torch.stack([to_tensor(item.frames) for item in clips])
-    labels = torch.stack([torch.from_numpy(item.labels) for item in clips])
-    num_objects = torch.tensor([len(draw.objects) for draw in draws])
-    targets = None
-    if rows is not None:
-
-        def stacked(name: str, dtype: type[np.generic]) -> Tensor:
-            return torch.from_numpy(np.stack([row[name] for row in rows]).astype(dtype))
-
-        targets = Targets(
-            stacked("sample_index", np.int64),
-            stacked("sample_label", np.int64),
-            stacked("factor", np.float32),
-            stacked("logits", np.float32),
-            _unpacked(stacked("boundary", np.uint8), clip.crop_px // schema.GRID_STRIDE),
-        )
-    return Batch([draw.number for draw in draws], frames, labels, num_objects, targets)
+def _collate(numbers: list[int], clips: list[Clip], num_objects: list[int], targets: Targets | None) -> Batch:
+    frames = torch.stack([to_tensor(clip.frames) for clip in clips])
+    labels = torch.stack([torch.from_numpy(clip.labels) for clip in clips])
+    return Batch(numbers, frames, labels, torch.tensor(num_objects), targets)
 
 
-def _unpacked(bits: Tensor, side: int) -> Tensor:
-    """Packed boundary masks (B, Q, bytes) -> (B, Q, h, w) float32."""
-    cells = np.unpackbits(bits.numpy(), axis=-1, count=side * side)
-    return torch.from_numpy(cells.reshape(*bits.shape[:2], side, side)).float()
+def _targets(rows: list[dict[str, Any]], grid: int) -> Targets:
+    def stacked(arrays: list[np.ndarray], dtype: type[np.generic]) -> Tensor:
+        return torch.from_numpy(np.stack(arrays).astype(dtype, copy=False))
+
+    logits = [schema.logits_of(row) for row in rows] if "logits" in rows[0] else None
+    return Targets(
+        stacked([row["sample_index"] for row in rows], np.int64),
+        stacked([row["sample_label"] for row in rows], np.int64),
+        stacked([schema.factor_of(row) for row in rows], np.float32),
+        stacked(logits, np.float32) if logits else None,
+        stacked([schema.boundary_of(row, grid) for row in rows], np.float32),
+    )
 
 
-def draws_of_step(step: int, num_draws: int, batch: int, seed: int, rank: int = 0, world: int = 1) -> list[int]:
-    """Draw numbers that `rank` of `world` takes at `step`: its part of the global batch, which does not depend on `world`."""
+def draws_of_step(
+    step: int, num_draws: int, batch: int, seed: int, rank: int = 0, world: int = 1, stages: int = 1
+) -> list[int]:
+    """Draw numbers that `rank` of `world` takes at `step`: its part of the global batch, which does not depend on `world`.
+
+    stages   of the gap curriculum (`ClipConfig.stages`): an epoch takes all draws of one stage before those of the next
+    """
     share = batch // world
     positions = range(step * batch + rank * share, step * batch + (rank + 1) * share)
-    return [int(_permutation(seed, position // num_draws, num_draws)[position % num_draws]) for position in positions]
+    return [int(_order(seed, position // num_draws, num_draws, stages)[position % num_draws]) for position in positions]
 
 
 @functools.lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, num_draws: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(num_draws)
+def _order(seed: int, epoch: int, num_draws: int, stages: int) -> np.ndarray:
+    shuffled = np.random.default_rng([seed, epoch]).permutation(num_draws)
+    return shuffled[np.argsort(shuffled % stages, kind="stable")]
 
 
 def prefetched(source: ClipSource, steps: range, batch: int, seed: int, rank: int, world: int) -> Iterator[Batch]:
@@ -236,7 +227,8 @@ def prefetched(source: ClipSource, steps: range, batch: int, seed: int, rank: in
             for step in steps:
                 if stop.is_set():
                     return
-                put(source.batch(draws_of_step(step, source.num_draws, batch, seed, rank, world)))
+                numbers = draws_of_step(step, source.num_draws, batch, seed, rank, world, source.clip.stages)
+                put(source.batch(numbers))
         except BaseException as error:
             put(error)
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from pipelines.schema import VERSION
 from vos.config import CacheConfig, DataConfig
-from vos.config_json import fingerprint
+from vos.config_json import fingerprint, without
 from vos.datasets import Video, load_index
 from vos.datasets import fingerprint as data_fingerprint
 from vos.errors import InputError
 from vos.synthetic import synthetic_index
+
+COSMETIC = (
+    *("out", "preset", "debug", "workers", "extend", "plan", "verify", "verify_rows", "show", "data"),
+    *("teacher.checkpoint", "teacher.workers", "teacher.gpus"),
+)
+"""Fields of CacheConfig that change no byte. The videos and the teacher are in the identity by their content, not by their place."""
 
 
 @dataclass(frozen=True)
@@ -52,24 +60,22 @@ def index_videos(data: DataConfig, split: str) -> list[Video]:
 
 
 def cache_identity(
-    config: CacheConfig, videos: list[Video], teacher_digest: str, shapes: dict[str, int]
-) -> dict[str, object]:
-    """Everything that decides the bytes of the cache, as JSON. Workers, threads, folders and flags of display are not in it."""
-    from pipelines.schema import VERSION
-    from vos.config_json import to_dict
+    config: CacheConfig, videos: list[Video], teacher: dict[str, str], shapes: dict[str, object]
+) -> dict[str, Any]:
+    """Everything that decides the bytes of the cache, as JSON; `vos.config` fields that are not here are in COSMETIC.
 
+    `teacher`: architecture and digest of the weights; the path they came from decides nothing.
+    """
+    settings = without(config, COSMETIC)
     return {
+        **settings,
         "schema_version": VERSION,
         "data": data_fingerprint(videos),
-        "seed": config.seed,
-        "draws": config.draws,
-        "shard_draws": config.shard_draws,
-        "clip": to_dict(config.clip),
-        "target": to_dict(config.target),
-        "teacher": {"weights": teacher_digest, "top_k": config.teacher.top_k},
+        "teacher": {**settings["teacher"], **teacher},
         "shapes": shapes,
     }
 
 
-def identity_fingerprint(identity: dict[str, object]) -> str:
-    return fingerprint(identity)
+def recipe_of(identity: dict[str, Any]) -> str:
+    """Fingerprint of what decides a row: the number of draws only says how many there are, so a cache can grow."""
+    return fingerprint({name: value for name, value in identity.items() if name != "draws"})

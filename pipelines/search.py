@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines import storage, tracking
-from pipelines.cached_clips import data_of_cache, read_manifest
 from pipelines.evaluation import memory_policy, segment_and_score
+from pipelines.manifest import data_of_cache, read_manifest
 from pipelines.models import load_model
 from pipelines.plan import index_videos
 from pipelines.progress import followed, new_board

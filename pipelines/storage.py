@@ -6,9 +6,12 @@ in one go. Paths stay strings: `pathlib` would eat a slash of a URI.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import posixpath
 import tempfile
+from collections.abc import Iterator
 
 from vos.errors import InputError
 from vos.files import write_atomic
@@ -75,6 +78,36 @@ def read_bytes(path: str) -> bytes:
             return stream.read()
     with open(path, "rb") as file:
         return file.read()
+
+
+def remove(path: str) -> None:
+    """Delete a file; one that is gone already is fine."""
+    if is_uri(path):
+        filesystem, inner = _filesystem(path)
+        with contextlib.suppress(FileNotFoundError):
+            filesystem.delete_file(inner)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(path)
+
+
+@contextlib.contextmanager
+def only_writer(folder: str) -> Iterator[None]:
+    """Hold a local folder for one writing process; the lock ends with the process, however that ends. No lock at a URI.
+
+    Raises InputError when another process holds it.
+    """
+    if is_uri(folder):
+        yield
+        return
+    with open(os.path.join(folder, ".lock"), "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another process is writing here; wait for it, stop it, or choose another --out"
+            ) from None
+        yield
 
 
 def list_names(folder: str) -> list[str]:

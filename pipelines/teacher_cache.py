@@ -8,66 +8,104 @@ loses only the shards in work, and a second run does just what is missing. The m
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import errno
 import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pipelines import schema, storage, tracking
 from pipelines.actors import run_on_actors
+from pipelines.manifest import read_manifest, write_manifest
 from pipelines.models import load_model, weights_digest
-from pipelines.plan import ShardPlan, cache_identity, identity_fingerprint, index_videos, plan_shards
+from pipelines.plan import COSMETIC, ShardPlan, cache_identity, index_videos, plan_shards, recipe_of
 from pipelines.progress import progress_bar
-from pipelines.session import ray_session, set_threads
+from pipelines.session import ray_session
+from pipelines.teacher import Teacher, metadata_of, receipt
+from vos.command_line import input_error
 from vos.config import CacheConfig
-from vos.config_json import differences, dumps, to_dict
+from vos.config_json import differences, dumps, fingerprint, to_dict, without
 from vos.datasets import Video
 from vos.errors import InputError
 
 
 @dataclass(frozen=True)
 class CacheResult:
-    """A finished cache."""
+    """A finished cache, and what this run did for it."""
 
     fingerprint: str
-    rows: int
-    shards: int
-    mebibytes: float
+    manifest: dict[str, Any]
+    draws_made: int
+    teacher_cpu_s: float
+    """CPU seconds of the teacher actors in this run"""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Everything that is known of a cache before any frame is decoded."""
+
+    videos: list[Video]
+    teacher: dict[str, Any]
+    shapes: schema.Shapes
+    identity: dict[str, Any]
+    plans: list[ShardPlan]
+
+    @property
+    def recipe(self) -> str:
+        return recipe_of(self.identity)
+
+
+def blueprint(config: CacheConfig) -> Blueprint:
+    """Index the videos and load the teacher. Raises InputError for what is wrong with either."""
+    videos = index_videos(config.data, "train")
+    model, info = load_model(config.teacher.checkpoint)
+    shapes = schema.Shapes.of(config, model.decoder.pred.in_channels)
+    teacher = {"model": info["model"], "weights": weights_digest(model)}
+    identity = cache_identity(config, videos, teacher, dataclasses.asdict(shapes))
+    # As JSON reads it back: tuples are lists there, and it is compared with what a file holds.
+    return Blueprint(videos, info, shapes, json.loads(dumps(identity)), plan_shards(config.draws, config.shard_draws))
 
 
 def build_cache(config: CacheConfig) -> CacheResult:
-    """Build the cache, or finish one that was interrupted. Raises InputError for bad input and for a folder that holds another cache."""
-    videos = index_videos(config.data, "train")
-    model, info = load_model(config.teacher.checkpoint)
-    shapes = schema.Shapes.of(config.clip, config.target, model.decoder.pred.in_channels)
-    identity = cache_identity(config, videos, weights_digest(model), dataclasses.asdict(shapes))
-    fingerprint = identity_fingerprint(identity)
+    """Build the cache, finish one that was interrupted, or extend one. Raises InputError for bad input and for a folder that
+    holds another cache."""
+    plan = blueprint(config)
     folder = storage.join(config.out, "shards")
     storage.make_folder(folder)
-    _claim_folder(config, identity)
-
-    plans = plan_shards(config.draws, config.shard_draws)
-    receipts = {
-        plan.number: receipt for plan in plans if (receipt := _receipt_of_file(folder, plan, fingerprint)) is not None
-    }
-    missing = [plan for plan in plans if plan.number not in receipts]
-    with tracking.start_run("cache", f"cache-{fingerprint[:8]}", config, {"cache.fingerprint": fingerprint}) as run:
-        if missing:
-            for receipt in _run_teacher(
-                config, videos, shapes, fingerprint, missing, done=config.draws - sum(p.num_draws for p in missing)
-            ):
-                receipts[receipt["number"]] = receipt
-        shards = [receipts[plan.number] for plan in plans]
-        data = to_dict(config.data)
-        manifest = {"fingerprint": fingerprint, "identity": identity, "data": data, "teacher": info, "shards": shards}
-        storage.write_bytes(storage.join(config.out, schema.MANIFEST), dumps(manifest).encode())
-        size = sum(shard["bytes"] for shard in shards)
-        run.log_metrics(
-            {"cache/rows": config.draws, "cache/mib": size / 2**20, "cache/kib_per_draw": size / 1024 / config.draws}
-        )
-    return CacheResult(fingerprint, config.draws, len(plans), size / 2**20)
+    with storage.only_writer(config.out):
+        _claim_folder(config, plan.identity)
+        _tidy(folder, plan.plans)
+        receipts = {one.number: found for one in plan.plans if (found := _finished(folder, one, plan.recipe))}
+        missing = [one for one in plan.plans if one.number not in receipts]
+        digest = fingerprint(plan.identity)
+        if not missing and (manifest := _intact_manifest(config.out, digest)):
+            return CacheResult(digest, manifest, 0, 0.0)
+        made, cpu_s = sum(one.num_draws for one in missing), 0.0
+        with tracking.start_run("cache", f"cache-{digest[:8]}", config, {"cache.fingerprint": digest}) as run:
+            began = time.monotonic()
+            if missing:
+                for done in _run_teacher(config, plan, missing):
+                    receipts[done["receipt"]["number"]] = done["receipt"]
+                    cpu_s += done["cpu_s"]
+            ordered = [receipts[one.number] for one in plan.plans]
+            manifest = write_manifest(config.out, plan.identity, to_dict(config.data), plan.teacher, ordered)
+            size = manifest["bytes"]
+            run.log_metrics(
+                {
+                    "cache/draws": config.draws,
+                    "cache/mib": size / 2**20,
+                    "cache/kib_per_draw": size / 1024 / config.draws,
+                    "cache/teacher_cpu_s": cpu_s,
+                    "cache/wall_s": time.monotonic() - began,
+                    **{f"cache/{name}": value for name, value in manifest["quantisation"].items()},
+                }
+            )
+            run.log_dict(manifest, schema.MANIFEST)
+    return CacheResult(digest, manifest, made, cpu_s)
 
 
 def _claim_folder(config: CacheConfig, identity: dict[str, Any]) -> None:
@@ -78,120 +116,87 @@ def _claim_folder(config: CacheConfig, identity: dict[str, Any]) -> None:
     except FileNotFoundError:
         old = None
     except ValueError:
-        raise InputError(f"{path}: not JSON; delete the folder or choose another --out") from None
-    if old is not None and old != json.loads(dumps(identity)):
-        changed = "; ".join(differences(old, json.loads(dumps(identity))))
-        raise InputError(
-            f"{config.out}: holds a cache of another configuration ({changed}); choose another --out or delete it"
-        )
+        raise InputError(f"{path}: not JSON; delete this one file if the rest of the folder is yours") from None
+    if config.extend and old is None:
+        raise InputError(f"{config.out}: no cache to extend; leave --extend out to build one")
+    if old is not None and old != identity:
+        changed = differences(old, identity)
+        grown = set(old) == set(identity) and recipe_of(old) == recipe_of(identity) and old["draws"] < identity["draws"]
+        if grown and not config.extend:
+            raise InputError(
+                f"{config.out}: holds a cache of {old['draws']} draws; add --extend to make it one of {config.draws}"
+            )
+        if not grown:
+            raise InputError(
+                f"{config.out}: holds a cache of another configuration ({'; '.join(changed)}); choose another --out or delete it"
+            )
     storage.write_bytes(path, dumps(identity).encode())
-    storage.write_bytes(storage.join(config.out, "config.json"), dumps(config).encode())
+    # Without what may differ from run to run, so that the same cache is the same files.
+    storage.write_bytes(storage.join(config.out, "config.json"), dumps(_lasting(config)).encode())
 
 
-def _receipt_of_file(folder: str, plan: ShardPlan, fingerprint: str) -> dict[str, Any] | None:
-    """The receipt of a shard that an earlier run finished, None when it is absent, unreadable or of another cache."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _lasting(config: CacheConfig) -> dict[str, Any]:
+    kept = ("preset", "data", "teacher.checkpoint")
+    return without(config, [field for field in COSMETIC if field not in kept])
 
+
+def _tidy(folder: str, plans: list[ShardPlan]) -> None:
+    """Remove what a killed writer left under a temporary name; name what is not ours and leave it alone."""
+    ours = {plan.file_name for plan in plans}
+    strangers = []
+    for name in storage.list_names(folder):
+        if re.fullmatch(r"shard-\d{6}\.parquet\.[0-9a-f]{32}\.tmp", name):
+            storage.remove(storage.join(folder, name))
+        elif name not in ours:
+            strangers.append(name)
+    if strangers:
+        listed = ", ".join(strangers[:5]) + (" …" if len(strangers) > 5 else "")
+        print(f"note: {folder}: not part of this cache, left alone: {listed}", file=sys.stderr)
+
+
+def _finished(folder: str, plan: ShardPlan, recipe: str) -> dict[str, Any] | None:
+    """The receipt of a shard that an earlier run finished, None when it is absent, damaged or of another cache."""
+    path = storage.join(folder, plan.file_name)
     try:
-        data = storage.read_bytes(storage.join(folder, plan.file_name))
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        file.read()  # the footer alone does not show that a page is damaged
-    except (OSError, pa.ArrowException):
+        data = storage.read_bytes(path)
+    except FileNotFoundError:
         return None
-    metadata = file.schema_arrow.metadata or {}
-    if metadata.get(b"fingerprint") != fingerprint.encode() or file.metadata.num_rows != plan.num_draws:
+    damage = schema.damage_of(data)
+    if not damage and schema.metadata_of(data) == metadata_of(plan, recipe) and schema.num_rows(data) == plan.num_draws:
+        return receipt(plan, data)
+    if damage:
+        print(f"note: {path}: damaged ({damage}), made again", file=sys.stderr)
+    return None
+
+
+def _intact_manifest(folder: str, digest: str) -> dict[str, Any] | None:
+    try:
+        manifest = read_manifest(folder)
+    except InputError:
         return None
-    return _receipt(plan, data)
+    return manifest if manifest["fingerprint"] == digest else None
 
 
-def _receipt(plan: ShardPlan, data: bytes) -> dict[str, Any]:
-    return {
-        "number": plan.number,
-        "file": plan.file_name,
-        "first_draw": plan.first_draw,
-        "rows": plan.num_draws,
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
-
-
-def _run_teacher(
-    config: CacheConfig, videos: list[Video], shapes: schema.Shapes, fingerprint: str, plans: list[ShardPlan], done: int
-):
-    """Receipts of the missing shards, as they come."""
-    with ray_session(num_cpus=2 * config.workers + 2):
-        arguments = {"config": config, "videos": videos, "shapes": shapes, "fingerprint": fingerprint}
-        items = [dataclasses.asdict(plan) for plan in plans]
-        with progress_bar("teacher", config.draws, "draw", done) as bar:
-            for receipt in run_on_actors(items, TeacherActor, arguments, config.workers):
-                bar.update(receipt["rows"])
-                yield receipt
-
-
-class TeacherActor:
-    """Loads the teacher once; each call turns one planned shard into a file."""
-
-    def __init__(self, config: CacheConfig, videos: list[Video], shapes: schema.Shapes, fingerprint: str) -> None:
-        import torch
-
-        from vos.segmentation import ClipSegmenter
-
-        set_threads(config.threads)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, _ = load_model(config.teacher.checkpoint)
-        self._teacher = ClipSegmenter(model, infinite=True, top_k=config.teacher.top_k).to(self._device).eval()
-        self._config, self._shapes, self._fingerprint = config, shapes, fingerprint
-        self._videos = videos
-        self._by_name = {video.name: video for video in videos}
-
-    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        plan = ShardPlan(**item)
-        rows = [self.row(number) for number in plan.draws]
-        metadata = {"fingerprint": self._fingerprint, "schema_version": str(schema.VERSION), "shard": str(plan.number)}
-        data = schema.to_parquet(rows, self._shapes, metadata)
-        storage.write_bytes(storage.join(self._config.out, "shards", plan.file_name), data)
-        return _receipt(plan, data)
-
-    def row(self, number: int) -> dict[str, Any]:
-        """The row of one draw. One clip at a time, so that a row never depends on its neighbours."""
-        import torch
-
-        from vos.clips import read_clip
-        from vos.draws import draw_clip
-        from vos.segmentation import grid_labels
-        from vos.targets import query_targets
-        from vos.transforms import to_tensor
-
-        config = self._config
-        draw = draw_clip(self._videos, config.clip, config.seed, number)
-        clip = read_clip(self._by_name[draw.video], draw, config.clip.crop_px)
-        labels = torch.from_numpy(clip.labels)
-        with torch.inference_mode():
-            output = self._teacher(
-                to_tensor(clip.frames)[None].to(self._device),
-                labels[None, 0].to(self._device),
-                torch.tensor([len(draw.objects)], device=self._device),
-                config.clip.max_objects,
-            )
-        queries = [
-            query_targets(
-                grid_labels(labels[q + 1]).numpy(),
-                output.object_logits[0, q].float().cpu(),
-                output.features[0, q].float().cpu(),
-                samples=self._shapes.samples,
-                rank=self._shapes.rank,
-                radius_px=config.target.boundary_radius_px,
-                seed=(config.seed * 1_000_003 + number) * 64 + q,
-            )
-            for q in range(self._shapes.queries)
-        ]
-        for q, query in enumerate(queries):
-            if not (np.isfinite(query["factor"]).all() and np.isfinite(query["logits"]).all()):
-                raise InputError(
-                    f"draw {number} ({draw.video}, query frame {q + 1}): the teacher's output is not finite; "
-                    f"finished shards are kept: check {config.teacher.checkpoint}"
-                )
-        record = json.dumps(draw.to_dict(), sort_keys=True)
-        stacked = {name: np.stack([query[name] for query in queries]) for name in queries[0]}
-        return {"draw": number, "record": record, "num_objects": len(draw.objects), **stacked}
+def _run_teacher(config: CacheConfig, plan: Blueprint, missing: list[ShardPlan]) -> Iterator[dict[str, Any]]:
+    """What the actors say of the missing shards, as they come."""
+    done = config.draws - sum(one.num_draws for one in missing)
+    made_bytes = made_draws = 0
+    with ray_session(num_cpus=2 * config.actors + 2), progress_bar("teacher", config.draws, "draw", done) as bar:
+        arguments = {"config": config, "videos": plan.videos, "shapes": plan.shapes, "recipe": plan.recipe}
+        items = [dataclasses.asdict(one) for one in missing]
+        try:
+            for answer in run_on_actors(items, Teacher, arguments, config.actors, config.teacher.gpus):
+                made_bytes += answer["receipt"]["bytes"]
+                made_draws += answer["receipt"]["rows"]
+                bar.update(answer["receipt"]["rows"])
+                yield answer
+        except Exception as error:
+            cause = input_error(error)
+            if cause is None or os.strerror(errno.ENOSPC).lower() not in cause:
+                raise
+            left = config.draws - done - made_draws
+            needed = f"about {left * made_bytes / made_draws / 2**20:.0f} MiB" if made_draws else "some space"
+            raise InputError(
+                f"{config.out}: the disk is full: {needed} more for the {left} draws that are left; "
+                f"finished shards stay valid: free space and run the same command again ({cause})"
+            ) from error

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines import storage, tracking
-from pipelines.cached_clips import CachedClips, ClipSource, DrawnClips, prefetched, read_manifest
+from pipelines.cached_clips import CachedClips, ClipSource, DrawnClips, prefetched
+from pipelines.manifest import read_manifest
 from pipelines.plan import index_videos
 from pipelines.progress import Entry, Reporter, followed, new_board
 from pipelines.session import ray_session, set_threads
@@ -72,7 +73,8 @@ def run_identity(config: TrainConfig, cache_fingerprint: str) -> dict[str, Any]:
 def make_source(config: TrainConfig) -> ClipSource:
     """Where the clips come from: the cache, or draws from the videos."""
     if config.cache:
-        return CachedClips(config.cache, config.data, with_targets=bool(config.loss.kd or config.loss.representation))
+        distil = bool(config.loss.kd or config.loss.representation)
+        return CachedClips(config.cache, config.data, with_targets=distil, need_logits=bool(config.loss.kd))
     return DrawnClips(
         index_videos(config.data, "train"), config.clip, config.seed, num_draws=config.steps * config.batch
     )

@@ -144,12 +144,13 @@ def sampling_checks(seed: int) -> Iterator[Check]:
     yield Check("nested order: pixels missing or out of boundary-first order", misplaced, "=", 0)
     cells = _blocks(24, 32)
     features = torch.randn(2, 8, 24, 32, generator=torch.Generator().manual_seed(seed))
+    kept = {"rank": 4, "factor_dtype": "fp32", "logits": "none"}
     samples = {
-        density: query_targets(cells, features[:, 0], features, samples=density, rank=4, radius_px=1, seed=seed)
+        density: query_targets(cells, features[:, 0], features, samples=density, radius_px=1, seed=(seed,), **kept)
         for density in (16, 100, 400, 768)
     }
     whole = samples[768]["sample_index"]
-    figure = sum(int((kept["sample_index"] != whole[:density]).sum()) for density, kept in samples.items())
+    figure = sum(int((one["sample_index"] != whole[:density]).sum()) for density, one in samples.items())
     yield Check("nested order: pixels of 4 densities that are no prefix", figure, "=", 0)
     digest = hashlib.sha256(nested_order(boundary, (7, 1, 2)).astype("<i8").tobytes()).hexdigest()[:16]
     yield Check("nested order: digest, the same on every platform", digest, "=", ORDER_DIGEST)

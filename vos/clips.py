@@ -7,7 +7,8 @@ reflection; labels do not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -31,7 +32,6 @@ class Clip:
 def read_clip(video: Video, draw: ClipDraw, crop_px: int) -> Clip:
     """Read the clip of a draw, bit-exactly. `crop_px` is the one it was drawn with.
 
-    Other frames of the video under the same augmentation are read with `dataclasses.replace(draw, frames=...)`.
     Raises InputError if a frame has no mask or a file is bad.
     """
     assert video.name == draw.video, f"draw {draw.number} is of {draw.video}, not of {video.name}"
@@ -46,6 +46,49 @@ def read_clip(video: Video, draw: ClipDraw, crop_px: int) -> Clip:
         frames[t] = crop.frame(video.frame(index))
         labels[t] = crop.labels(mask, draw.objects)
     return Clip(frames, labels)
+
+
+def read_context(video: Video, draw: ClipDraw, crop_px: int, masks: bool) -> Clip:
+    """The context frames of a draw under the clip's own augmentation; labels are zeros unless `masks`."""
+    if masks:
+        return read_clip(video, replace(draw, frames=draw.context), crop_px)
+    crop = Cropper(draw.augmentation, crop_px)
+    frames = np.stack([crop.frame(video.frame(index)) for index in draw.context])
+    return Clip(frames, np.zeros(frames.shape[:3], np.uint8))
+
+
+def checksum(clip: Clip) -> int:
+    """CRC-32 of the frames' bytes and then the labels': what a replayed clip is compared with."""
+    return zlib.crc32(clip.labels.tobytes(), zlib.crc32(clip.frames.tobytes()))
+
+
+def encode_clip(clip: Clip) -> tuple[list[bytes], list[bytes]]:
+    """Frames as JPEG (quality 95, full colour resolution) and labels as PNG, T files each. Frames do not survive bit by bit:
+    what a teacher is to see must be decoded from them.
+    """
+    settings = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    frames = [_encoded(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), settings) for frame in clip.frames]
+    return frames, [_encoded(".png", labels, []) for labels in clip.labels]
+
+
+def decode_clip(frames: list[bytes], labels: list[bytes]) -> Clip:
+    """The inverse of `encode_clip`."""
+    return Clip(
+        np.stack([_decoded(data, cv2.IMREAD_COLOR_RGB) for data in frames]),
+        np.stack([_decoded(data, cv2.IMREAD_GRAYSCALE) for data in labels]),
+    )
+
+
+def _encoded(kind: str, image: np.ndarray, settings: list[int]) -> bytes:
+    done, data = cv2.imencode(kind, image, settings)
+    assert done
+    return data.tobytes()
+
+
+def _decoded(data: bytes, flags: int) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    assert image is not None, "the shard's checksum was right, so what it holds is an image"
+    return image
 
 
 class Cropper:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from vos.errors import InputError
@@ -15,6 +16,18 @@ Config = TypeVar("Config")
 def to_dict(config: Any) -> dict[str, Any]:
     """The JSON form of a configuration, nested like its flags."""
     return dataclasses.asdict(config)
+
+
+def without(config: Any, fields: Sequence[str]) -> dict[str, Any]:
+    """The JSON form without some fields, named as their flags are: `out`, `teacher.workers`."""
+    values = to_dict(config)
+    for field in fields:
+        *groups, name = field.split(".")
+        inner = values
+        for group in groups:
+            inner = inner[group]
+        del inner[name]
+    return values
 
 
 def from_dict(cls: type[Config], values: dict[str, Any], default: Config, origin: str) -> Config:
@@ -37,6 +50,8 @@ def from_dict(cls: type[Config], values: dict[str, Any], default: Config, origin
             raise InputError(f"{origin}: field '{name}' holds {value!r}; it takes one of {choices}")
         elif isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
             changes[name] = float(value)
+        elif isinstance(current, tuple) and isinstance(value, list) and all(type(item) is int for item in value):
+            changes[name] = tuple(value)
         elif type(value) is not type(current):
             raise InputError(
                 f"{origin}: field '{name}' holds {value!r}; it takes a {type(current).__name__} like {current!r}"

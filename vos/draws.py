@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -58,6 +58,7 @@ class ClipDraw:
 
     frames    indices in the video, in the clip's order (ascending or descending)
     objects   ids in the video; the clip calls them 1, 2, ... in this order
+    context   indices of further frames that only the teacher sees, in the order in which it does; see `with_context`
     """
 
     number: int
@@ -65,6 +66,7 @@ class ClipDraw:
     frames: tuple[int, ...]
     objects: tuple[int, ...]
     augmentation: Augmentation
+    context: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; floats survive `json` exactly."""
@@ -73,8 +75,8 @@ class ClipDraw:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> ClipDraw:
         augmentation = Augmentation(**{name: tuple(numbers) for name, numbers in values["augmentation"].items()})
-        frames, objects = tuple(values["frames"]), tuple(values["objects"])
-        return ClipDraw(values["number"], values["video"], frames, objects, augmentation)
+        frames, objects, context = (tuple(values[name]) for name in ("frames", "objects", "context"))
+        return ClipDraw(values["number"], values["video"], frames, objects, augmentation, context)
 
 
 def video_of_draw(num_videos: int, seed: int, number: int) -> int:
@@ -98,6 +100,7 @@ def draw_clip(videos: Sequence[Video], clip: ClipConfig, seed: int, number: int)
             f"{video.name}: {len(video.annotated)} frame with a mask; a clip for training needs 2 at least, add masks"
         )
     rng = np.random.default_rng([_DRAW_STREAM, seed, number])
+    clip = replace(clip, max_skip_frames=clip.max_skip_of(number), skip_curriculum=())
     frames, spots = _first_frame_with_object(rng, video, clip)
     zoom = rng.uniform(clip.scale_min, clip.scale_max) * clip.crop_px / min(video.size)
     # An object thinner than a crop pixel can vanish under nearest sampling: take one only when there is no other.
@@ -109,6 +112,36 @@ def draw_clip(videos: Sequence[Video], clip: ClipConfig, seed: int, number: int)
     gain, offset = _colours(rng, clip.colour)
     objects = tuple(sorted(spot.object_id for spot in chosen))
     return ClipDraw(number, video.name, frames, objects, Augmentation(affine, gain, offset))
+
+
+def with_context(draw: ClipDraw, video: Video, clip: ClipConfig, count: int, annotated_only: bool) -> ClipDraw:
+    """The draw with up to `count` context frames: spread evenly over the frames that the teacher would have passed on its way,
+    from one largest gap before the clip's first frame to its last frame, the clip's own left out.
+
+    annotated_only   take only frames with true masks
+    Fewer frames than `count` where the video has no more. A function of its arguments, without randomness.
+    """
+    direction = 1 if draw.frames[-1] >= draw.frames[0] else -1
+    begin = draw.frames[0] - direction * clip.max_skip_of(draw.number)
+    usable = set(video.annotated if annotated_only else range(video.num_frames)) - set(draw.frames)
+    passed = [i for i in range(begin, draw.frames[-1] + direction, direction) if i in usable]
+    count = min(count, len(passed))
+    spread = [passed[(2 * k + 1) * len(passed) // (2 * count)] for k in range(count)]
+    return replace(draw, context=tuple(sorted(spread, key=lambda index: _way(draw, index))))
+
+
+def viewing_order(draw: ClipDraw) -> tuple[int, ...]:
+    """The order in which the teacher goes through (*frames, *context), as positions there, without the first frame.
+
+    From the first frame back to the earliest context frame, then on through the rest as the clip goes.
+    """
+    shown = (*draw.frames, *draw.context)
+    return tuple(sorted(range(1, len(shown)), key=lambda position: _way(draw, shown[position])))
+
+
+def _way(draw: ClipDraw, index: int) -> tuple[bool, int]:
+    ahead = (index - draw.frames[0]) * (1 if draw.frames[-1] >= draw.frames[0] else -1)
+    return ahead >= 0, abs(ahead)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from vos.config import (
     DataConfig,
     DemoConfig,
     EvaluateConfig,
+    FactorConfig,
     FpsConfig,
     JobConfig,
     LossConfig,
     OptimiserConfig,
-    TargetConfig,
+    TeacherConfig,
     TrainConfig,
     TuneConfig,
     VerifyConfig,
@@ -28,8 +29,6 @@ SMOKE_DATA = DataConfig(synthetic_videos=12, synthetic_frames=10, synthetic_heig
 DEMO_DATA = DataConfig()
 SMOKE_CLIP = ClipConfig(crop_px=64, max_skip_frames=3, max_objects=2)
 DEMO_CLIP = ClipConfig(crop_px=112, max_skip_frames=8, max_objects=2)
-SMOKE_TARGET = TargetConfig(samples=128, factor_rank=16, boundary_radius_px=1)
-DEMO_TARGET = TargetConfig(samples=512, factor_rank=48, boundary_radius_px=1)
 DEMO_OPTIMISER = OptimiserConfig(lr=1.5e-3, ema=0.98, warmup_steps=20)
 
 # STCN's main training (PAPER.md, section 7): Adam at 1e-5 with a step at 125 k. Ours is AdamW with polynomial decay at the same
@@ -78,12 +77,32 @@ def _train_smoke() -> TrainConfig:
 PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
     CacheConfig: {
         "smoke": lambda: CacheConfig(
-            preset="smoke", draws=24, shard_draws=4, clip=SMOKE_CLIP, target=SMOKE_TARGET, data=SMOKE_DATA
+            preset="smoke",
+            draws=24,
+            shard_draws=4,
+            clip=SMOKE_CLIP,
+            samples=128,
+            boundary_radius_px=1,
+            factor=FactorConfig(rank=16),
+            data=SMOKE_DATA,
         ),
         "demo": lambda: CacheConfig(
-            preset="demo", draws=400, clip=DEMO_CLIP, target=DEMO_TARGET, data=DEMO_DATA, workers=2
+            preset="demo",
+            draws=400,
+            clip=DEMO_CLIP,
+            samples=512,
+            boundary_radius_px=1,
+            factor=FactorConfig(rank=48),
+            data=DEMO_DATA,
+            workers=2,
         ),
-        "paper": lambda: CacheConfig(preset="paper", draws=60_000),
+        # The teacher of the paper has seen the video from its start: without context it would hold what its student holds.
+        "paper": lambda: CacheConfig(
+            preset="paper",
+            draws=60_000,
+            clip=ClipConfig(skip_curriculum=(10, 15, 20, 25, 5)),
+            teacher=TeacherConfig(context_frames=5),
+        ),
     },
     TrainConfig: {"smoke": _train_smoke, "demo": _train_demo, "paper": _train_paper},
     EvaluateConfig: {

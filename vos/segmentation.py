@@ -18,6 +18,17 @@ from vos.models.memory import read_memory, soft_aggregate
 GRID_STRIDE = 4
 
 
+class Context(NamedTuple):
+    """Further frames that only a teacher sees (K of them), under the clip's own augmentation."""
+
+    frames: Tensor
+    """(B, K, 3, H, W) normalised"""
+    labels: Tensor | None
+    """(B, K, H, W) integer true masks to remember, or None: the teacher remembers its own"""
+    order: tuple[int, ...]
+    """positions in (clip's frames, context frames), without the first, in the order in which they are seen"""
+
+
 class ClipOutput(NamedTuple):
     """What a network says of the Q query frames of B clips, with O objects (absent ones are zero)."""
 
@@ -43,21 +54,42 @@ class ClipSegmenter(nn.Module):
         self.infinite = infinite
         self.top_k = top_k
 
-    def forward(self, frames: Tensor, first_labels: Tensor, num_objects: Tensor, max_objects: int) -> ClipOutput:
-        """frames (B, T, 3, H, W) normalised, first_labels (B, H, W) integer, num_objects (B,); H and W multiples of 16."""
+    def forward(
+        self,
+        frames: Tensor,
+        first_labels: Tensor,
+        num_objects: Tensor,
+        max_objects: int,
+        context: Context | None = None,
+    ) -> ClipOutput:
+        """frames (B, T, 3, H, W) normalised, first_labels (B, H, W) integer, num_objects (B,); H and W multiples of 16.
+
+        Context frames enter the memory of an infinite one in their order; only the clip's own query frames are returned.
+        """
+        assert context is None or self.infinite, "a finite memory has no place for context frames"
+        clip_frames = frames.shape[1]
+        order = tuple(range(1, clip_frames)) if context is None else context.order
+        if context is not None:
+            frames = torch.cat([frames, context.frames], dim=1)
         B, T, _, H, W = frames.shape
         model = self.model
         ids = torch.arange(1, max_objects + 1, device=frames.device)
         present = (ids <= num_objects[:, None]).to(frames.dtype)[:, :, None, None]  # (B, O, 1, 1)
-        first_masks = (first_labels[:, None] == ids[:, None, None]).to(frames.dtype) * present
+
+        def masks_of(labels: Tensor) -> Tensor:
+            return (labels[:, None] == ids[:, None, None]).to(frames.dtype) * present
 
         encoded = model.encode_query(frames.flatten(0, 1))
         queries = [type(encoded)(*(part.unflatten(0, (B, T))[:, t] for part in encoded)) for t in range(T)]
-        values = {0: model.encode_value(frames[:, 0], queries[0].f16, first_masks)}
+        values = {0: model.encode_value(frames[:, 0], queries[0].f16, masks_of(first_labels))}
 
-        logits, object_logits, features = [], [], []
-        for t in range(1, T):
-            held = range(t) if self.infinite else sorted({0, t - 1})
+        said: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        for t in order:
+            if context is not None and context.labels is not None and t >= clip_frames:
+                true_masks = masks_of(context.labels[:, t - clip_frames])
+                values[t] = model.encode_value(frames[:, t], queries[t].f16, true_masks)
+                continue
+            held = list(values) if self.infinite else sorted({0, t - 1})
             memory_key = torch.stack([queries[m].key for m in held], dim=2)
             memory_value = torch.stack([values[m] for m in held], dim=3)
             readout = read_memory(memory_key, memory_value, queries[t].key, top_k=self.top_k)
@@ -65,12 +97,12 @@ class ClipSegmenter(nn.Module):
             low = decoded.logits * present
             prob = torch.sigmoid(F.interpolate(low, size=(H, W), mode="bilinear", align_corners=False)) * present
             aggregated = soft_aggregate(prob)
-            logits.append(aggregated)
-            object_logits.append(low)
-            features.append(decoded.features * present[..., None])
-            if t < T - 1:
+            if t < clip_frames:
+                said[t] = aggregated, low, decoded.features * present[..., None]
+            if t != order[-1]:
                 predicted = torch.softmax(aggregated, dim=1)[:, 1:] * present
                 values[t] = model.encode_value(frames[:, t], queries[t].f16, predicted)
+        logits, object_logits, features = zip(*(said[t] for t in range(1, clip_frames)), strict=True)
         return ClipOutput(torch.stack(logits, 1), torch.stack(object_logits, 1), torch.stack(features, 1))
 
 

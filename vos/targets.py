@@ -2,35 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from vos.boundary import boundary_mask, nested_order
-from vos.distillation import truncated_factor
+from vos.distillation import relative_correlation_error, truncated_factor
+from vos.quantise import dequantise, quantise
 from vos.segmentation import sampled_features
+
+LOGIT_LIMIT = 16.2
+"""Aggregation clips probabilities to 1e-7 and 1 - 1e-7, so a logit beyond +-16.1 says nothing more."""
+FLOATS = {"fp16": np.float16, "fp32": np.float32}
 
 
 def query_targets(
-    labels: np.ndarray, object_logits: Tensor, features: Tensor, *, samples: int, rank: int, radius_px: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Sampled cells in nested order, their labels, the factor of the teacher's correlations there, its logits and the boundary mask.
+    labels: np.ndarray,
+    object_logits: Tensor,
+    features: Tensor,
+    *,
+    samples: int,
+    radius_px: int,
+    seed: Sequence[int],
+    rank: int,
+    factor_dtype: str,
+    logits: str,
+) -> dict[str, Any]:
+    """Sampled cells in nested order, their labels, the factor of the teacher's correlations there, its logits, the boundary mask.
 
-    labels (h, w) on the grid of stride 4, object_logits (O, h, w), features (O, Cd, h, w); `samples` at most h * w.
-    Returns sample_index (N,), sample_label (N,), factor (N, r) float16, logits (O, h, w) float16, boundary (ceil(h * w / 8),) uint8.
+    labels (h, w) on the grid of stride 4, object_logits (O, h, w), features (O, Cd, h, w) of which absent objects may be left out,
+    `samples` at most h * w; factor_dtype int8, fp16 or fp32; logits none, int8 or fp16.
+    Returns sample_index (N,), sample_label (N,), factor (r, N), factor_scale () for int8, factor_error (): the relative Frobenius error
+    of the rebuilt correlation matrix; logits (O, h, w), logit_scale (O,) for int8, logit_error (): the largest; boundary (bytes,).
     """
     boundary = boundary_mask(labels, radius_px)
     index = nested_order(boundary, seed)[:samples]
     rows = sampled_features(features[None, None], torch.from_numpy(index)[None, None])[0, 0]
-    factor = truncated_factor(rows, rank)
-    if (
-        factor.shape[1] < rank
-    ):  # fewer features than the rank of the schema: further columns are zero and change no correlation
-        factor = torch.nn.functional.pad(factor, (0, rank - factor.shape[1]))
     return {
         "sample_index": index,
         "sample_label": labels.reshape(-1)[index].astype(np.uint8),
-        "factor": factor.numpy().astype(np.float16),
-        "logits": object_logits.numpy().astype(np.float16),
+        **_factor_targets(rows, rank, factor_dtype),
+        **_logit_targets(object_logits.numpy().clip(-LOGIT_LIMIT, LOGIT_LIMIT), logits),
         "boundary": np.packbits(boundary.reshape(-1)),
     }
+
+
+def _factor_targets(rows: Tensor, rank: int, dtype: str) -> dict[str, Any]:
+    # Stored column by column: neighbouring bytes are then of similar size, which compresses better.
+    factor = np.ascontiguousarray(truncated_factor(rows, rank).numpy().T)
+    if dtype == "int8":
+        stored, scale = quantise(factor, axes=(0, 1))
+        rebuilt, extra = dequantise(stored, scale, (0, 1)), {"factor_scale": scale}
+    else:
+        stored = factor.astype(FLOATS[dtype])
+        rebuilt, extra = stored.astype(np.float32), {}
+    error = relative_correlation_error(rows, torch.from_numpy(rebuilt.T)) if rows.any() else 0.0
+    return {"factor": stored, "factor_error": np.float32(error), **extra}
+
+
+def _logit_targets(values: np.ndarray, dtype: str) -> dict[str, Any]:
+    if dtype == "none":
+        return {}
+    if dtype == "int8":
+        stored, scale = quantise(values, axes=(1, 2))
+        rebuilt, extra = dequantise(stored, scale, (1, 2)), {"logit_scale": scale}
+    else:
+        stored = values.astype(FLOATS[dtype])
+        rebuilt, extra = stored.astype(np.float32), {}
+    return {"logits": stored, "logit_error": np.float32(np.abs(rebuilt - values).max()), **extra}

@@ -5,7 +5,7 @@ No torch, no Ray here, so `--help` answers at once. A preset (`vos/presets.py`) 
 """
 
 from vos.config.base import BUILTIN_TEACHER, DataConfig, JobConfig, Preset
-from vos.config.cache import CacheConfig, ClipConfig, TargetConfig, TeacherConfig
+from vos.config.cache import CacheConfig, ClipConfig, FactorConfig, TeacherConfig
 from vos.config.demo import DemoConfig
 from vos.config.evaluate import EvaluateConfig, FpsConfig, MemoryConfig, VerifyConfig
 from vos.config.train import LossConfig, OptimiserConfig, TrainConfig
@@ -18,13 +18,13 @@ __all__ = [
     "DataConfig",
     "DemoConfig",
     "EvaluateConfig",
+    "FactorConfig",
     "FpsConfig",
     "JobConfig",
     "LossConfig",
     "MemoryConfig",
     "OptimiserConfig",
     "Preset",
-    "TargetConfig",
     "TeacherConfig",
     "TrainConfig",
     "TuneConfig",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from vos.config.base import BUILTIN_TEACHER, JobConfig
 from vos.errors import InputError
@@ -16,6 +17,8 @@ class ClipConfig:
     """Frames of a clip; the first is given with its masks, the others are query frames."""
     max_skip_frames: int = 25
     """Largest gap between neighbouring frames of a clip, in frames of the video."""
+    skip_curriculum: tuple[int, ...] = ()
+    """Largest gaps in stages instead, e.g. 10 15 20 25 5: draw n is of stage n mod S, and an epoch goes stage by stage."""
     crop_px: int = 384
     """Side of the square crop, in pixels: a multiple of 16, the stride of the encoders."""
     max_objects: int = 2
@@ -38,9 +41,10 @@ class ClipConfig:
             raise InputError(
                 f"--clip.num-frames {self.num_frames}: a clip needs a first frame and a query frame; use 2 or more"
             )
-        if self.max_skip_frames < 1:
+        if min((self.max_skip_frames, *self.skip_curriculum)) < 1:
             raise InputError(
-                f"--clip.max-skip-frames {self.max_skip_frames}: neighbours lie 1 frame apart at least; use 1 or more"
+                f"--clip.max-skip-frames {self.max_skip_frames} --clip.skip-curriculum {self.skip_curriculum}: "
+                "neighbours lie 1 frame apart at least; use 1 or more"
             )
         if not 1 <= self.max_objects <= 255:
             raise InputError(f"--clip.max-objects {self.max_objects}: use 1 to 255")
@@ -54,41 +58,56 @@ class ClipConfig:
         if not 0 <= self.colour <= 1:
             raise InputError(f"--clip.colour {self.colour}: use 0 to 1")
 
+    @property
+    def stages(self) -> int:
+        """Stages of the gap curriculum, 1 without one."""
+        return max(1, len(self.skip_curriculum))
+
+    def max_skip_of(self, number: int) -> int:
+        """Largest gap of draw `number`, in frames."""
+        return self.skip_curriculum[number % self.stages] if self.skip_curriculum else self.max_skip_frames
+
 
 @dataclass(frozen=True, kw_only=True)
-class TargetConfig:
-    """What the cache keeps of the teacher, per query frame, on the grid of stride 4."""
+class FactorConfig:
+    """The factor Z_t of the teacher's correlations, C_t = Z_t Z_t' over the sampled pixels of one query frame."""
 
-    samples: int = 1024
-    """Pixels sampled per query frame (boundary first); any smaller density is a prefix of them."""
-    boundary_radius_px: int = 2
-    """Radius of the boundary mask, in cells of the stride-4 grid."""
-    factor_rank: int = 64
-    """Rank of the stored factor of the teacher's correlation matrix."""
+    rank: int = 64
+    """Columns kept of it, the best possible ones; training may use fewer. 0 keeps all: exact, and large for wide teachers."""
+    dtype: Literal["int8", "fp16", "fp32"] = "int8"
+    """How an entry is stored; int8 has one scale per query frame, so small columns take few bytes after compression."""
 
     def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise InputError(
-                f"--target.samples {self.samples}: a correlation needs 2 pixels at least; the paper's scale is 1024"
-            )
-        if self.factor_rank < 1:
-            raise InputError(f"--target.factor-rank {self.factor_rank}: use 1 or more")
-        if self.boundary_radius_px < 0:
-            raise InputError(f"--target.boundary-radius-px {self.boundary_radius_px}: use 0 or more")
+        if self.rank < 0:
+            raise InputError(f"--factor.rank {self.rank}: use 1 or more, or 0 for all columns")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
-    """The frozen network that is distilled."""
+    """The frozen network that is distilled, and what it is shown."""
 
     checkpoint: str = BUILTIN_TEACHER
     """Folder written by jobs.train, or an official STCN file (.pth); 'builtin' is the small one that comes with the project."""
     top_k: int = 20
     """Memory positions that each query position reads."""
+    context_frames: int = 0
+    """Further frames of the same video, before and between the clip's, that the teacher has in its memory and the student not."""
+    context_masks: Literal["predicted", "true"] = "predicted"
+    """Whose masks of the context frames the teacher remembers: its own, or the true ones (labels that the student never sees)."""
+    workers: int = 0
+    """Teacher actors, each with --threads threads (0 = as many as --workers)."""
+    gpus: float = 1.0
+    """GPUs of one actor, where there are any; 0.5 puts two teachers on each."""
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
             raise InputError(f"--teacher.top-k {self.top_k}: use 1 or more")
+        if self.context_frames < 0:
+            raise InputError(f"--teacher.context-frames {self.context_frames}: use 0 or more")
+        if self.workers < 0 or not self.gpus > 0:
+            raise InputError(
+                f"--teacher.workers {self.workers} --teacher.gpus {self.gpus}: use 0 or more workers and above 0 GPUs"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +121,44 @@ class CacheConfig(JobConfig):
     shard_draws: int = 16
     """Draws of one shard (one Parquet file)."""
     clip: ClipConfig = field(default_factory=ClipConfig)
-    target: TargetConfig = field(default_factory=TargetConfig)
+    samples: int = 1024
+    """Pixels sampled per query frame (boundary first) on the grid of stride 4; any smaller density is a prefix of them."""
+    boundary_radius_px: int = 2
+    """Radius of the boundary mask, in cells of the grid of stride 4."""
+    factor: FactorConfig = field(default_factory=FactorConfig)
+    logits: Literal["none", "int8", "fp16"] = "int8"
+    """How the teacher's logits at stride 4 are stored; none is enough for students that learn from correlations alone."""
+    frames: Literal["replay", "store"] = "replay"
+    """replay: students crop the clip again from the videos; store: keep it in the shard (JPEG), for slow disks and absent videos."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    extend: bool = False
+    """Add draws to the cache in --out: give the new total with --draws."""
+    plan: bool = False
+    """Measure for 20 seconds and print what the cache will take (bytes, teacher time), without building it."""
+    verify: bool = False
+    """Check a finished cache instead: every byte, every row, and some rows against the teacher again."""
+    verify_rows: int = 3
+    """With --verify: rows that the teacher computes again (0 = none)."""
+    show: int = 0
+    """Draw pictures of so many draws of a finished cache instead: frames, masks, sampled pixels, correlations."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.draws < 1 or self.shard_draws < 1:
             raise InputError(f"--draws {self.draws} --shard-draws {self.shard_draws}: use 1 or more of each")
+        if self.samples < 2:
+            raise InputError(
+                f"--samples {self.samples}: a correlation needs 2 pixels at least; the paper's scale is 1024"
+            )
+        if self.boundary_radius_px < 0:
+            raise InputError(f"--boundary-radius-px {self.boundary_radius_px}: use 0 or more")
+        if self.verify_rows < 0 or self.show < 0:
+            raise InputError(f"--verify-rows {self.verify_rows} --show {self.show}: use 0 or more of each")
+        modes = [name for name in ("extend", "plan", "verify", "show") if getattr(self, name)]
+        if len(modes) > 1:
+            raise InputError(f"--{' --'.join(modes)}: one at a time")
+
+    @property
+    def actors(self) -> int:
+        """Teacher actors of this build."""
+        return self.teacher.workers or self.workers

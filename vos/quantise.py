@@ -1,0 +1,23 @@
+"""Numbers as int8 with a scale: what the cache stores of the teacher."""
+
+from __future__ import annotations
+
+import numpy as np
+
+LEVELS = 127
+
+
+def quantise(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric int8: values ~ q * scale, rounded to the nearest, half to even.
+
+    values  float array; one scale for each position along the axes that are not in `axes`
+    returns q int8 of the same shape, scale float32 without `axes` (1 where every value is 0)
+    """
+    largest = np.abs(values).max(axis=axes, keepdims=True)
+    scale = np.where(largest > 0, largest / LEVELS, 1).astype(np.float32)
+    return np.rint(values / scale).clip(-LEVELS, LEVELS).astype(np.int8), scale.squeeze(axes)
+
+
+def dequantise(q: np.ndarray, scale: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """The inverse of `quantise` up to half a step: float32."""
+    return q.astype(np.float32) * np.expand_dims(np.asarray(scale, np.float32), axes)
