@@ -116,7 +116,7 @@ class CachedClips:
         if checksum(clip) != row["clip_crc32"]:
             raise InputError(
                 f"{self.folder}: draw {draw.number} ({draw.video}, frames {draw.frames}) is not the clip that the teacher saw; "
-                "the video's files or the image library have changed: restore them, or make the cache again"
+                "the video's files or the image library have changed: restore them, or make the cache again with jobs.cache"
             )
         return clip
 

@@ -48,9 +48,14 @@ def write_manifest(
         },
         "shards": [{name: value for name, value in receipt.items() if name != "columns"} for receipt in receipts],
     }
-    manifest[DIGEST] = _digest(manifest)
-    storage.write_bytes(storage.join(folder, schema.MANIFEST), dumps(manifest).encode())
-    return manifest
+    text = sealed(manifest)
+    storage.write_bytes(storage.join(folder, schema.MANIFEST), text)
+    return json.loads(text)
+
+
+def sealed(manifest: dict[str, Any]) -> bytes:
+    """The text of a manifest, with its own digest in it."""
+    return dumps(manifest | {DIGEST: _digest(manifest)}).encode()
 
 
 def read_manifest(folder: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ SMOKE_DATA = DataConfig(synthetic_videos=12, synthetic_frames=10, synthetic_heig
 DEMO_DATA = DataConfig()
 SMOKE_CLIP = ClipConfig(crop_px=64, max_skip_frames=3, max_objects=2)
 DEMO_CLIP = ClipConfig(crop_px=112, max_skip_frames=8, max_objects=2)
+PAPER_CLIP = ClipConfig(skip_curriculum=(10, 15, 20, 25, 5))
 DEMO_OPTIMISER = OptimiserConfig(lr=1.5e-3, ema=0.98, warmup_steps=20)
 
 # STCN's main training (PAPER.md, section 7): Adam at 1e-5 with a step at 125 k. Ours is AdamW with polynomial decay at the same
@@ -41,6 +42,7 @@ def _train_paper() -> TrainConfig:
     return TrainConfig(
         preset="paper",
         model="mobilevos-mobilenetv2",
+        clip=PAPER_CLIP,
         steps=150_000,
         batch=4,
         loss=PAPER_LOSS,
@@ -100,7 +102,7 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         "paper": lambda: CacheConfig(
             preset="paper",
             draws=60_000,
-            clip=ClipConfig(skip_curriculum=(10, 15, 20, 25, 5)),
+            clip=PAPER_CLIP,
             teacher=TeacherConfig(context_frames=5),
         ),
     },

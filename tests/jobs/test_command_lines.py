@@ -283,6 +283,7 @@ def regular_file(tmp_path: Path) -> Path:
 
 def small_manifest(folder: Path, **changes: Any) -> Path:
     """The manifest of a cache of synthetic videos, without its shards."""
+    from pipelines.manifest import sealed
     from pipelines.plan import index_videos
     from pipelines.schema import VERSION
     from vos.config import ClipConfig
@@ -296,7 +297,7 @@ def small_manifest(folder: Path, **changes: Any) -> Path:
     }
     manifest = {"fingerprint": "f", "data": to_dict(data), "shards": [], "identity": identity | changes}
     folder.mkdir()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_bytes(sealed(manifest | {"schema_version": VERSION}))
     return folder
 
 

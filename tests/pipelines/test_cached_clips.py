@@ -9,62 +9,77 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from pipelines import schema
-from pipelines.cached_clips import (
-    Batch,
-    CachedClips,
-    DrawnClips,
-    data_of_cache,
-    draws_of_step,
-    prefetched,
-    read_manifest,
-)
+from pipelines.cached_clips import Batch, CachedClips, DrawnClips, draws_of_step, prefetched
+from pipelines.manifest import data_of_cache, read_manifest, sealed
 from pipelines.plan import index_videos
-from vos.clips import read_clip
+from vos.clips import checksum, decode_clip, encode_clip, read_clip
 from vos.config import ClipConfig, DataConfig
 from vos.config_json import to_dict
 from vos.datasets import fingerprint
 from vos.draws import draw_clip
 from vos.errors import InputError
+from vos.quantise import dequantise
 from vos.synthetic import synthetic_index, write_davis
 from vos.transforms import to_tensor
 
 DATA = DataConfig(synthetic_videos=2, synthetic_frames=6, synthetic_height_px=48)
 CLIP = ClipConfig(crop_px=32, max_skip_frames=2)
-SHAPES = schema.Shapes(queries=2, samples=12, rank=3, objects=2, grid=8)
+SHAPES = schema.Shapes(queries=2, samples=12, rank=3, objects=2, grid=8, factor="int8", logits="int8")
 SHARDS = ((0, 6), (6, 1))
-"""First draw and rows of the two shards: the first has two row groups."""
+"""First draw and rows of the two shards."""
 NUM_DRAWS = 7
 
 
-def row(number: int, data: DataConfig = DATA) -> dict[str, Any]:
+def row(number: int, data: DataConfig = DATA, stored: bool = False) -> dict[str, Any]:
     """The row of a draw, with made-up targets."""
     random = np.random.default_rng(number)
-    draw = draw_clip(index_videos(data, "train"), CLIP, 0, number)
+    videos = index_videos(data, "train")
+    draw = draw_clip(videos, CLIP, 0, number)
+    clip = read_clip(next(video for video in videos if video.name == draw.video), draw, CLIP.crop_px)
+    files = dict(zip(("frames", "labels"), encode_clip(clip), strict=True)) if stored else {}
     tensors = {name: (random.random(shape) * 60).astype(dtype) for name, (dtype, shape) in SHAPES.columns().items()}
-    return {"draw": number, "record": json.dumps(draw.to_dict()), "num_objects": len(draw.objects), **tensors}
+    return {
+        "draw": number,
+        "record": json.dumps(draw.to_dict()),
+        "num_objects": len(draw.objects),
+        "clip_crc32": checksum(decode_clip(**files) if stored else clip),
+        **tensors,
+        **files,
+    }
 
 
-def write_cache(folder: Path, data: DataConfig = DATA) -> Path:
+def write_shard(path: Path, rows: list[dict[str, Any]], recipe: str = "r") -> None:
+    path.write_bytes(schema.to_parquet(rows, SHAPES, {"recipe": recipe}))
+
+
+def write_cache(folder: Path, data: DataConfig = DATA, stored: bool = False) -> Path:
     """A finished cache, written by hand; returns its folder."""
     (folder / "shards").mkdir(parents=True)
     shards = []
     for place, (first, count) in enumerate(SHARDS):
         name = f"shard-{place:06d}.parquet"
-        rows = [row(number, data) for number in range(first, first + count)]
-        (folder / "shards" / name).write_bytes(schema.to_parquet(rows, SHAPES, {}))
+        rows = [row(number, data, stored) for number in range(first, first + count)]
+        write_shard(folder / "shards" / name, rows)
         shards.append({"number": place, "file": name, "first_draw": first, "rows": count})
     digest = fingerprint(index_videos(data, "train"))
-    identity = {"schema_version": schema.VERSION, "clip": to_dict(CLIP), "data": digest}
-    write_manifest(folder, {"fingerprint": "f", "identity": identity, "data": to_dict(data), "shards": shards})
+    identity = {
+        "clip": to_dict(CLIP),
+        "data": digest,
+        "frames": "store" if stored else "replay",
+        "logits": "int8",
+    }
+    manifest = {"fingerprint": "f", "recipe": "r", "identity": identity, "data": to_dict(data), "shards": shards}
+    write_manifest(folder, manifest | {"schema_version": schema.VERSION})
     return folder
 
 
 def write_manifest(folder: Path, manifest: Any) -> None:
-    (folder / schema.MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    (folder / schema.MANIFEST).write_bytes(sealed(manifest))
 
 
 @pytest.fixture
@@ -133,8 +148,11 @@ def test_a_batch_holds_the_clips_and_targets_of_its_draws_in_the_order_asked(unt
         wanted = row(number)
         np.testing.assert_array_equal(batch.targets.sample_index[place], wanted["sample_index"])
         np.testing.assert_array_equal(batch.targets.sample_label[place], wanted["sample_label"])
-        np.testing.assert_array_equal(batch.targets.factor[place], wanted["factor"].astype(np.float32))
-        np.testing.assert_array_equal(batch.targets.object_logits[place], wanted["logits"].astype(np.float32))
+        factor = dequantise(wanted["factor"], wanted["factor_scale"], (1, 2)).transpose(0, 2, 1)
+        np.testing.assert_array_equal(batch.targets.factor[place], factor)
+        assert batch.targets.object_logits is not None
+        logits = dequantise(wanted["logits"], wanted["logit_scale"], (2, 3))
+        np.testing.assert_array_equal(batch.targets.object_logits[place], logits)
 
 
 def test_without_targets_the_same_clips_are_replayed(untouched: CachedClips):
@@ -181,19 +199,19 @@ def refusal_of(cache: Path, number: int, with_targets: bool = True) -> str:
 @pytest.mark.parametrize("with_targets", [True, False])
 def test_rows_in_another_order_are_noticed(cache: Path, with_targets: bool):
     rows = [row(number) for number in (1, 0, 2, 3, 4, 5)]
-    shard(cache).write_bytes(schema.to_parquet(rows, SHAPES, {}))
+    write_shard(shard(cache), rows)
     assert str(shard(cache)) in refusal_of(cache, 0, with_targets)
 
 
 def test_a_shard_of_other_draws_is_noticed(cache: Path):
-    shard(cache, 1).write_bytes(schema.to_parquet([row(3)], SHAPES, {}))
+    write_shard(shard(cache, 1), [row(3)])
     message = refusal_of(cache, 6)
     assert str(shard(cache, 1)) in message and "3" in message and "6" in message
 
 
 @pytest.mark.parametrize("rows", [1, 4, 5])
 def test_a_shard_with_fewer_rows_than_the_manifest_says_is_named(cache: Path, rows: int):
-    shard(cache).write_bytes(schema.to_parquet([row(number) for number in range(rows)], SHAPES, {}))
+    write_shard(shard(cache), [row(number) for number in range(rows)])
     assert str(shard(cache)) in refusal_of(cache, 5)
 
 
@@ -216,26 +234,86 @@ def test_a_shard_with_overwritten_bytes_is_named(cache: Path):
     assert str(shard(cache)) in refusal_of(cache, 0)
 
 
-def test_a_flipped_bit_never_changes_a_target_unnoticed(cache: Path, tmp_path: Path):
+def test_a_shard_of_another_cache_is_noticed(cache: Path):
+    write_shard(shard(cache), [row(number) for number in range(6)], recipe="another")
+    assert "another cache" in refusal_of(cache, 0)
+
+
+def test_any_flipped_bit_is_noticed_before_a_target_is_read(cache: Path, tmp_path: Path):
     """Compression does not notice most of them: the numbers would only be other numbers."""
-    intact = CachedClips(str(cache), DATA).batch([6]).targets
-    assert intact is not None
     data = shard(cache, 1).read_bytes()
-    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
-    unnoticed = []
-    for place in np.linspace(4, footer - 1, 40).astype(int):
+    for place in np.linspace(0, len(data) - 1, 40).astype(int):
         copied = Path(shutil.copytree(cache, tmp_path / f"flipped-{place}"))
         flipped = bytearray(data)
         flipped[place] ^= 16
         shard(copied, 1).write_bytes(flipped)
-        try:
-            batch = CachedClips(str(copied), DATA).batch([6])
-        except InputError:
-            continue
-        assert batch.targets is not None
-        if not all(torch.equal(one, other) for one, other in zip(batch.targets, intact, strict=True)):
-            unnoticed.append(int(place))
-    assert unnoticed == []
+        assert str(shard(copied, 1)) in refusal_of(copied, 6)
+
+
+def test_damage_to_a_page_after_the_first_look_at_a_shard_is_noticed_too(cache: Path):
+    source = CachedClips(str(cache), DATA)
+    source.batch([0])
+    data = bytearray(shard(cache).read_bytes())
+    group = pq.ParquetFile(shard(cache)).metadata.row_group(3)
+    places = {group.column(i).path_in_schema.split(".")[0]: group.column(i) for i in range(group.num_columns)}
+    page = places["factor"]
+    data[page.dictionary_page_offset + page.total_compressed_size - 2] ^= 16
+    shard(cache).write_bytes(data)
+    source.batch([2])
+    with pytest.raises(InputError, match="damaged"):
+        source.batch([3])
+
+
+def test_a_shard_that_has_grown_since_serves_an_earlier_manifest(cache: Path):
+    write_shard(shard(cache, 1), [row(number) for number in (6, 7, 8)])
+    assert CachedClips(str(cache), DATA).batch([6]).draws == [6]
+
+
+# Clips.
+
+
+def test_a_clip_that_is_not_what_the_teacher_saw_is_refused(cache: Path):
+    rows = [row(number) for number in range(6)]
+    rows[2]["clip_crc32"] ^= 1
+    write_shard(shard(cache), rows)
+    assert CachedClips(str(cache), DATA).batch([1]).draws == [1]
+    message = refusal_of(cache, 2)
+    assert "draw 2" in message and "not the clip that the teacher saw" in message
+
+
+def test_stored_frames_need_no_videos(tmp_path: Path):
+    videos = tmp_path / "videos"
+    write_davis(synthetic_index(2, 6, (48, 72)), str(videos), "train")
+    cache = write_cache(tmp_path / "cache", DataConfig(root=str(videos)), stored=True)
+    shutil.rmtree(videos)
+    batch = CachedClips(str(cache), DATA).batch([0, 6])
+    wanted = decode_clip(*(row_of(cache, 6)[name] for name in ("frames", "labels")))
+    assert torch.equal(batch.frames[1], to_tensor(wanted.frames))
+    np.testing.assert_array_equal(batch.labels[1], wanted.labels)
+    assert torch.equal(CachedClips(str(cache), DATA, with_targets=False).batch([0, 6]).frames, batch.frames)
+
+
+def row_of(cache: Path, number: int) -> dict[str, Any]:
+    return next(
+        one for place in (0, 1) for one in schema.read_rows(str(shard(cache, place)), []) if one["draw"] == number
+    )
+
+
+def test_a_cache_without_logits_says_so_before_it_is_read_for_them(cache: Path):
+    manifest = read_manifest(str(cache))
+    manifest["identity"]["logits"] = "none"
+    write_manifest(cache, manifest)
+    with pytest.raises(InputError, match=r"no logits.*--loss.kd 0"):
+        CachedClips(str(cache), DATA, need_logits=True)
+    CachedClips(str(cache), DATA, with_targets=False, need_logits=True)
+
+
+@pytest.mark.parametrize("stages", [1, 3, 5])
+def test_an_epoch_goes_through_the_gap_curriculum_stage_by_stage(stages: int):
+    taken = [draw for step in range(17) for draw in draws_of_step(step, 17, 2, 4, stages=stages)]
+    for epoch in (taken[:17], taken[17:]):
+        assert sorted(epoch) == list(range(17))
+        assert [draw % stages for draw in epoch] == sorted(draw % stages for draw in epoch)
 
 
 # Manifests and videos.
@@ -251,7 +329,8 @@ def test_a_flipped_bit_never_changes_a_target_unnoticed(cache: Path, tmp_path: P
         ("7", "not a cache manifest"),
         ("{}", "not a cache manifest"),
         ('{"identity": {}}', "not a cache manifest"),
-        ('{"identity": {"schema_version": 99}}', "99"),
+        ('{"schema_version": 99}', "newer"),
+        ('{"identity": {"schema_version": 1}}', "version 1"),
     ],
 )
 def test_a_manifest_that_cannot_be_used_is_named_in_one_line(cache: Path, text: str | None, said: str):
@@ -266,13 +345,15 @@ def test_a_manifest_that_cannot_be_used_is_named_in_one_line(cache: Path, text: 
         assert message.startswith(str(path)) and said in message and "\n" not in message
 
 
-@pytest.mark.parametrize("part", ["data", "shards", "identity"])
-def test_a_manifest_without_one_of_its_parts_is_named_in_one_line(cache: Path, part: str):
-    manifest = read_manifest(str(cache))
-    del manifest[part]
-    write_manifest(cache, manifest)
-    with pytest.raises(InputError, match=schema.MANIFEST):
-        CachedClips(str(cache), DATA)
+def test_any_single_changed_byte_of_a_manifest_is_noticed(cache: Path):
+    path = cache / schema.MANIFEST
+    text = path.read_bytes()
+    for place in range(0, len(text), 7):
+        changed = bytearray(text)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=schema.MANIFEST):
+            read_manifest(str(cache))
 
 
 def test_the_videos_of_the_cache_are_found_without_repeating_its_flags(cache: Path):

@@ -178,7 +178,7 @@ def test_an_empty_path_stays_empty():
 
 def test_every_path_field_is_resolved_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch):
     """Each text flag is either a known word or a path: a new path field must not be forgotten."""
-    words = {"model", "experiment", "split", "sequences", "protocol", "preset", "kind", "role"}
+    words = {"model", "experiment", "split", "sequences", "protocol", "preset", "kind", "role", "logits", "frames"}
     for cls in (TrainConfig, CacheConfig, EvaluateConfig, TuneConfig, VerifyConfig):
         for name, value in to_dict(cls()).items():
             if isinstance(value, str) and name not in words:

@@ -15,11 +15,11 @@ from vos.config import (
     ClipConfig,
     DataConfig,
     EvaluateConfig,
+    FactorConfig,
     FpsConfig,
     JobConfig,
     LossConfig,
     OptimiserConfig,
-    TargetConfig,
     TeacherConfig,
     TrainConfig,
     TuneConfig,
@@ -49,7 +49,10 @@ def changed_at(values: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
     for name in path[:-1]:
         inner = inner[name]
     old = inner[path[-1]]
-    inner[path[-1]] = (not old) if isinstance(old, bool) else f"{old}x" if isinstance(old, str) else old + 1
+    if isinstance(old, list):
+        inner[path[-1]] = [*old, 1]
+    else:
+        inner[path[-1]] = (not old) if isinstance(old, bool) else f"{old}x" if isinstance(old, str) else old + 1
     return copied
 
 
@@ -109,9 +112,14 @@ def test_a_whole_number_is_taken_for_a_float_field_and_kept_as_a_float():
         (lambda: ClipConfig(crop_px=16), "--clip.crop-px 16"),
         (lambda: ClipConfig(scale_min=0.0), "--clip.scale-min 0.0"),
         (lambda: ClipConfig(scale_min=2.0, scale_max=1.0), "--clip.scale-max 1.0"),
-        (lambda: TargetConfig(samples=1), "--target.samples 1"),
-        (lambda: TargetConfig(factor_rank=0), "--target.factor-rank 0"),
-        (lambda: TargetConfig(boundary_radius_px=-1), "--target.boundary-radius-px -1"),
+        (lambda: CacheConfig(samples=1), "--samples 1"),
+        (lambda: FactorConfig(rank=-1), "--factor.rank -1"),
+        (lambda: CacheConfig(boundary_radius_px=-1), "--boundary-radius-px -1"),
+        (lambda: CacheConfig(plan=True, verify=True), "--plan --verify"),
+        (lambda: CacheConfig(show=-1), "--show -1"),
+        (lambda: ClipConfig(skip_curriculum=(5, 0)), "--clip.skip-curriculum"),
+        (lambda: TeacherConfig(context_frames=-1), "--teacher.context-frames -1"),
+        (lambda: TeacherConfig(gpus=0.0), "--teacher.gpus 0.0"),
         (lambda: LossConfig(w=1.5), "--loss.w 1.5"),
         (lambda: LossConfig(w=-0.1), "--loss.w -0.1"),
         (lambda: LossConfig(w=float("nan")), "--loss.w nan"),
@@ -164,7 +172,7 @@ def test_the_crop_that_a_refusal_proposes_is_accepted(crop_px: int):
     assert ClipConfig(crop_px=int(str(refusal.value).rsplit(" ", 1)[1])).crop_px % 16 == 0
 
 
-@pytest.mark.parametrize("cls", [ClipConfig, TargetConfig, DataConfig])
+@pytest.mark.parametrize("cls", [ClipConfig, FactorConfig, DataConfig])
 def test_changing_any_field_changes_the_fingerprint(cls: type):
     values = to_dict(cls())
     digests = {fingerprint(changed_at(values, path)) for path in leaves(values)} | {fingerprint(values)}

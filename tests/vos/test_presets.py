@@ -50,7 +50,7 @@ def test_a_preset_trains_a_model_that_exists_and_saves_it_before_its_end(name: s
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cache_samples_no_more_cells_than_its_grid_has(name: str):
     config = preset(CacheConfig, name)
-    assert config.target.samples <= (config.clip.crop_px // 4) ** 2
+    assert config.samples <= (config.clip.crop_px // 4) ** 2
 
 
 def test_presets_are_values_so_asking_twice_gives_equals_and_changing_one_leaves_the_other():
