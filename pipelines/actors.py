@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from vos.errors import InputError
+
 Task = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -22,6 +24,7 @@ def run_on_actors(
     each with a share `gpus` of a GPU where the cluster has any.
 
     Items and results are JSON objects: only what is small travels, the rest is written by the task. Needs a running Ray session.
+    Raises the first InputError that a task raises; the others' results may then be lost.
     """
     import ray
 
@@ -35,7 +38,10 @@ def run_on_actors(
         num_gpus=gpus if ray.cluster_resources().get("GPU") else 0,
     )
     for row in results.iter_rows():
-        yield json.loads(row["result"])
+        answer = json.loads(row["result"])
+        if "bad_input" in answer:
+            raise InputError(answer["bad_input"])
+        yield answer["result"]
 
 
 class _Actor:
@@ -43,4 +49,11 @@ class _Actor:
         self._task = make_task(**arguments)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        return {"result": [json.dumps(self._task(json.loads(item))) for item in batch["item"]]}
+        return {"result": [json.dumps(self._answer(json.loads(item))) for item in batch["item"]]}
+
+    def _answer(self, item: dict[str, Any]) -> dict[str, Any]:
+        # Ray Data keeps of a worker's exception only its text, between pages of its own: the user's part travels as a result.
+        try:
+            return {"result": self._task(item)}
+        except InputError as error:
+            return {"bad_input": str(error)}

@@ -46,7 +46,7 @@ class Batch:
     targets: Targets | None
 
     def to(self, device: torch.device) -> Batch:
-        targets = self.targets and self.targets.to(device)
+        targets = Targets(*(part.to(device) for part in self.targets)) if self.targets else None
         return Batch(self.draws, self.frames.to(device), self.labels.to(device), self.num_objects.to(device), targets)
 
 
@@ -182,12 +182,11 @@ def _targets(rows: list[dict[str, Any]], grid: int) -> Targets:
     def stacked(arrays: list[np.ndarray], dtype: type[np.generic]) -> Tensor:
         return torch.from_numpy(np.stack(arrays).astype(dtype, copy=False))
 
-    logits = [schema.logits_of(row) for row in rows] if "logits" in rows[0] else None
     return Targets(
         stacked([row["sample_index"] for row in rows], np.int64),
         stacked([row["sample_label"] for row in rows], np.int64),
         stacked([schema.factor_of(row) for row in rows], np.float32),
-        stacked(logits, np.float32) if logits else None,
+        stacked([schema.logits_of(row) for row in rows], np.float32),
         stacked([schema.boundary_of(row, grid) for row in rows], np.float32),
     )
 

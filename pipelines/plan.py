@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,7 @@ def index_videos(data: DataConfig, split: str) -> list[Video]:
 
 
 def cache_identity(
-    config: CacheConfig, videos: list[Video], teacher: dict[str, str], shapes: dict[str, object]
+    config: CacheConfig, videos: list[Video], teacher: dict[str, str], shapes: Mapping[str, object]
 ) -> dict[str, Any]:
     """Everything that decides the bytes of the cache, as JSON; `vos.config` fields that are not here are in COSMETIC.
 

@@ -204,7 +204,9 @@ def factor_of(row: dict[str, Any]) -> np.ndarray:
 
 
 def logits_of(row: dict[str, Any]) -> np.ndarray:
-    """The teacher's object logits: (Q, O, h, w) float32."""
+    """The teacher's object logits: (Q, O, h, w) float32, of no object where none are stored."""
+    if "logits" not in row:
+        return np.empty((len(row["boundary"]), 0, 0, 0), np.float32)
     if "logit_scale" in row:
         return dequantise(row["logits"], row["logit_scale"], (2, 3))
     return row["logits"].astype(np.float32)

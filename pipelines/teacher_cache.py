@@ -26,7 +26,6 @@ from pipelines.plan import COSMETIC, ShardPlan, cache_identity, index_videos, pl
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session
 from pipelines.teacher import Teacher, metadata_of, receipt
-from vos.command_line import input_error
 from vos.config import CacheConfig
 from vos.config_json import differences, dumps, fingerprint, to_dict, without
 from vos.datasets import Video
@@ -190,13 +189,12 @@ def _run_teacher(config: CacheConfig, plan: Blueprint, missing: list[ShardPlan])
                 made_draws += answer["receipt"]["rows"]
                 bar.update(answer["receipt"]["rows"])
                 yield answer
-        except Exception as error:
-            cause = input_error(error)
-            if cause is None or os.strerror(errno.ENOSPC).lower() not in cause:
+        except InputError as error:
+            if os.strerror(errno.ENOSPC).lower() not in str(error):
                 raise
             left = config.draws - done - made_draws
             needed = f"about {left * made_bytes / made_draws / 2**20:.0f} MiB" if made_draws else "some space"
             raise InputError(
                 f"{config.out}: the disk is full: {needed} more for the {left} draws that are left; "
-                f"finished shards stay valid: free space and run the same command again ({cause})"
+                f"finished shards stay valid: free space and run the same command again ({error})"
             ) from error

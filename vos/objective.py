@@ -23,17 +23,10 @@ class Targets(NamedTuple):
     """(B, Q, N) int64"""
     factor: Tensor
     """(B, Q, N, r) float32"""
-    object_logits: Tensor | None
-    """(B, Q, O, h, w) float32; None in a cache without logits"""
+    object_logits: Tensor
+    """(B, Q, O, h, w) float32; no object (O = 0) in a cache without logits"""
     boundary: Tensor
     """(B, Q, h, w) float32, 1 on the boundary mask"""
-
-    def to(self, device: torch.device) -> Targets:
-        logits = None if self.object_logits is None else self.object_logits.to(device)
-        index, label, factor, boundary = (
-            part.to(device) for part in (self.sample_index, self.sample_label, self.factor, self.boundary)
-        )
-        return Targets(index, label, factor, logits, boundary)
 
 
 def objective(
@@ -63,7 +56,7 @@ def objective(
     if loss.jaccard:
         terms["jaccard"] = jaccard_loss(prob, query_labels, valid)
         total = total + loss.jaccard * terms["jaccard"]
-    if targets is not None and targets.object_logits is not None and loss.kd:
+    if targets is not None and loss.kd:
         terms["kd"] = logit_kl(
             soft_aggregate(_probabilities(output.object_logits, valid)),
             soft_aggregate(_probabilities(targets.object_logits, valid)),

@@ -218,13 +218,13 @@ def test_a_split_that_does_not_exist_is_named_with_those_that_do(
     assert not (tmp_path / "out").exists()
 
 
-def inline_teacher(config: Any, videos: Any, shapes: Any, fingerprint: str, plans: Any, done: int) -> Iterator[Any]:
+def inline_teacher(config: Any, plan: Any, missing: Any) -> Iterator[Any]:
     """The teacher's actor without Ray around it."""
-    from pipelines.teacher_cache import TeacherActor
+    from pipelines.teacher import Teacher
 
-    actor = TeacherActor(config, videos, shapes, fingerprint)
-    for plan in plans:
-        yield actor(asdict(plan))
+    teacher = Teacher(config, plan.videos, plan.shapes, plan.recipe)
+    for one in missing:
+        yield teacher(asdict(one))
 
 
 def inline_segmenter(config: Any, videos: Any, policy: Any, masks: str, label: str) -> Iterator[Any]:

@@ -1,7 +1,6 @@
 """The cache is a function of its configuration: not of workers, kills, or what was there before."""
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -12,13 +11,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.cached_clips import CachedClips, read_manifest
+from pipelines.cached_clips import CachedClips
+from pipelines.manifest import read_manifest
+from pipelines.storage import only_writer
 from pipelines.teacher_cache import build_cache
-from vos.clips import read_clip
-from vos.config import CacheConfig, ClipConfig
-from vos.draws import ClipDraw
+from vos.config import CacheConfig
 from vos.errors import InputError
-from vos.transforms import to_tensor
 
 
 def shard_digests(folder: str) -> dict[str, str]:
@@ -26,10 +24,23 @@ def shard_digests(folder: str) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(shards.iterdir())}
 
 
-def test_two_workers_write_the_same_bytes_as_one(cache: str, cache_config: CacheConfig, tmp_path: Path) -> None:
-    build_cache(replace(cache_config, workers=2, out=str(tmp_path)))
-    assert shard_digests(str(tmp_path)) == shard_digests(cache)
-    assert read_manifest(str(tmp_path))["shards"] == read_manifest(cache)["shards"]
+def file_digests(folder: str) -> dict[str, str]:
+    """Every file of a cache, also the lists beside the shards."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_two_workers_write_the_same_files_as_one(cache: str, cache_config: CacheConfig, tmp_path: Path) -> None:
+    teacher = replace(cache_config.teacher, workers=2)
+    build_cache(replace(cache_config, teacher=teacher, out=str(tmp_path)))
+    assert file_digests(str(tmp_path)) == file_digests(cache)
+
+
+def test_a_finished_cache_is_left_as_it_is(cache: str, cache_config: CacheConfig) -> None:
+    before = file_digests(cache)
+    result = build_cache(cache_config)
+    assert result.draws_made == 0 and result.manifest == read_manifest(cache)
+    assert file_digests(cache) == before
 
 
 def test_the_manifest_describes_the_files_that_are_there(cache: str) -> None:
@@ -42,7 +53,7 @@ def test_the_manifest_describes_the_files_that_are_there(cache: str) -> None:
 
 
 def test_damaged_shards_are_made_again_and_the_others_left_alone(
-    cache: str, cache_config: CacheConfig, tmp_path: Path
+    cache: str, cache_config: CacheConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = replace(cache_config, out=str(tmp_path))
     build_cache(config)
@@ -54,9 +65,13 @@ def test_damaged_shards_are_made_again_and_the_others_left_alone(
     shards[2].write_bytes(shards[2].read_bytes()[:1000])
     stranger = tmp_path / "shards" / "notes.txt"
     stranger.write_text("mine")
+    half = tmp_path / "shards" / f"shard-000001.parquet.{'0a' * 16}.tmp"
+    half.write_bytes(b"what a killed writer left")
     build_cache(config)
+    said = capsys.readouterr().err
+    assert "notes.txt" in said and "shard-000000.parquet: damaged" in said and "shard-000002.parquet: damaged" in said
     assert shards[1].stat().st_mtime_ns == untouched
-    assert stranger.read_text() == "mine"
+    assert stranger.read_text() == "mine" and not half.exists()
     stranger.unlink()
     assert shard_digests(str(tmp_path)) == shard_digests(cache)
 
@@ -89,19 +104,66 @@ def test_a_killed_build_leaves_no_half_shard_and_the_next_run_completes_it(
     assert {k: v for k, v in shard_digests(out).items() if k.endswith(".parquet")} == shard_digests(cache)
 
 
-def test_a_replayed_clip_is_the_clip_that_the_teacher_saw(cache: str, cache_config: CacheConfig) -> None:
-    source = CachedClips(cache, cache_config.data)
-    batch = source.batch([9, 0, 4])
-    assert batch.draws == [9, 0, 4]
-    clip_config = ClipConfig(**read_manifest(cache)["identity"]["clip"])
-    videos = {video.name: video for video in source._videos.values()}
-    table = pq.read_table(Path(cache, "shards", "shard-000002.parquet"))
-    draw = ClipDraw.from_dict(json.loads(table.column("record")[1].as_py()))
-    assert draw.number == 9
-    clip = read_clip(videos[draw.video], draw, clip_config.crop_px)
-    assert batch.frames[0].equal(to_tensor(clip.frames))
-    assert (batch.labels[0].numpy() == clip.labels).all()
-    assert batch.targets is not None and batch.targets.factor.isfinite().all()
+def test_an_extended_cache_is_the_one_that_would_have_been_built_at_once(
+    cache: str, cache_config: CacheConfig, tmp_path: Path
+) -> None:
+    small = replace(cache_config, draws=6, out=str(tmp_path))
+    build_cache(small)
+    before = CachedClips(str(tmp_path), small.data)  # somebody trains from it meanwhile
+    with pytest.raises(InputError, match="holds a cache of 6 draws; add --extend to make it one of 10"):
+        build_cache(replace(small, draws=10))
+    result = build_cache(replace(small, draws=10, extend=True))
+    assert result.draws_made == 6  # the last shard was a short one, so its two draws are made again
+    assert file_digests(str(tmp_path)) == file_digests(cache)
+    assert before.batch([5]).draws == [5]
+    with pytest.raises(InputError, match="draws: 10 -> 6"):
+        build_cache(small)
+
+
+def test_extending_what_is_not_there_is_refused(cache_config: CacheConfig, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no cache to extend"):
+        build_cache(replace(cache_config, out=str(tmp_path), extend=True))
+
+
+def test_a_second_writer_is_refused_and_the_lock_ends_with_the_first(cache_config: CacheConfig, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pipelines.storage import only_writer\n"
+        "with only_writer(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="another process is writing here"):
+            build_cache(replace(cache_config, out=str(tmp_path)))
+        other.kill()
+    with only_writer(str(tmp_path)):
+        pass
+
+
+def test_a_full_disk_stops_the_build_and_says_how_much_is_missing(
+    ray_cluster: None, cache: str, cache_config: CacheConfig, tmp_path: Path
+) -> None:
+    """One shard fits on it, the others do not; with more room the same command finishes."""
+    room = max(path.stat().st_size for path in Path(cache, "shards").iterdir()) // 1024 * 2 + 16
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={room}k", "tmpfs", str(tmp_path)], capture_output=True, text=True
+    )
+    if mount.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mount.stderr.strip()}")
+    config = replace(cache_config, out=str(tmp_path))
+    try:
+        with pytest.raises(InputError) as refusal:
+            build_cache(config)
+        message = str(refusal.value)
+        assert "the disk is full" in message and "MiB more for the" in message and "\n" not in message
+        kept = shard_digests(str(tmp_path))
+        assert kept and kept.items() <= shard_digests(cache).items()
+        subprocess.run(["mount", "-o", "remount,size=8m", str(tmp_path)], check=True)
+        build_cache(config)
+        assert shard_digests(str(tmp_path)) == shard_digests(cache)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_the_sampled_labels_are_the_labels_of_the_replayed_clip(cache: str, cache_config: CacheConfig) -> None:
@@ -111,15 +173,3 @@ def test_the_sampled_labels_are_the_labels_of_the_replayed_clip(cache: str, cach
     assert batch.targets is not None
     flat = grid_labels(batch.labels[:, 1:]).flatten(2).long()
     assert flat.gather(2, batch.targets.sample_index).equal(batch.targets.sample_label)
-
-
-def test_the_videos_of_a_cache_need_not_be_named_again_but_changed_ones_are_refused(
-    cache: str, cache_config: CacheConfig, tmp_path: Path
-) -> None:
-    other = replace(cache_config.data, synthetic_seed=1)
-    assert CachedClips(cache, other).batch([3]).frames.equal(CachedClips(cache, cache_config.data).batch([3]).frames)
-    manifest = read_manifest(cache)
-    manifest["data"]["synthetic_seed"] = 2
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="no longer those that this cache was made from"):
-        CachedClips(str(tmp_path), other)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vos import datasets
-from vos.clips import Cropper, read_clip
+from vos.clips import Clip, Cropper, checksum, decode_clip, encode_clip, read_clip, read_context
 from vos.config import ClipConfig
 from vos.draws import Augmentation, ClipDraw, draw_clip
 from vos.errors import InputError
@@ -124,3 +124,43 @@ def test_a_frame_that_lost_its_mask_is_named(tmp_path):
     (video,) = datasets.load_index(str(tmp_path), split="val")
     with pytest.raises(InputError, match="has no mask"):
         read_clip(video, draw, 64)
+
+
+# Context frames, checksums and stored clips.
+
+
+def test_context_frames_are_cropped_like_the_clips_own():
+    videos = datasets.load_index("")
+    draw = draw_clip(videos, CLIP, 0, 3)
+    video = next(video for video in videos if video.name == draw.video)
+    shown = replace(draw, context=draw.frames)
+    clip = read_clip(video, draw, 64)
+    told, blind = (read_context(video, shown, 64, masks) for masks in (True, False))
+    np.testing.assert_array_equal(told.frames, clip.frames)
+    np.testing.assert_array_equal(blind.frames, clip.frames)
+    np.testing.assert_array_equal(told.labels, clip.labels)
+    assert not blind.labels.any() and blind.labels.shape == clip.labels.shape
+
+
+def random_clip() -> Clip:
+    rng = np.random.default_rng(0)
+    smooth = rng.integers(0, 256, (3, 4, 4, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    return Clip(smooth, rng.integers(0, 3, (3, 32, 32), dtype=np.uint8))
+
+
+def test_the_checksum_sees_every_pixel_and_every_label():
+    clip = random_clip()
+    for part in ("frames", "labels"):
+        changed = getattr(clip, part).copy()
+        changed.flat[changed.size // 2] ^= 1
+        assert checksum(replace(clip, **{part: changed})) != checksum(clip)
+    assert checksum(replace(clip, frames=clip.frames.copy())) == checksum(clip)
+
+
+def test_a_stored_clip_keeps_its_labels_exactly_and_its_colours_nearly():
+    clip = random_clip()
+    decoded = decode_clip(*encode_clip(clip))
+    np.testing.assert_array_equal(decoded.labels, clip.labels)
+    assert np.abs(decoded.frames.astype(int) - clip.frames).mean() < 3
+    again = decode_clip(*encode_clip(clip))
+    np.testing.assert_array_equal(again.frames, decoded.frames)

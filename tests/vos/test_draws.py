@@ -9,7 +9,7 @@ import pytest
 from vos import datasets
 from vos.clips import read_clip
 from vos.config import ClipConfig
-from vos.draws import ClipDraw, draw_clip
+from vos.draws import ClipDraw, draw_clip, viewing_order, with_context
 from vos.errors import InputError
 from vos.synthetic import synthetic_index
 
@@ -162,3 +162,73 @@ def test_the_shared_davis_gives_draws_with_an_object_in_view(shared):
     for n in range(30):
         draw = draw_clip(videos, ClipConfig(crop_px=128), 0, n)
         assert (read_clip(by_name[draw.video], draw, 128).labels[0] == 1).any()
+
+
+# Context frames.
+
+CONTEXT_CLIP = ClipConfig(crop_px=64, max_skip_frames=6)
+LONG = Fake(((1,),) * 40)
+
+
+def drawn(frames: tuple[int, ...]) -> ClipDraw:
+    return replace(draw_clip([LONG], CONTEXT_CLIP, 0, 0), frames=frames)
+
+
+@pytest.mark.parametrize("frames", [(12, 17, 20), (20, 17, 12), (0, 5, 9), (39, 38, 30), (3, 3, 3)])
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 100])
+def test_context_lies_before_and_between_the_clips_frames_and_is_none_of_them(frames: tuple[int, ...], count: int):
+    draw = with_context(drawn(frames), LONG, CONTEXT_CLIP, count, annotated_only=False)
+    ahead = 1 if frames[-1] >= frames[0] else -1
+    span = range(frames[0] - ahead * CONTEXT_CLIP.max_skip_frames, frames[-1] + ahead, ahead)
+    passed = [i for i in span if 0 <= i < 40 and i not in frames]
+    assert len(draw.context) == len(set(draw.context)) == min(count, len(passed))
+    assert set(draw.context) <= set(passed)
+    assert replace(draw, context=()) == drawn(frames)
+    if count == 100:
+        assert set(draw.context) == set(passed)
+
+
+def test_context_is_spread_evenly_over_the_way():
+    draw = with_context(drawn((12, 18, 30)), LONG, CONTEXT_CLIP, 4, annotated_only=False)
+    places = sorted(draw.context)
+    assert places[0] < 12 and places[-1] > 24
+    gaps = np.diff(places)
+    assert gaps.max() - gaps.min() <= 2
+
+
+def test_true_masks_can_only_be_had_of_frames_that_have_them():
+    sparse = Fake(tuple((1,) if i % 5 == 0 else None for i in range(40)))
+    draw = replace(draw_clip([sparse], CONTEXT_CLIP, 0, 0), frames=(10, 15, 20))
+    assert set(with_context(draw, sparse, CONTEXT_CLIP, 9, annotated_only=True).context) == {5}
+    assert len(with_context(draw, sparse, CONTEXT_CLIP, 9, annotated_only=False).context) == 9
+
+
+@pytest.mark.parametrize("frames", [(12, 17, 20), (20, 17, 12)])
+def test_the_teacher_goes_back_first_and_then_on_as_the_clip_does(frames: tuple[int, ...]):
+    draw = with_context(drawn(frames), LONG, CONTEXT_CLIP, 7, annotated_only=False)
+    shown = (*draw.frames, *draw.context)
+    order = viewing_order(draw)
+    assert sorted(order) == list(range(1, len(shown)))
+    way = [(shown[position] - frames[0]) * (1 if frames[-1] > frames[0] else -1) for position in order]
+    back = [distance for distance in way if distance < 0]
+    assert back == sorted(back, reverse=True) == way[: len(back)]
+    assert way[len(back) :] == sorted(way[len(back) :])
+    assert viewing_order(drawn((4, 4, 4))) == (1, 2)
+
+
+# Gap curriculum.
+
+
+def test_each_draw_keeps_to_the_gap_of_its_stage_and_some_draw_of_each_stage_needs_it():
+    clip = replace(CONTEXT_CLIP, skip_curriculum=(1, 4, 9))
+    widest = [0, 0, 0]
+    for number in range(90):
+        frames = draw_clip([LONG], clip, 0, number).frames
+        gaps = [abs(a - b) for a, b in zip(frames, frames[1:], strict=False)]
+        widest[number % 3] = max(widest[number % 3], *gaps)
+    assert widest == [1, 4, 9]
+
+
+def test_a_draw_with_context_survives_json():
+    draw = with_context(drawn((12, 17, 20)), LONG, CONTEXT_CLIP, 3, annotated_only=False)
+    assert ClipDraw.from_dict(json.loads(json.dumps(draw.to_dict()))) == draw

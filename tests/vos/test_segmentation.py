@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vos.distillation import correlation
 from vos.models import VOSModel, build
-from vos.segmentation import GRID_STRIDE, ClipOutput, ClipSegmenter, grid_labels, sampled_features
+from vos.segmentation import GRID_STRIDE, ClipOutput, ClipSegmenter, Context, grid_labels, sampled_features
 
 SIDE = 32
 
@@ -177,3 +177,45 @@ def test_the_correlation_of_sampled_features_depends_on_neither_order_nor_absenc
     absent = torch.zeros(1, 1, 2, 4, 5, 6)
     torch.testing.assert_close(correlation(sampled_features(features[:, :, [2, 0, 1]], index)), wanted)
     torch.testing.assert_close(correlation(sampled_features(torch.cat((features, absent), 2), index)), wanted)
+
+
+# Context frames.
+
+
+@torch.no_grad()
+def with_context(model: VOSModel, frames: Tensor, labels: Tensor, context: Context | None) -> ClipOutput:
+    return ClipSegmenter(model, infinite=True)(frames, labels, torch.tensor([2]), 2, context)
+
+
+def test_a_longer_clip_is_a_shorter_one_whose_context_is_the_rest(model: VOSModel):
+    """Frames 0, 2, 4 with 1 and 3 as context are the clip 0 to 4, of which only two frames are returned."""
+    frames, labels = clips(1, 5, 2)
+    whole = with_context(model, frames, labels, None)
+    context = Context(frames[:, [1, 3]], None, (3, 1, 4, 2))
+    part = with_context(model, frames[:, [0, 2, 4]], labels, context)
+    assert part.logits.shape[1] == 2
+    assert_same(part, ClipOutput(*(value[:, [1, 3]] for value in whole)))
+
+
+def test_true_masks_of_context_frames_are_remembered_instead_of_the_predicted_ones(model: VOSModel):
+    frames, labels = clips(1, 4, 2)
+    clip, shown = frames[:, :3], frames[:, 3:]
+    truth = [labels[:, None], labels[:, None].flip(-1)]
+    told = [with_context(model, clip, labels, Context(shown, one, (3, 1, 2))) for one in truth]
+    own = with_context(model, clip, labels, Context(shown, None, (3, 1, 2)))
+    alone = with_context(model, clip, labels, None)
+    answers = [*told, own, alone]
+    for i, one in enumerate(answers):
+        assert all(not torch.equal(one.logits, other.logits) for other in answers[i + 1 :])
+
+
+def test_context_after_the_last_query_frame_changes_nothing(model: VOSModel):
+    frames, labels = clips(1, 4, 2)
+    late = Context(frames[:, 3:], None, (1, 2, 3))
+    assert_same(with_context(model, frames[:, :3], labels, late), with_context(model, frames[:, :3], labels, None))
+
+
+def test_a_finite_memory_takes_no_context(model: VOSModel):
+    frames, labels = clips(1, 3, 1)
+    with pytest.raises(AssertionError, match="no place for context"):
+        ClipSegmenter(model)(frames, labels, torch.tensor([1]), 1, Context(frames[:, 1:2], None, (3, 1, 2)))
