@@ -200,7 +200,7 @@ def test_a_longer_clip_is_a_shorter_one_whose_context_is_the_rest(model: VOSMode
 def test_true_masks_of_context_frames_are_remembered_instead_of_the_predicted_ones(model: VOSModel):
     frames, labels = clips(1, 4, 2)
     clip, shown = frames[:, :3], frames[:, 3:]
-    truth = [labels[:, None], labels[:, None].flip(-1)]
+    truth = [labels[:, None], labels[:, None].flip(-2)]
     told = [with_context(model, clip, labels, Context(shown, one, (3, 1, 2))) for one in truth]
     own = with_context(model, clip, labels, Context(shown, None, (3, 1, 2)))
     alone = with_context(model, clip, labels, None)
