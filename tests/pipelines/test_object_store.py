@@ -1,0 +1,89 @@
+"""A cache at `s3://…`: a real S3 protocol over loopback, the same shards as in a local folder."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from pipelines import storage
+from pipelines.cached_clips import CachedClips
+from pipelines.manifest import read_manifest
+from pipelines.teacher_cache import build_cache
+from vos.config import CacheConfig
+from vos.errors import InputError
+
+OUT = "s3://team/caches/one"
+
+
+@pytest.fixture(scope="module")
+def object_store() -> Iterator[None]:
+    """An S3 server on a free port of loopback, with one empty bucket."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket="team")
+        yield
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def remote(object_store: None, store: str) -> str:
+    """The cache of the fixture `cache`, built at a URI by the job itself."""
+    command = [sys.executable, "-m", "jobs.cache", "--preset", "smoke", "--draws", "10", "--out", OUT]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return OUT
+
+
+def test_the_objects_are_the_files_of_a_local_cache(remote: str, cache: str) -> None:
+    for folder in ("", "shards"):
+        names = [name for name in storage.list_names(storage.join(cache, folder)) if name != ".lock"]
+        assert storage.list_names(storage.join(remote, folder) if folder else remote) == names
+        for name in names:
+            here, there = (storage.read_bytes(storage.join(root, folder, name)) for root in (cache, remote))
+            assert here == there, name
+
+
+def test_batches_come_from_the_store_as_from_a_folder(
+    remote: str, cache: str, cache_config: CacheConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    local, distant = (CachedClips(root, cache_config.data).batch([9, 0]) for root in (cache, remote))
+    assert local.frames.equal(distant.frames)
+    assert local.targets is not None and distant.targets is not None
+    assert all(one.equal(other) for one, other in zip(local.targets, distant.targets, strict=True))
+    copies = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(copies) == 2 and all(path.parent.stat().st_mode & 0o077 == 0 for path in copies)
+
+
+def test_a_damaged_object_is_named_by_a_reader_and_made_again_by_the_job(
+    remote: str, cache: str, cache_config: CacheConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    path = storage.join(remote, "shards", "shard-000001.parquet")
+    data = bytearray(storage.read_bytes(path))
+    data[100] ^= 1
+    storage.write_bytes(path, bytes(data))
+    manifest = read_manifest(remote)
+    with pytest.raises(InputError, match=r"s3://team/caches/one/shards/shard-000001\.parquet: damaged"):
+        CachedClips(remote, cache_config.data).batch([5])
+    result = build_cache(replace(cache_config, out=remote))
+    assert result.draws_made == 4 and result.manifest == manifest
+    assert storage.read_bytes(path) == storage.read_bytes(storage.join(cache, "shards", "shard-000001.parquet"))
+
+
+def test_a_bucket_that_is_not_there_is_one_line(object_store: None, cache_config: CacheConfig) -> None:
+    with pytest.raises(InputError) as refusal:
+        build_cache(replace(cache_config, out="s3://nobody/cache"))
+    assert "s3://nobody/cache" in str(refusal.value) and "\n" not in str(refusal.value)
