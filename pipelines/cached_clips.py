@@ -106,6 +106,11 @@ class CachedClips:
         targets = _targets(rows, self.clip.crop_px // schema.GRID_STRIDE) if self._with_targets else None
         return _collate(numbers, clips, [row["num_objects"] for row in rows], targets)
 
+    def row_and_clip(self, number: int) -> tuple[dict[str, Any], Clip]:
+        """What is stored of one draw, and its clip."""
+        row = self._row(number)
+        return row, self._replay(row)
+
     def _replay(self, row: dict[str, Any]) -> Clip:
         draw = ClipDraw.from_dict(json.loads(row["record"]))
         clip = (

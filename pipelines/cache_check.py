@@ -1,0 +1,179 @@
+"""Proving a finished cache: every byte of every file, every row, and some rows against the teacher again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from pipelines import schema, storage
+from pipelines.manifest import data_of_cache, read_manifest
+from pipelines.models import load_model, weights_digest
+from pipelines.progress import progress_bar
+from pipelines.teacher import Teacher
+from vos.clips import checksum, decode_clip
+from vos.config import CacheConfig
+from vos.config_json import from_dict
+from vos.datasets import Video
+from vos.distillation import relative_correlation_error
+from vos.draws import ClipDraw
+from vos.errors import InputError
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """One stored row beside what the teacher says today."""
+
+    draw: int
+    correlation_error: float
+    """largest over the query frames, ‖C - Ĉ‖ / ‖C‖ between the stored factor and the exact one of today"""
+    logit_error: float
+    problem: str
+
+
+def verify_cache(config: CacheConfig) -> str:
+    """Check the cache in --out; returns what was found, line by line.
+
+    Raises InputError naming every damaged file when something is wrong, and when the cache is absent or unfinished.
+    """
+    manifest = read_manifest(config.out)
+    lines = [f"ok      {schema.MANIFEST}: {manifest['draws']} draws, fingerprint {manifest['fingerprint'][:12]}"]
+    problems: list[str] = []
+    with progress_bar("verify", manifest["draws"], "draw") as bar:
+        for entry in manifest["shards"]:
+            path = storage.join(config.out, "shards", entry["file"])
+            if problem := shard_problem(path, entry, manifest):
+                problems.append(f"{path}: {problem}")
+            bar.update(entry["rows"])
+    intact = len(manifest["shards"]) - len(problems)
+    lines.append(
+        f"{'ok    ' if not problems else 'FAILED'}  {intact} of {len(manifest['shards'])} shards: checksums, schema, rows"
+    )
+    if (problem := _coverage_problem(manifest)) or problems:
+        problems += [problem] if problem else []
+    elif config.verify_rows:
+        for row in _recompute(config, manifest):
+            verdict = "FAILED" if row.problem else "ok    "
+            lines.append(
+                f"{verdict}  draw {row.draw} again: correlations differ by {100 * row.correlation_error:.2f} %, "
+                f"logits by {row.logit_error:.3f} {row.problem}".rstrip()
+            )
+            problems += [f"draw {row.draw}: {row.problem}"] if row.problem else []
+    text = "\n".join(lines)
+    if problems:
+        print(text)
+        raise InputError(
+            f"{config.out}: {len(problems)} problems: {'; '.join(problems)}; run jobs.cache again with the same flags to mend it"
+        )
+    return text
+
+
+def shard_problem(path: str, entry: dict[str, Any], manifest: dict[str, Any]) -> str:
+    """What is wrong with one shard, "" when nothing is: its bytes, its columns, its draws, each of its rows."""
+    try:
+        data = storage.read_bytes(path)
+    except FileNotFoundError:
+        return "missing"
+    if damage := schema.damage_of(data):
+        return f"damaged ({damage})"
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        return "intact, but not the file that the manifest lists"
+    shapes = schema.Shapes(**manifest["identity"]["shapes"])
+    fields = {field.name: field.type for field in pq.read_schema(pa.BufferReader(data))}
+    for name, (dtype, shape) in shapes.columns().items():
+        wanted = pa.fixed_shape_tensor(pa.from_numpy_dtype(np.dtype(dtype)), shape)
+        if fields.get(name) != wanted:
+            return f"column {name} is {fields.get(name)}, not {wanted}"
+    rows = schema.read_rows(pa.BufferReader(data), [])
+    wanted_draws = list(range(entry["first_draw"], entry["first_draw"] + entry["rows"]))
+    if [row["draw"] for row in rows] != wanted_draws:
+        return f"draws {[row['draw'] for row in rows]} instead of {wanted_draws[0]} to {wanted_draws[-1]}"
+    return next((problem for row in rows if (problem := _row_problem(row, shapes))), "")
+
+
+def _row_problem(row: dict[str, Any], shapes: schema.Shapes) -> str:
+    try:
+        draw = ClipDraw.from_dict(json.loads(row["record"]))
+        if "frames" in row and checksum(decode_clip(row["frames"], row["labels"])) != row["clip_crc32"]:
+            return f"draw {row['draw']}: its stored frames are not the clip that the teacher saw"
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        return f"draw {row['draw']}: cannot be decoded ({error})"
+    index = row["sample_index"]
+    checks = {
+        "its record is of another draw": draw.number == row["draw"] and len(draw.objects) == row["num_objects"],
+        "a sampled cell is outside the grid": index.max() < shapes.grid**2,
+        "a cell is sampled twice": all(len(np.unique(one)) == shapes.samples for one in index),
+        "a label is no object of the clip": row["sample_label"].max() <= row["num_objects"],
+        "a factor is not finite": np.isfinite(schema.factor_of(row)).all(),
+        "a logit is not finite": np.isfinite(schema.logits_of(row)).all(),
+        "its boundary cannot be unpacked": schema.boundary_of(row, shapes.grid).shape
+        == (shapes.queries, shapes.grid, shapes.grid),
+    }
+    return next((f"draw {row['draw']}: {problem}" for problem, holds in checks.items() if not holds), "")
+
+
+def _coverage_problem(manifest: dict[str, Any]) -> str:
+    covered = [
+        n for entry in manifest["shards"] for n in range(entry["first_draw"], entry["first_draw"] + entry["rows"])
+    ]
+    return "" if covered == list(range(manifest["identity"]["draws"])) else "the shards do not cover every draw once"
+
+
+def _recompute(config: CacheConfig, manifest: dict[str, Any]) -> Iterator[Recomputed]:
+    """Some random rows, once more through the teacher."""
+    made_by, videos = _configuration(config, manifest)
+    model, _ = load_model(made_by.teacher.checkpoint)
+    if weights_digest(model) != manifest["identity"]["teacher"]["weights"]:
+        raise InputError(
+            f"--teacher.checkpoint {made_by.teacher.checkpoint}: not the teacher of {config.out}; "
+            "name it, or leave rows out with --verify-rows 0"
+        )
+    exact = replace(made_by, factor=replace(made_by.factor, rank=0, dtype="fp32"))
+    shapes = schema.Shapes.of(exact, model.decoder.pred.in_channels)
+    teacher = Teacher(exact, videos, shapes, manifest["recipe"])
+    rows = min(config.verify_rows, manifest["draws"])
+    for number in sorted(np.random.default_rng(config.seed).choice(manifest["draws"], rows, replace=False).tolist()):
+        entry = next(one for one in reversed(manifest["shards"]) if one["first_draw"] <= number)
+        path = storage.join(config.out, "shards", entry["file"])
+        stored = schema.read_rows(pa.BufferReader(storage.read_bytes(path)), [])[number - entry["first_draw"]]
+        yield _compared(stored, teacher.row(teacher.work(number)))
+
+
+def _configuration(config: CacheConfig, manifest: dict[str, Any]) -> tuple[CacheConfig, list[Video]]:
+    """The flags that the cache was made with; --data.root and --teacher.checkpoint may be given anew."""
+    path = storage.join(config.out, "config.json")
+    try:
+        made_by = from_dict(CacheConfig, json.loads(storage.read_bytes(path)), CacheConfig(), path)
+    except (FileNotFoundError, ValueError):
+        raise InputError(f"{path}: missing or not JSON; run jobs.cache again with the same flags") from None
+    data, videos = data_of_cache(config.out, manifest, config.data)
+    checkpoint = config.teacher.checkpoint
+    teacher = replace(
+        made_by.teacher,
+        checkpoint=checkpoint if checkpoint != CacheConfig().teacher.checkpoint else made_by.teacher.checkpoint,
+    )
+    return replace(made_by, out=config.out, data=data, teacher=teacher), videos
+
+
+def _compared(stored: dict[str, Any], today: dict[str, Any]) -> Recomputed:
+    pairs = zip(schema.factor_of(today), schema.factor_of(stored), strict=True)
+    # The exact factor's rows are unit rows: as features they have its correlations.
+    errors = [
+        relative_correlation_error(torch.from_numpy(a), torch.from_numpy(b)) if a.any() else 0.0 for a, b in pairs
+    ]
+    logits = np.abs(schema.logits_of(today) - schema.logits_of(stored)).max(initial=0.0)
+    problem = ""
+    if today["clip_crc32"] != stored["clip_crc32"]:
+        problem = "the videos' frames are not those that the teacher saw"
+    elif not np.array_equal(today["sample_index"], stored["sample_index"]):
+        problem = "other pixels are sampled"
+    elif max(errors) > stored["factor_error"].max() + 0.01 or logits > 0.1:
+        problem = "the teacher says something else now"
+    return Recomputed(stored["draw"], max(errors), float(logits), problem)
