@@ -56,7 +56,8 @@ def page(row: dict[str, Any], clip: Clip) -> bytes:
     queries, frames = len(row["boundary"]), len(clip.frames)
     figure = Figure(figsize=(12, 3.6 * (queries + 1)), layout="constrained")
     FigureCanvasAgg(figure)
-    top, *lines = list(np.ravel(figure.subfigures(queries + 1, 1)))
+    parts: Any = figure.subfigures(queries + 1, 1)
+    top, *lines = parts
     for axis, index, frame, labels in zip(top.subplots(1, frames), draw.frames, clip.frames, clip.labels, strict=True):
         _image(
             axis, overlay(frame, labels), f"frame {index}, true masks" + (" (given)" if index == draw.frames[0] else "")
@@ -67,8 +68,9 @@ def page(row: dict[str, Any], clip: Clip) -> bytes:
         _samples(cells, row, q, clip.frames[q + 1])
         _correlations(heat, row, q)
     context = f", teacher's context {', '.join(map(str, draw.context))}" if draw.context else ""
+    ids = ", ".join(map(str, draw.objects))
     figure.suptitle(
-        f"draw {draw.number}: {draw.video}, frames {', '.join(map(str, draw.frames))}, objects {', '.join(map(str, draw.objects))}{context}"
+        f"draw {draw.number}: {draw.video}, frames {', '.join(map(str, draw.frames))}, object ids {ids}{context}"
     )
     target = io.BytesIO()
     figure.savefig(target, format="png", dpi=90)
@@ -100,9 +102,14 @@ def _samples(axis: Any, row: dict[str, Any], q: int, frame: np.ndarray) -> None:
     small[boundary] = small[boundary] * 0.4 + 0.6
     axis.imshow(small)
     quarter = len(index) // 4
-    few = min(FEW, quarter)
-    for cells, colour, size in ((index[quarter:], ALL, 2), (index[few:quarter], QUARTER, 3), (index[:few], SPARSE, 5)):
-        axis.scatter(cells % grid, cells // grid, s=size, c=colour, linewidths=0)
+    few = min(FEW, quarter // 2)
+    cell = (170 / grid) ** 2  # points², at the size of these axes
+    for cells, colour, size in (
+        (index[quarter:], ALL, 0.4),
+        (index[few:quarter], QUARTER, 0.6),
+        (index[:few], SPARSE, 0.9),
+    ):
+        axis.scatter(cells % grid, cells // grid, s=size * cell, c=colour, linewidths=0)
     share = boundary.reshape(-1)[index].mean()
     axis.set_title(
         f"light: boundary mask ({100 * share:.0f} % of samples)\nfirst {few} red, first {quarter} orange, all {len(index)} blue",
