@@ -156,9 +156,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     import ray.train.torch
     import torch
 
-    from vos.objective import objective
-    from vos.schedule import learning_rate, parameter_groups, update_average
-    from vos.segmentation import ClipSegmenter
+    from vos.training_step import TrainingStep
 
     config: TrainConfig = arguments["config"]
     context = ray.train.get_context()
@@ -167,41 +165,25 @@ def train_worker(arguments: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     source = make_source(config)
     model = new_model(config).to(device).to(memory_format=torch.channels_last)
-    average = copy.deepcopy(model)
-    optimiser = torch.optim.AdamW(parameter_groups(model, config.optimiser))
-    segmenter = ray.train.torch.prepare_model(
-        ClipSegmenter(model, infinite=config.role == "teacher"),
-        move_to_device=False,
-        parallel_strategy_kwargs={"forward_sync_buffers": False},
-    )
-    start = _restore(ray.train.get_checkpoint(), model, average, optimiser)
+
+    def wrap(module: torch.nn.Module) -> torch.nn.Module:
+        settings = {"forward_sync_buffers": False}
+        return ray.train.torch.prepare_model(module, move_to_device=False, parallel_strategy_kwargs=settings)
+
+    take = TrainingStep(model, config, wrap)
+    start = _restore(ray.train.get_checkpoint(), take)
     reporter = Reporter(arguments["board"])
     for step, item in enumerate(
         prefetched(source, range(start, config.steps), config.batch, config.seed, rank, world), start
     ):
         batch = item.to(device)
-        rate = learning_rate(step, config.steps, config.optimiser)
-        for group in optimiser.param_groups:
-            group["lr"] = rate * group["scale"]
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            output = segmenter(batch.frames, batch.labels[:, 0], batch.num_objects, source.clip.max_objects)
-        loss, terms = objective(output, batch.labels, batch.num_objects, batch.targets, config.loss, step, config.steps)
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"step {step}: the loss is {loss.item()} on draws {batch.draws}; lower --optimiser.lr or look at these clips"
-            )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip_norm)
-        optimiser.step()
-        update_average(average, model, config.optimiser.ema, step)
-        last = step + 1 == config.steps
+        terms, rates = take(step, batch.frames, batch.labels, batch.num_objects, batch.targets, batch.draws)
         means = _mean_over_ranks(terms, world)
         if rank == 0:
-            reporter.add(step + 1, means | {"train/lr": rate, "train/grad_norm": norm.item()})
-        if last or (step + 1) % config.checkpoint_every == 0:
+            reporter.add(step + 1, means | rates)
+        if step + 1 == config.steps or (step + 1) % config.checkpoint_every == 0:
             description = {"role": config.role, "step": step + 1, "config": arguments["identity"]}
-            _report(description, rank, average, model, optimiser, config.half)
+            _report(description, rank, take, config.half)
     reporter.flush()
 
 
@@ -216,7 +198,7 @@ def _mean_over_ranks(terms: dict[str, Any], world: int) -> dict[str, float]:
     return {"train/total": means.pop("train/total"), **means}
 
 
-def _restore(checkpoint: Any, model: Any, average: Any, optimiser: Any) -> int:
+def _restore(checkpoint: Any, take: Any) -> int:
     """Continue from a checkpoint; returns the number of steps that are done."""
     import torch
 
@@ -224,13 +206,11 @@ def _restore(checkpoint: Any, model: Any, average: Any, optimiser: Any) -> int:
         return 0
     with checkpoint.as_directory() as folder:
         state = torch.load(os.path.join(folder, STATE), map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    average.load_state_dict(state["average"])
-    optimiser.load_state_dict(state["optimiser"])
+    take.restore(state)
     return int(state["step"])
 
 
-def _report(description: dict[str, Any], rank: int, average: Any, model: Any, optimiser: Any, half: bool) -> None:
+def _report(description: dict[str, Any], rank: int, take: Any, half: bool) -> None:
     """Every rank reports (Ray Train waits for all of them); rank 0 brings the checkpoint."""
     import ray.train
     import torch
@@ -242,13 +222,7 @@ def _report(description: dict[str, Any], rank: int, average: Any, model: Any, op
         ray.train.report({"step": step})
         return
     with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(folder, copy.deepcopy(average).half() if half else average, description)
-        state = {
-            "model": model.state_dict(),
-            "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "step": step,
-        }
-        torch.save(state, os.path.join(folder, STATE))
+        save_checkpoint(folder, copy.deepcopy(take.average).half() if half else take.average, description)
+        torch.save(take.state() | {"step": step}, os.path.join(folder, STATE))
         checkpoint = ray.train.Checkpoint.from_directory(folder)
         ray.train.report({"step": step}, checkpoint=checkpoint, checkpoint_dir_name=f"step-{step:07d}")

@@ -61,7 +61,9 @@ class Command:
         lines = self.tree().items()
         if role == "actor":
             return sorted(pid for pid, line in lines if line.startswith(ACTORS))
-        return sorted(pid for pid, line in lines if line.startswith("ray::") and not line.startswith(ACTORS))
+        return sorted(
+            pid for pid, line in lines if line.startswith("ray::") and not line.startswith((*ACTORS, *DAEMONS))
+        )
 
     def kill(self, pid: int) -> bool:
         """SIGKILL one process of the tree; False if it has ended by itself."""
@@ -81,4 +83,6 @@ class Command:
             self.kill(pid)
 
 
+DAEMONS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""They are a part of the node: Ray takes it down with them."""
 ACTORS = ("ray::MapWorker", "ray::RayTrainWorker")
