@@ -15,6 +15,7 @@ import numpy as np
 
 from pipelines import storage, tracking
 from pipelines.actors import run_on_actors
+from pipelines.inputs import log_videos
 from pipelines.models import is_infinite, load_model
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
@@ -57,6 +58,7 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
     storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
     tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
     with tracking.start_run("evaluate", label or f"evaluate-{info['model']}", config, tags) as run:
+        log_videos(run, config.data, config.split, videos, "evaluation")
         rows = sorted(
             _segment_all(config, videos, policy, masks, label or info["model"]), key=lambda row: row["sequence"]
         )

@@ -7,6 +7,7 @@ driver in batches, never by a training step.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -69,6 +70,21 @@ class Run:
         from mlflow.entities import RunTag
 
         self._client.log_batch(self.run_id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
+
+    def log_dataset(self, name: str, digest: str, source: str, profile: dict[str, Any], context: str) -> None:
+        """Name what the run read or made, as one of its MLflow inputs.
+
+        digest   fingerprint of the content; MLflow keeps 36 characters
+        source   folder or URI
+        profile  sizes in words, such as rows, shards and bytes; any JSON
+        context  what it served for: "training", "evaluation", "teacher cache"
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        where = json.dumps({"uri": source})
+        kind = source.split("://")[0] if "://" in source else "local"
+        dataset = Dataset(name, digest[:36], kind, where, profile=json.dumps(profile))
+        self._client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
     def register(self, name: str, folder: str, description: str) -> str:
         """Keep a checkpoint folder with the run and make it the next version of a registered model; returns `name/version`."""

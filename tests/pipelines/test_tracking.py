@@ -104,6 +104,16 @@ def test_tags_say_which_code_and_which_job_made_the_run(client: Any):
     assert wanted.items() <= found.data.tags.items()
 
 
+def test_a_data_set_is_an_input_of_the_run_with_its_fingerprint_place_and_size(client: Any):
+    with tracking.start_run("testing", "inputs", CONFIG) as run:
+        run.log_dataset("teacher-cache", "f" * 64, "s3://bucket/cache", {"rows": 24, "bytes": 1000}, "training")
+    (used,) = client.get_run(run.run_id).inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("teacher-cache", "f" * 36)
+    assert json.loads(used.dataset.source) == {"uri": "s3://bucket/cache"}
+    assert json.loads(used.dataset.profile) == {"rows": 24, "bytes": 1000}
+    assert {tag.key: tag.value for tag in used.tags} == {"mlflow.data.context": "training"}
+
+
 def test_a_path_longer_than_a_parameter_may_be_does_not_stop_the_run(client: Any):
     with tracking.start_run("testing", "long", CacheConfig(data=DataConfig(root="/x" * 4000))) as run:
         pass
