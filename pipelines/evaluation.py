@@ -20,10 +20,11 @@ from pipelines.models import is_infinite, load_model
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
-from vos.config import EvaluateConfig, MemoryConfig
+from vos.config import EvaluateConfig
 from vos.config_json import dumps
 from vos.datasets import Video
 from vos.errors import InputError
+from vos.video_segmentation import memory_policy, segment_video
 
 if TYPE_CHECKING:
     from vos.scores import Scores, SequenceScore
@@ -219,6 +220,8 @@ def _measure_speed(
     import torch
 
     from vos.timing import hardware, measure_fps
+    from vos.transforms import resize_labels
+    from vos.video_segmentation import first_mask, network_frame, network_size
 
     set_threads(config.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -229,7 +232,7 @@ def _measure_speed(
         start = min(video.first_seen.values())
         stop = min(video.num_frames, start + config.max_frames) if config.max_frames else video.num_frames
         frames = [network_frame(video, index, size).to(device) for index in range(start, stop)]
-        labels = torch.from_numpy(resized(first_mask(video, start), size)).long()
+        labels = torch.from_numpy(resize_labels(first_mask(video, start), size)).long()
         short.append(measure_fps(model, frames, labels, policy))
         long.append(measure_fps(model, frames, labels, policy, repeats=config.fps.long_repeats))
     height, width = short[0].size

@@ -72,10 +72,13 @@ def _release(name: str) -> str:
 
 def _signature() -> Any:
     from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
     uint8 = np.dtype(np.uint8)
-    inputs = [TensorSpec(uint8, (-1, -1, -1, 3), "frames"), TensorSpec(uint8, (-1, -1), "mask")]
+    inputs: list[ColSpec | TensorSpec] = [
+        TensorSpec(uint8, (-1, -1, -1, 3), "frames"),
+        TensorSpec(uint8, (-1, -1), "mask"),
+    ]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema([TensorSpec(uint8, (-1, -1, -1))]))
 
 

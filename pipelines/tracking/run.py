@@ -93,8 +93,8 @@ class Run:
     def _register(self, event: events.Event, folder: str) -> str:
         from pipelines.tracking.packaging import packaged
 
-        serving = event.get("evaluation", {}).get("serving", {})
-        with packaged(folder, serving) as model:
+        evaluation = event.get("evaluation", {})
+        with packaged(folder, evaluation.get("serving", {}), evaluation.get("metrics", {})) as model:
             name = self._say({"op": "register", "path": model, "key": uuid.uuid4().hex, **event})
         return name or f"{event['name']}/(when the tracking server is back)"
 
@@ -182,7 +182,9 @@ def _announce() -> None:
 
 def _code_tags() -> dict[str, str]:
     # A submitted job runs in a copy without history: the checkout is where the cluster was started.
-    folder = os.environ.get("MOBILEVOS_HOME") or os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    folder = os.environ.get("MOBILEVOS_HOME") or os.path.dirname(
+        os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    )
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
