@@ -55,8 +55,10 @@ class Spool:
             file.write(json.dumps(event) + "\n")
 
     def close(self) -> None:
-        """Let others replay it."""
+        """Let others replay it; so does the end of the object or of the process."""
         self._lock.close()
+
+    __del__ = close
 
 
 def replay(client: Any) -> None:

@@ -17,10 +17,11 @@ from vos.errors import InputError
 DEFAULT_STORE = "runs/mlflow.db"
 SPOOL = "runs/mlflow-spool"
 # MLflow waits two minutes for an answer and asks eight times; a training whose server is gone has better things to do.
-PATIENCE = {
+SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a job prints where its result is, once
 }
 
 
@@ -62,7 +63,7 @@ def connect() -> Any:
     # Alembic narrates every migration of a new SQLite store; nobody needs forty lines of it before their result.
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for name, value in PATIENCE.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     import mlflow
 
