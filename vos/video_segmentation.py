@@ -29,8 +29,8 @@ def segment_video(
     model: Any, video: Video, policy: Any, size_px: int = 0, max_frames: int = 0
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(frame index, labels (H, W) uint8) of a video from its first masks on, at the original size; `model` None repeats those masks."""
-    start = min(video.first_seen.values())
-    stop = min(video.num_frames, start + max_frames) if max_frames else video.num_frames
+    span = segmented_span(video, max_frames)
+    start, stop = span.start, span.stop
     given = {i: first_mask(video, i) for i in sorted(set(video.first_seen.values())) if i < stop}
     if model is None:
         labels = given[start]
@@ -45,6 +45,12 @@ def segment_video(
     for offset, prob in enumerate(iter_propagate(model, frames, labels[0], policy, later)):
         index = start + offset
         yield index, full_size_labels(prob, video.size) if offset else given[index]
+
+
+def segmented_span(video: Video, max_frames: int = 0) -> range:
+    """The frames that are segmented: from the first mask on, at most so many (0 = all)."""
+    start = min(video.first_seen.values())
+    return range(start, min(video.num_frames, start + max_frames) if max_frames else video.num_frames)
 
 
 def first_mask(video: Video, index: int) -> np.ndarray:

@@ -85,7 +85,7 @@ def is_reference(checkpoint: str) -> bool:
     return checkpoint.startswith(MODELS)
 
 
-def resolve(client: Any, checkpoint: str, folder: str) -> tuple[str, str]:
+def resolve(checkpoint: str, folder: str) -> tuple[str, str]:
     """(folder with the checkpoint of a registered version, that version's number).
 
     Its files are copied into `folder`, under the name of the version. Raises InputError for what the registry does not have.
@@ -102,6 +102,7 @@ def resolve(client: Any, checkpoint: str, folder: str) -> tuple[str, str]:
         )
     name = found["name"]
     try:
+        client = store.connect()
         if found["alias"]:
             version = client.get_model_version_by_alias(name, found["alias"])
         else:
