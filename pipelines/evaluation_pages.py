@@ -12,6 +12,7 @@ import numpy as np
 from pipelines import pictures, storage
 from pipelines.tracking import Run
 from vos.datasets import Video
+from vos.images import write_frame
 from vos.video_segmentation import segmented_span
 
 SHOWN = 3
@@ -37,10 +38,11 @@ def log_pages(run: Run, out: str, masks: str, videos: list[Video], rows: list[di
         f"F {100 * row['f']:.1f}"
         for row in shown
     ]
+    titles[0] += "   (white: true contours)"
     notes = [_frame_notes(video, row) for video, row in zip(chosen, shown, strict=True)]
     spans = [segmented_span(video, max_frames) for video in chosen]
     sheet = pictures.contact_sheet(chosen, titles, notes, spans, masks)
-    pictures.save_png(os.path.join(folder, "best-and-worst.png"), sheet)
+    write_frame(os.path.join(folder, "best-and-worst.jpg"), sheet, quality=90)
     name = os.path.join(folder, f"worst-{ranked[-1]['sequence']}")
     pictures.save_overlay_video(name, chosen[-1], masks, spans[-1])
     run.log_artifact(folder)
