@@ -65,7 +65,7 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
     masks = os.path.join(config.out, "masks")
     storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
     tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
-    name = label or f"{info['model']} on {config.split}"
+    name = label or f"{os.path.basename(config.checkpoint.rstrip('/'))} on {config.split}"
     with tracking.start_run("evaluate", name, config, tags) as run:
         data = log_videos(run, config.data, config.split, videos, "evaluation")
         rows = sorted(

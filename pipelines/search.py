@@ -112,8 +112,8 @@ def _run_trials(config: TuneConfig, base: Any, name: str, parent: str) -> list[d
 
 
 def trial_name(parameters: dict[str, float]) -> str:
-    """What a trial is called in MLflow's list: its parameters."""
-    return "  ".join(f"{name} {parameters[name]:.2f}" for name in PARAMETERS)
+    """What a trial is called in MLflow's list, whose column holds some twenty letters: its parameters."""
+    return " ".join(f"{sign} {parameters[name]:.2f}" for sign, name in zip(("w", "τ", "d"), PARAMETERS, strict=True))
 
 
 def _trial(

@@ -115,16 +115,17 @@ def experiment_id(client: Any, name: str) -> str:
 
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
+        for key, value in pages.experiment_tags(name).items():
+            if key not in experiment.tags:  # made by an earlier release; what a person changed stays
+                client.set_experiment_tag(experiment.experiment_id, key, value)
         return experiment.experiment_id
     uri = store_uri()
     location = None
     if uri.startswith("sqlite:///"):
         location = os.path.join(os.path.dirname(uri.removeprefix("sqlite:///")), "mlartifacts", name)
     try:
-        made = client.create_experiment(name, artifact_location=location, tags=pages.experiment_tags(name))
+        return client.create_experiment(name, artifact_location=location, tags=pages.experiment_tags(name))
     except MlflowException as error:
         if is_unreachable(error):
             raise
         return client.get_experiment_by_name(name).experiment_id  # another job made it in the meantime
-    pages.describe(client, made, name)
-    return made
