@@ -2,6 +2,7 @@
 
 Examples:
   python -m jobs.evaluate --preset smoke --checkpoint runs/student --out runs/evaluation
+  python -m jobs.evaluate --checkpoint models:/mobilevos-tiny/3 --register --data.root DAVIS --out runs/evaluation
   python -m jobs.evaluate --gt DAVIS/Annotations/480p --pred runs/evaluation/masks --sequences val.txt --csv scores.csv
 """
 
@@ -22,6 +23,8 @@ def evaluate(config: EvaluateConfig) -> None:
     result = evaluation.evaluate(config)
     print(report.sequence_table(result))
     print(f"masks  {result.masks}\nrun    {result.run_id}")
+    if result.version:
+        print(f"model  {result.version}")
 
 
 def main(argv: list[str] | None = None) -> int:

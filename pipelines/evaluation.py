@@ -7,28 +7,34 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines import storage, tracking
 from pipelines.actors import run_on_actors
-from pipelines.models import is_infinite, load_model
+from pipelines.evaluation_pages import log_pages
+from pipelines.inputs import log_videos
+from pipelines.models import BUILTIN_FOLDER, is_infinite, load_model
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
-from vos.config import EvaluateConfig, MemoryConfig
-from vos.config_json import dumps
+from vos.checkpoint import save_checkpoint
+from vos.config import BUILTIN_TEACHER, EvaluateConfig
+from vos.config_json import dumps, to_dict
 from vos.datasets import Video
 from vos.errors import InputError
+from vos.video_segmentation import memory_policy, segment_video
 
 if TYPE_CHECKING:
     from vos.scores import Scores, SequenceScore
 
 COPY = "copy"
 """The baseline that repeats the first mask."""
+SCORE = "val/j_and_f"
 
 
 @dataclass(frozen=True)
@@ -41,24 +47,29 @@ class Evaluation:
     parameters: int
     model: str
     run_id: str = ""
+    version: str = ""
+    """The registered version with its alias and the reason, where --register asked for one."""
 
 
 def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
     """Segment every sequence of the split, score it and measure speed. Raises InputError for bad input."""
     videos = index_videos(config.data, config.split)
+    if storage.is_uri(config.out):
+        raise InputError(f"--out {config.out}: masks are written to a local folder; choose one and copy it afterwards")
+    storage.make_folder(os.path.join(config.out, "masks"))
+    chosen, registered = _local_checkpoint(config)
     model, info = (
-        (None, {"model": COPY, "parameters": 0}) if config.checkpoint == COPY else load_model(config.checkpoint)
+        (None, {"model": COPY, "parameters": 0}) if chosen.checkpoint == COPY else load_model(chosen.checkpoint)
     )
     policy = memory_policy(config.memory, infinite=is_infinite(info))
     masks = os.path.join(config.out, "masks")
-    if storage.is_uri(config.out):
-        raise InputError(f"--out {config.out}: masks are written to a local folder; choose one and copy it afterwards")
-    storage.make_folder(masks)
     storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
     tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
-    with tracking.start_run("evaluate", label or f"evaluate-{info['model']}", config, tags) as run:
+    name = label or f"{os.path.basename(config.checkpoint.rstrip('/'))} on {config.split}"
+    with tracking.start_run("evaluate", name, config, tags) as run:
+        data = log_videos(run, config.data, config.split, videos, "evaluation")
         rows = sorted(
-            _segment_all(config, videos, policy, masks, label or info["model"]), key=lambda row: row["sequence"]
+            _segment_all(chosen, videos, policy, masks, label or info["model"]), key=lambda row: row["sequence"]
         )
         scored = [row for row in rows if row["scores"]]
         metrics = _write_scores(config, scored) if scored else {}
@@ -67,8 +78,18 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
         run.log_metrics(metrics)
         if scored:
             run.log_artifact(os.path.join(config.out, "scores.csv"))
+            log_pages(run, config.out, masks, videos, scored, config.max_frames)
         sequences = [{key: row[key] for key in ("sequence", "j_and_f", "j", "f", "frames")} for row in scored]
         run.log_dict({"metrics": metrics, "sequences": sequences}, "summary.json")
+        version = ""
+        if config.register:
+            evaluation = {
+                "metrics": metrics,
+                "data": data,
+                "protocol": _protocol(config, policy),
+                "serving": {"size_px": config.size_px, "memory": to_dict(config.memory)},
+            }
+            version = _register(run, chosen.checkpoint, model, info, evaluation, registered)
         summary = {
             "metrics": metrics,
             "sequences": sequences,
@@ -77,7 +98,37 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
             "run_id": run.run_id,
         }
         storage.write_bytes(os.path.join(config.out, "summary.json"), dumps(summary).encode())
-    return Evaluation(metrics, sequences, masks, info["parameters"], info["model"], run.run_id)
+    return Evaluation(metrics, sequences, masks, info["parameters"], info["model"], run.run_id, version)
+
+
+def _local_checkpoint(config: EvaluateConfig) -> tuple[EvaluateConfig, str]:
+    """The configuration with its checkpoint as something to load, and the number of the registered version that it is, or ""."""
+    if not tracking.is_reference(config.checkpoint):
+        return config, ""
+    folder, version = tracking.resolve(config.checkpoint, os.path.join(config.out, "checkpoint"))
+    return replace(config, checkpoint=folder), version
+
+
+def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
+    """What must be equal for two evaluations of the same videos to be comparable."""
+    memory = {"kind": policy.kind, "top_k": config.memory.top_k}
+    if policy.kind == "infinite":
+        memory["every"] = config.memory.every
+    return {"split": config.split, "size_px": config.size_px, "max_frames": config.max_frames, "memory": memory}
+
+
+def _register(
+    run: tracking.Run, checkpoint: str, model: Any, info: dict[str, Any], evaluation: dict[str, Any], version: str
+) -> str:
+    if SCORE not in evaluation["metrics"]:
+        raise InputError("--register: nothing was scored; evaluate a split that has ground truth")
+    if checkpoint == BUILTIN_TEACHER:
+        checkpoint = BUILTIN_FOLDER
+    if any(name.startswith("model.") for name in storage.list_names(checkpoint)):
+        return run.register_evaluated(info["model"], checkpoint, evaluation, version)
+    with tempfile.TemporaryDirectory() as folder:  # an official STCN file
+        save_checkpoint(folder, model, {"role": "teacher"})
+        return run.register_evaluated(info["model"], folder, evaluation, version)
 
 
 def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
@@ -117,77 +168,6 @@ def _sequence_names(given: str) -> list[str]:
             f"--sequences {given}: no list of folder names; give names separated by commas or a split file"
         )
     return names
-
-
-def memory_policy(config: MemoryConfig, infinite: bool):
-    """The policy of a configuration; `auto` takes what the network was trained for."""
-    from vos.models.memory import MemoryPolicy
-
-    kind = config.kind if config.kind != "auto" else ("infinite" if infinite else "first_recent")
-    return MemoryPolicy(kind, every=config.every, top_k=config.top_k or None)
-
-
-def segment_video(
-    model: Any, video: Video, policy: Any, size_px: int = 0, max_frames: int = 0
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(frame index, labels (H, W) uint8) of a video from its first masks on, at the original size; `model` None repeats those masks."""
-    import torch
-
-    from vos.inference import iter_propagate
-
-    start = min(video.first_seen.values())
-    stop = min(video.num_frames, start + max_frames) if max_frames else video.num_frames
-    given = {i: first_mask(video, i) for i in sorted(set(video.first_seen.values())) if i < stop}
-    if model is None:
-        labels = given[start]
-        for index in range(start, stop):
-            labels = np.where(labels == 0, given.get(index, 0), labels).astype(np.uint8)
-            yield index, labels
-        return
-    size = network_size(video, size_px)
-    labels = {i - start: torch.from_numpy(resized(mask, size)).long() for i, mask in given.items()}
-    frames = (network_frame(video, index, size) for index in range(start, stop))
-    later = {i: mask for i, mask in labels.items() if i > 0}
-    for offset, prob in enumerate(iter_propagate(model, frames, labels[0], policy, later)):
-        index = start + offset
-        yield index, full_size_labels(prob, video.size) if offset else given[index]
-
-
-def first_mask(video: Video, index: int) -> np.ndarray:
-    """The mask of a frame, with only the objects that are first seen there."""
-    mask = video.mask(index)
-    assert mask is not None, "objects are first seen in an annotated frame"
-    known = [i for i, seen in video.first_seen.items() if seen == index]
-    return np.where(np.isin(mask, known), mask, 0).astype(np.uint8)
-
-
-def network_size(video: Video, size_px: int) -> tuple[int, int]:
-    """(height, width) at which the network sees a video; 0 leaves it as it is, and nothing is ever enlarged."""
-    from vos.transforms import short_side_size
-
-    return short_side_size(video.size, size_px) if 0 < size_px < min(video.size) else video.size
-
-
-def network_frame(video: Video, index: int, size: tuple[int, int]):
-    """One frame (3, H, W), normalised, at the network's size."""
-    from vos.transforms import resize_frame, to_tensor
-
-    return to_tensor(resize_frame(video.frame(index), size)[None])[0]
-
-
-def resized(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    from vos.transforms import resize_labels
-
-    return resize_labels(labels, size)
-
-
-def full_size_labels(prob: Any, size: tuple[int, int]) -> np.ndarray:
-    """Probabilities (K+1, h, w) -> labels (H, W): enlarged before the decision, so that contours stay smooth."""
-    import torch.nn.functional as F
-
-    if tuple(prob.shape[1:]) != tuple(size):
-        prob = F.interpolate(prob[None], size=size, mode="bilinear", align_corners=False)[0]
-    return prob.argmax(0).to("cpu").numpy().astype(np.uint8)
 
 
 def segment_and_score(
@@ -288,6 +268,8 @@ def _measure_speed(
     import torch
 
     from vos.timing import hardware, measure_fps
+    from vos.transforms import resize_labels
+    from vos.video_segmentation import first_mask, network_frame, network_size, segmented_span
 
     set_threads(config.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -295,10 +277,9 @@ def _measure_speed(
     short, long = [], []
     for video in videos:
         size = network_size(video, config.size_px)
-        start = min(video.first_seen.values())
-        stop = min(video.num_frames, start + config.max_frames) if config.max_frames else video.num_frames
-        frames = [network_frame(video, index, size).to(device) for index in range(start, stop)]
-        labels = torch.from_numpy(resized(first_mask(video, start), size)).long()
+        span = segmented_span(video, config.max_frames)
+        frames = [network_frame(video, index, size).to(device) for index in span]
+        labels = torch.from_numpy(resize_labels(first_mask(video, span.start), size)).long()
         short.append(measure_fps(model, frames, labels, policy))
         long.append(measure_fps(model, frames, labels, policy, repeats=config.fps.long_repeats))
     height, width = short[0].size

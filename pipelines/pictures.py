@@ -1,4 +1,4 @@
-"""Pictures of results: a strip of frames with masks over them, and the same as an animation."""
+"""Pictures of results: strips and sheets of frames with masks over them, and the same moving."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines import storage
 from vos.datasets import Video
+from vos.errors import InputError
 from vos.images import overlay, read_mask
 
 LABEL_PX = 22
@@ -42,22 +43,77 @@ def animation(video: Video, rows: dict[str, str], num_frames: int, width_px: int
     return target.getvalue()
 
 
+def contact_sheet(
+    videos: list[Video],
+    titles: list[str],
+    notes: list[dict[int, str]],
+    spans: list[range],
+    masks: str,
+    columns: int = 6,
+    width_px: int = 220,
+) -> np.ndarray:
+    """One row a video: predicted masks over frames spread over its span, the true contour in white: (H, W, 3) uint8 RGB.
+
+    titles, spans  of each video: the words over its row, and its segmented frames
+    notes          frame index -> words on that frame
+    """
+    rows = []
+    for video, title, words, span in zip(videos, titles, notes, spans, strict=True):
+        indices = np.linspace(span.start, span.stop - 1, columns).round().astype(int).tolist()
+        cells = [_cell(video, i, masks, width_px, f"frame {i}{words.get(i, '')}", truth=True) for i in indices]
+        rows.append(_titled(_joined(cells, axis=1), title))
+    return _joined([_padded(row, max(row.shape[1] for row in rows)) for row in rows], axis=0)
+
+
+def save_overlay_video(path: str, video: Video, masks: str, span: range, width_px: int = 480, fps: int = 10) -> str:
+    """Ground truth beside prediction as a video file; returns its path, `path` plus the ending of what could be written.
+
+    VP9 in MP4 first: OpenCV's wheels can write it and browsers play it; they carry no H.264 encoder.
+    """
+    width, height = (_even(width_px), _even(round(video.size[0] * width_px / video.size[1])))
+    size = (2 * width + GAP_PX + 1, height + LABEL_PX)
+    for codec, ending in (("vp09", ".mp4"), ("avc1", ".mp4"), ("mp4v", ".mp4"), ("MJPG", ".avi")):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        writer = cv2.VideoWriter(path + ending, cv2.VideoWriter.fourcc(*codec), fps, size)
+        if writer.isOpened():
+            break
+    else:
+        raise InputError(f"{path}: this OpenCV writes no video; install opencv-python-headless")
+    for index in span:
+        cells = [
+            _titled(_cell(video, index, folder, width, "", height), title)
+            for folder, title in (("", f"{video.name}, ground truth"), (masks, f"prediction, frame {index}"))
+        ]
+        writer.write(cv2.cvtColor(_padded(_joined(cells, axis=1), size[0]), cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path + ending
+
+
 def save_png(path: str, picture: np.ndarray) -> None:
     done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     assert done
     storage.write_bytes(path, data.tobytes())
 
 
-def _cell(video: Video, index: int, masks: str, width_px: int, note: str) -> np.ndarray:
+def _cell(
+    video: Video, index: int, masks: str, width_px: int, note: str, height_px: int = 0, truth: bool = False
+) -> np.ndarray:
+    """A frame with masks over it: those of the folder, or the true ones; `truth` draws the true contour in white."""
     labels = (
         read_mask(os.path.join(masks, video.name, f"{video.frame_name(index)}.png")) if masks else video.mask(index)
     )
     frame = video.frame(index)
     height, width = frame.shape[:2]
-    size = (width_px, round(height * width_px / width))
+    size = (width_px, height_px or round(height * width_px / width))
     frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if width_px < width else cv2.INTER_LINEAR)
     if labels is not None:
         frame = overlay(frame, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT))
+    true_labels = video.mask(index) if truth else None
+    if true_labels is not None:
+        small = cv2.resize(true_labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        for label in np.unique(small[small > 0]):
+            lines, _ = cv2.findContours((small == label).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            frame = cv2.drawContours(np.ascontiguousarray(frame), lines, -1, (255, 255, 255), 1)
     if note:
         cv2.putText(frame, note, (6, size[1] - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 3, cv2.LINE_AA)
         cv2.putText(frame, note, (6, size[1] - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
@@ -68,6 +124,14 @@ def _titled(picture: np.ndarray, title: str) -> np.ndarray:
     bar = np.full((LABEL_PX, picture.shape[1], 3), 255, np.uint8)
     cv2.putText(bar, title, (4, LABEL_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (30, 30, 30), 1, cv2.LINE_AA)
     return np.concatenate([bar, picture])
+
+
+def _padded(picture: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=255)
+
+
+def _even(pixels: int) -> int:
+    return pixels - pixels % 2
 
 
 def _joined(pictures: list[np.ndarray], axis: int) -> np.ndarray:

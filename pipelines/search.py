@@ -73,7 +73,7 @@ def _run_trials(config: TuneConfig, base: Any, name: str, parent: str) -> list[d
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     board = new_board()
-    fixed = {"search_config": config, "base": base, "parent": parent, "store": tracking.store_uri(), "board": board}
+    fixed = {"search_config": config, "base": base, "parent": parent, "store": tracking.environment(), "board": board}
     trainable = tune.with_resources(tune.with_parameters(_trial, **fixed), {"cpu": 1})
     storage_path = storage.join(config.out, "ray")
     run_config = tune.RunConfig(name=name, storage_path=storage_path, verbose=0)
@@ -111,19 +111,24 @@ def _run_trials(config: TuneConfig, base: Any, name: str, parent: str) -> list[d
     return trials
 
 
+def trial_name(parameters: dict[str, float]) -> str:
+    """What a trial is called in MLflow's list, whose column holds some twenty letters: its parameters."""
+    return " ".join(f"{sign} {parameters[name]:.2f}" for sign, name in zip(("w", "τ", "d"), PARAMETERS, strict=True))
+
+
 def _trial(
-    parameters: dict[str, float], search_config: TuneConfig, base: Any, parent: str, store: str, board: Any
+    parameters: dict[str, float], search_config: TuneConfig, base: Any, parent: str, store: dict[str, str], board: Any
 ) -> None:
     """One trial: distil, then score on the validation videos."""
     from ray import tune
 
     # A trial's working folder is its own; the store must be the driver's.
-    os.environ["MLFLOW_TRACKING_URI"] = store
+    os.environ.update(store)
     set_threads(search_config.threads)
     trial = tune.get_context().get_trial_id()
     loss = replace(base.loss, **{parameter: float(parameters[parameter]) for parameter in PARAMETERS})
     config = replace(base, loss=loss, out=storage.join(search_config.out, "trials", trial))
-    trained = train(config, label=f"trial-{trial}", tags={"mlflow.parentRunId": parent, "trial": trial})
+    trained = train(config, label=trial_name(parameters), tags={"mlflow.parentRunId": parent, "trial": trial})
     model, _ = load_model(trained.checkpoint)
     policy = memory_policy(MemoryConfig(), infinite=False)
     videos = index_videos(config.data, "val")[: search_config.val_videos]

@@ -20,6 +20,7 @@ from typing import Any
 
 from pipelines import schema, storage, tracking
 from pipelines.actors import run_on_actors
+from pipelines.inputs import log_cache, log_videos
 from pipelines.manifest import read_manifest, write_manifest
 from pipelines.models import load_model, weights_digest
 from pipelines.plan import COSMETIC, ShardPlan, cache_identity, index_videos, plan_shards, recipe_of
@@ -104,6 +105,8 @@ def build_cache(config: CacheConfig) -> CacheResult:
                 }
             )
             run.log_dict(manifest, schema.MANIFEST)
+            log_videos(run, config.data, "train", plan.videos, "teacher")
+            log_cache(run, config.out, "made")
     return CacheResult(digest, manifest, made, cpu_s)
 
 

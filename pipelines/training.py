@@ -15,6 +15,7 @@ from typing import Any
 
 from pipelines import storage, tracking
 from pipelines.cached_clips import CachedClips, ClipSource, DrawnClips, prefetched
+from pipelines.inputs import log_training_inputs
 from pipelines.manifest import read_manifest
 from pipelines.plan import index_videos
 from pipelines.progress import Entry, Reporter, followed, new_board
@@ -52,6 +53,7 @@ def train(config: TrainConfig, label: str = "", tags: dict[str, str] | None = No
         print(f"already finished: {config.out} (delete it to train again)")
         return TrainResult(config.out, **finished)
     with tracking.start_run(config.experiment, name, config, known | (tags or {})) as run:
+        log_training_inputs(run, config.cache, config.data)
         with ray_session(num_cpus=2 * config.workers + 2):
             history = _fit(config, identity, run, name)
         metrics = history[-1][2] if history else {}

@@ -157,9 +157,14 @@ def resolve_paths(config: Any, home: str) -> Any:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             changes[field.name] = resolve_paths(value, home)
-        elif field.name in PATH_FIELDS and value not in PATH_KEYWORDS.get(field.name, ("",)) and "://" not in value:
+        elif field.name in PATH_FIELDS and not (value in PATH_KEYWORDS.get(field.name, ("",)) or _is_address(value)):
             changes[field.name] = os.path.normpath(os.path.join(home, os.path.expanduser(value)))
     return dataclasses.replace(config, **changes)
+
+
+def _is_address(value: str) -> bool:
+    """A URI, or a version in the registry (models:/NAME/3)."""
+    return "://" in value or value.startswith("models:/")
 
 
 def _take_flag(argv: list[str], flag: str) -> tuple[str | None, list[str]]:

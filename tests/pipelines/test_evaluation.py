@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.evaluation import COPY, evaluate, score_two_folders, segment_video
+from pipelines.evaluation import COPY, evaluate, score_two_folders
 from pipelines.plan import index_videos
 from vos.config import EvaluateConfig
 from vos.images import read_mask, write_mask
 from vos.presets import preset
+from vos.video_segmentation import memory_policy, segment_video
 
 
 @pytest.fixture
@@ -59,7 +60,6 @@ def test_a_network_is_scored_and_timed_and_all_of_it_reaches_mlflow(config: Eval
 
 
 def test_a_smaller_working_size_still_gives_masks_of_the_original_size(ray_cluster: None) -> None:
-    from pipelines.evaluation import memory_policy
     from pipelines.models import load_model
     from vos.config import BUILTIN_TEACHER, MemoryConfig
 

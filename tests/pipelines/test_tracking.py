@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines import tracking
+from pipelines.tracking import registry
 from vos.checkpoint import load_checkpoint, save_checkpoint
 from vos.command_line import input_error
 from vos.config import CacheConfig, DataConfig, TrainConfig, TuneConfig
@@ -104,6 +105,16 @@ def test_tags_say_which_code_and_which_job_made_the_run(client: Any):
     assert wanted.items() <= found.data.tags.items()
 
 
+def test_a_data_set_is_an_input_of_the_run_with_its_fingerprint_place_and_size(client: Any):
+    with tracking.start_run("testing", "inputs", CONFIG) as run:
+        run.log_dataset("teacher-cache", "f" * 64, "s3://bucket/cache", {"rows": 24, "bytes": 1000}, "training")
+    (used,) = client.get_run(run.run_id).inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("teacher-cache", "f" * 36)
+    assert json.loads(used.dataset.source) == {"uri": "s3://bucket/cache"}
+    assert json.loads(used.dataset.profile) == {"rows": 24, "bytes": 1000}
+    assert {tag.key: tag.value for tag in used.tags} == {"mlflow.data.context": "training"}
+
+
 def test_a_path_longer_than_a_parameter_may_be_does_not_stop_the_run(client: Any):
     with tracking.start_run("testing", "long", CacheConfig(data=DataConfig(root="/x" * 4000))) as run:
         pass
@@ -122,10 +133,10 @@ def test_registering_again_makes_the_next_version_and_each_keeps_its_own_weights
     for number in (1, 2):
         version = client.get_model_version("tracked-model", str(number))
         assert version.description == f"{number} steps"
-        kept = client.download_artifacts(version.run_id, "checkpoint")
+        kept, _ = registry.resolve(f"models:/tracked-model/{number}", str(tmp_path / "kept"))
         _, description = load_checkpoint(kept)
         assert description["step"] == number
-        assert not (Path(kept) / "trainer_state.pt").exists()
+        assert sorted(path.name for path in Path(kept).iterdir()) == ["model.json", "model.safetensors"]
 
 
 # Which store.

@@ -51,7 +51,10 @@ class EvaluateConfig(JobConfig):
     out: str = "runs/evaluation"
     """Folder of the masks and scores."""
     checkpoint: str = BUILTIN_TEACHER
-    """Folder written by jobs.train, an official STCN file (.pth), 'builtin', or 'copy' (repeat the first mask)."""
+    """Folder written by jobs.train, models:/NAME/3 or models:/NAME@champion, an official STCN file (.pth), 'builtin', or 'copy'
+    (repeat the first mask)."""
+    register: bool = False
+    """Make it a version in the registry: champion where this very evaluation is better than the champion's, else challenger."""
     split: str = "val"
     """Split of the data set."""
     size_px: int = 0
@@ -81,6 +84,8 @@ class EvaluateConfig(JobConfig):
             raise InputError("--gt and --pred go together: the folder of true masks and the folder of predicted masks")
         if bool(self.meta) != bool(self.train_meta):
             raise InputError("--meta and --train-meta go together: the categories of these videos and the seen ones")
+        if self.register and (self.gt or self.checkpoint == "copy"):
+            raise InputError("--register: there is no network to register; name one with --checkpoint, without --gt")
         check_working_size(self.size_px, self.max_frames)
 
 

@@ -1,0 +1,71 @@
+"""How busy the machine is while a run lasts: CPU and memory, under the names that MLflow's *System metrics* page draws.
+
+Read from /proc by a thread of the driver, because MLflow's own monitor needs psutil and a global active run. Several samples go in one
+batch. Elsewhere than on Linux nothing is sampled.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+SAMPLE_S = 5.0
+SAMPLES_PER_BATCH = 6
+Series = list[tuple[int, float, dict[str, float]]]
+
+
+class Sampler:
+    """Samples from `with` to its end and hands series to `log`."""
+
+    def __init__(self, log: Callable[[Series], None]) -> None:
+        self._log, self._done = log, threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="system metrics", daemon=True)
+
+    def __enter__(self) -> Sampler:
+        if os.path.exists("/proc/stat"):
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._done.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _follow(self) -> None:
+        series: Series = []
+        before = cpu_times()
+        number = 0
+        while not self._done.wait(SAMPLE_S):
+            now = cpu_times()
+            series.append((number, time.time(), {**cpu_share(before, now), **memory()}))
+            before, number = now, number + 1
+            if len(series) >= SAMPLES_PER_BATCH:
+                self._log(series)
+                series = []
+        if series:
+            self._log(series)
+
+
+def cpu_times() -> tuple[int, int]:
+    """(busy, all) jiffies of all processors since the machine started."""
+    with open("/proc/stat", encoding="ascii") as file:
+        fields = [int(field) for field in file.readline().split()[1:9]]
+    return sum(fields) - fields[3] - fields[4], sum(fields)  # idle and waiting for a disk
+
+
+def cpu_share(before: tuple[int, int], now: tuple[int, int]) -> dict[str, float]:
+    return {"system/cpu_utilization_percentage": 100 * (now[0] - before[0]) / max(1, now[1] - before[1])}
+
+
+def memory() -> dict[str, float]:
+    """Memory of the machine that is in use."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        kib = {line.split(":")[0]: int(line.split()[1]) for line in file}
+    used = kib["MemTotal"] - kib["MemAvailable"]
+    return {
+        "system/system_memory_usage_megabytes": used / 1024,
+        "system/system_memory_usage_percentage": 100 * used / kib["MemTotal"],
+    }

@@ -1,0 +1,90 @@
+"""A checkpoint folder as a model in MLflow's format, which loads where only torch and a few wheels are installed.
+
+The loader is `vos/served.py`, and the package `vos` (its Python files) travels with the weights, so nothing is pickled and neither Ray
+nor this checkout is needed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import vos
+from pipelines import storage
+from vos.files import write_atomic
+
+REQUIRED = ("torch", "numpy", "opencv-python-headless", "pillow", "safetensors")
+"""What `vos` imports to segment; given outright, because MLflow's own search for it takes 18 s."""
+
+
+@contextmanager
+def packaged(folder: str, serving: dict[str, Any], figures: dict[str, float]) -> Iterator[str]:
+    """A temporary folder with the model in MLflow's format.
+
+    folder   of the checkpoint, local or a URI
+    serving  {"size_px", "memory"}, how to segment; the checkpoint's own memory at the video's size where absent
+    figures  what it was measured to reach, kept in the model's metadata
+    """
+    import mlflow.pyfunc
+
+    with tempfile.TemporaryDirectory() as work:
+        data = os.path.join(work, "checkpoint")
+        for name in storage.list_names(folder):
+            if name.startswith("model."):
+                write_atomic(os.path.join(data, name), storage.read_bytes(storage.join(folder, name)), sync=False)
+        write_atomic(os.path.join(data, "serving.json"), json.dumps(serving).encode(), sync=False)
+        code = os.path.join(work, "vos")
+        shutil.copytree(os.path.dirname(vos.__file__), code, ignore=_only_python)
+        model = os.path.join(work, "model")
+        mlflow.pyfunc.save_model(
+            model,
+            loader_module="vos.served",
+            data_path=data,
+            code_paths=[code],
+            signature=_signature(),
+            input_example=_example(),
+            pip_requirements=[f"{name}=={_release(name)}" for name in REQUIRED],
+            metadata={"reference_figures": figures} if figures else None,
+        )
+        yield model
+
+
+def _only_python(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if not name.endswith(".py") and not _is_package(os.path.join(folder, name))]
+
+
+def _is_package(path: str) -> bool:
+    return os.path.isfile(os.path.join(path, "__init__.py"))
+
+
+def _release(name: str) -> str:
+    """The installed release without its build (`+cpu`), which package indexes do not list."""
+    return importlib.metadata.version(name).split("+")[0]
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    uint8 = np.dtype(np.uint8)
+    inputs: list[ColSpec | TensorSpec] = [
+        TensorSpec(uint8, (-1, -1, -1, 3), "frames"),
+        TensorSpec(uint8, (-1, -1), "mask"),
+    ]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema([TensorSpec(uint8, (-1, -1, -1))]))
+
+
+def _example() -> dict[str, np.ndarray]:
+    """A bright square that moves to the right, and its mask in the first of two frames."""
+    frames, mask = np.full((2, 32, 48, 3), 60, np.uint8), np.zeros((32, 48), np.uint8)
+    frames[0, 8:20, 8:20] = frames[1, 8:20, 11:23] = 220
+    mask[8:20, 8:20] = 1
+    return {"frames": frames, "mask": mask}

@@ -1,0 +1,159 @@
+"""Where a run's words wait while the tracking server does not answer: JSON lines and files under `runs/mlflow-spool/`, one folder a run.
+
+    head.json      how to find or make the run: {run_id}, or {key, experiment, name, ms}
+    events.jsonl   what it said, one event a line
+    files/         copies of its artifacts
+    said           how many lines the server has heard
+    lock           held by the process that writes or replays
+
+Replayed when the run ends, if the server is back, and when any later run starts; oldest run first. A folder goes when all of it is said.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+import os
+import shutil
+import sys
+from typing import Any, BinaryIO
+
+from pipelines.tracking import events, store
+from vos.files import write_atomic
+
+PARENT = "mlflow.parentRunId"
+KEY = "tracking.id"
+"""Tag of every run: a name that is known before the server has given the run an id."""
+PREFIX = "spooled-"
+"""What a run is called that the server has not heard of yet."""
+
+
+class Spool:
+    """The folder of one run, held by this process until `close`."""
+
+    def __init__(self, run_id: str, head: dict[str, Any]) -> None:
+        """run_id: the server's id, or PREFIX + KEY's value. head: how to find or make the run."""
+        self.folder, self._lock = _own_folder(os.path.join(store.spool_folder(), run_id))
+        path = os.path.join(self.folder, "head.json")
+        if not os.path.exists(path):
+            write_atomic(path, json.dumps(head).encode())
+        with open(os.path.join(self.folder, "events.jsonl"), "ab+") as file:  # a kill may have cut the last line
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+    def append(self, event: events.Event) -> None:
+        """Write an event down; the file or folder it names is copied."""
+        if "path" in event:
+            number = len(os.listdir(os.path.join(self.folder, "files")))
+            name = os.path.join("files", str(number), os.path.basename(os.path.normpath(event["path"])))
+            copy = shutil.copytree if os.path.isdir(event["path"]) else shutil.copy2
+            os.makedirs(os.path.dirname(os.path.join(self.folder, name)))
+            copy(event["path"], os.path.join(self.folder, name))
+            event = {**event, "path": name}
+        with open(os.path.join(self.folder, "events.jsonl"), "a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+
+    def close(self) -> None:
+        """Let others replay it; so does the end of the object or of the process."""
+        self._lock.close()
+
+    __del__ = close
+
+
+def replay(client: Any) -> None:
+    """Say everything that waits and that no living process is still writing. Raises store.Unreachable."""
+    root = store.spool_folder()
+    if not os.path.isdir(root):
+        return
+    waiting = [entry.path for entry in os.scandir(root) if os.path.exists(os.path.join(entry.path, "head.json"))]
+    for folder in sorted(waiting, key=lambda path: os.path.getmtime(os.path.join(path, "head.json"))):
+        lock = _locked(folder)
+        if lock is None:
+            continue
+        with lock:
+            try:
+                if os.path.exists(os.path.join(folder, "head.json")):  # else another process was faster
+                    _replay_one(client, folder)
+            except Exception as error:
+                if store.is_unreachable(error):
+                    raise store.Unreachable(str(error)) from error
+                reason = " ".join(str(error).split())[:200]
+                print(f"tracking: {folder} could not be replayed and is kept ({reason})", file=sys.stderr)
+
+
+def run_id_of(client: Any, name: str) -> str | None:
+    """The server's id of a run that was named before the server knew it; None where it has not heard of it yet."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.`{KEY}` = '{name.removeprefix(PREFIX)}'", max_results=1)
+    return found[0].info.run_id if found else None
+
+
+def create(client: Any, head: dict[str, Any]) -> str:
+    """Make the run that a head describes, {experiment, name, key, ms}; returns its id."""
+    experiment = store.experiment_id(client, head["experiment"])
+    tags = {KEY: head["key"]}
+    return client.create_run(experiment, start_time=head["ms"], tags=tags, run_name=head["name"]).info.run_id
+
+
+def _replay_one(client: Any, folder: str) -> None:
+    with open(os.path.join(folder, "head.json"), encoding="utf-8") as file:
+        head = json.load(file)
+    said_path = os.path.join(folder, "said")
+    said = int(_text(said_path) or 0)
+    lines = _text(os.path.join(folder, "events.jsonl")).splitlines(keepends=True)
+    numbered = [(i, json.loads(line)) for i, line in enumerate(lines) if line.endswith("\n")]  # a kill may cut the last
+    parents = [event["values"].get(PARENT, "") for _, event in numbered if event["op"] == "tags"]
+    for parent in filter(lambda value: value.startswith(PREFIX), parents):
+        if run_id_of(client, parent) is None:
+            return  # its turn comes when its parent's has come
+    run_id = head.get("run_id") or run_id_of(client, head["key"])
+    if run_id is None:
+        if "experiment" not in head:
+            return  # the process that made the run still writes it
+        run_id = create(client, head)
+    for number, event in events.joined(item for item in numbered if item[0] >= said):
+        if "path" in event:
+            event = {**event, "path": os.path.join(folder, event["path"])}
+        events.say(client, run_id, _with_known_parent(client, event))
+        write_atomic(said_path, str(number + 1).encode(), sync=False)
+    shutil.rmtree(folder)
+    print(f"tracking: the run {head.get('name', run_id)} is with the server again", file=sys.stderr)
+
+
+def _with_known_parent(client: Any, event: events.Event) -> events.Event:
+    if event["op"] != "tags" or not event["values"].get(PARENT, "").startswith(PREFIX):
+        return event
+    return {**event, "values": {**event["values"], PARENT: run_id_of(client, event["values"][PARENT])}}
+
+
+def _own_folder(wanted: str) -> tuple[str, BinaryIO]:
+    """A folder for this process alone: the wanted one, or where another process holds it, the next of that name."""
+    for number in itertools.count(2):
+        os.makedirs(os.path.join(wanted, "files"), exist_ok=True)
+        lock = _locked(wanted)
+        if lock is not None:
+            return wanted, lock
+        wanted = f"{wanted.split('.')[0]}.{number}"
+    raise AssertionError("there is always a next name")
+
+
+def _locked(folder: str) -> BinaryIO | None:
+    """The folder's lock file, held until it is closed or the process dies; None while another process holds it."""
+    try:
+        file = open(os.path.join(folder, "lock"), "wb")  # noqa: SIM115
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def _text(path: str) -> str:
+    if not os.path.exists(path):
+        return ""
+    with open(path, encoding="utf-8") as file:
+        return file.read()

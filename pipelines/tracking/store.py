@@ -1,0 +1,131 @@
+"""Which MLflow store, and whether it answers.
+
+The store is `MLFLOW_TRACKING_URI`, or SQLite in `runs/mlflow.db` under the folder that relative paths mean. Everything goes through a
+client with explicit run ids: no global "active run", so that several jobs of one process (the demo) do not mix.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines.tracking import pages
+from vos.errors import InputError
+
+DEFAULT_STORE = "runs/mlflow.db"
+SPOOL = "runs/mlflow-spool"
+# MLflow waits two minutes for an answer and asks eight times; a training whose server is gone has better things to do.
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a job prints where its result is, once
+}
+
+
+class Unreachable(Exception):
+    """A server that does not answer now, and may later."""
+
+
+def home() -> str:
+    """The folder that relative paths mean."""
+    return os.environ.get("MOBILEVOS_HOME") or os.getcwd()
+
+
+def store_uri() -> str:
+    """The tracking store: MLFLOW_TRACKING_URI, or SQLite under the project's folder."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_STORE}"
+    if uri.startswith("sqlite:///"):  # a relative file would be another one in a worker's folder
+        uri = f"sqlite:///{os.path.join(home(), uri.removeprefix('sqlite:///'))}"
+    return uri
+
+
+def environment() -> dict[str, str]:
+    """What a worker's environment needs so that it talks to this process's store and spools to its folder."""
+    return {"MLFLOW_TRACKING_URI": store_uri(), "MOBILEVOS_HOME": home()}
+
+
+def spool_folder() -> str:
+    return os.path.join(home(), SPOOL)
+
+
+def page_line() -> str:
+    """The command that opens the pages of this store."""
+    if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+        return f"open {os.environ['MLFLOW_TRACKING_URI']}"
+    return "make ui    (MLflow on http://127.0.0.1:5000)"
+
+
+def connect() -> Any:
+    """An MLflow client of the store. Raises Unreachable for a server that does not answer, InputError for a store that cannot be."""
+    # Alembic narrates every migration of a new SQLite store; nobody needs forty lines of it before their result.
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    uri = store_uri()
+    try:
+        if uri.startswith("sqlite:///"):
+            os.makedirs(os.path.dirname(uri.removeprefix("sqlite:///")) or ".", exist_ok=True)
+        client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)  # the first call that reaches the store
+    except Exception as error:
+        if is_unreachable(error):
+            raise Unreachable(f"{uri} does not answer") from error
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{uri}: this MLflow store cannot be used ({reason}); set MLFLOW_TRACKING_URI to one that can"
+        ) from error
+    return client
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether a server did not answer, or answered that it cannot now (5xx), as opposed to refusing what was said."""
+    if not store_uri().startswith(("http://", "https://")):
+        return False
+    import requests
+
+    for cause in _causes(error):
+        if isinstance(cause, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+            return False
+        if isinstance(cause, requests.exceptions.ConnectionError | requests.exceptions.Timeout):
+            return True
+        if isinstance(cause, requests.exceptions.RetryError):  # 5xx, again and again
+            return True
+        if isinstance(cause, requests.exceptions.HTTPError):
+            return cause.response is not None and cause.response.status_code >= 500
+    return "failed with error code 5" in str(error)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def experiment_id(client: Any, name: str) -> str:
+    """The experiment of that name, made with its description where it is new."""
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        for key, value in pages.experiment_tags(name).items():
+            if key not in experiment.tags:  # made by an earlier release; what a person changed stays
+                client.set_experiment_tag(experiment.experiment_id, key, value)
+        return experiment.experiment_id
+    uri = store_uri()
+    location = None
+    if uri.startswith("sqlite:///"):
+        location = os.path.join(os.path.dirname(uri.removeprefix("sqlite:///")), "mlartifacts", name)
+    try:
+        return client.create_experiment(name, artifact_location=location, tags=pages.experiment_tags(name))
+    except MlflowException as error:
+        if is_unreachable(error):
+            raise
+        return client.get_experiment_by_name(name).experiment_id  # another job made it in the meantime

@@ -1,0 +1,158 @@
+"""Versions: which is champion, and that a registered model segments anywhere exactly as it does here."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines import tracking
+from pipelines.evaluation import evaluate
+from pipelines.models import BUILTIN_FOLDER
+from pipelines.plan import index_videos
+from pipelines.tracking import registry
+from vos.checkpoint import load_checkpoint, save_checkpoint
+from vos.config import BUILTIN_TEACHER, CacheConfig, EvaluateConfig, MemoryConfig
+from vos.errors import InputError
+from vos.models import build
+from vos.presets import preset
+from vos.video_segmentation import memory_policy, segment_video
+
+CONFIG = CacheConfig(seed=3)
+PROTOCOL = {"split": "val", "size_px": 0}
+
+
+@pytest.fixture
+def client(store: str) -> Any:
+    import mlflow
+
+    return mlflow.MlflowClient(tracking_uri=store, registry_uri=store)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = str(tmp_path_factory.mktemp("checkpoint"))
+    save_checkpoint(folder, build("mobilevos-tiny"), {"role": "student"})
+    return folder
+
+
+def evaluated(name: str, folder: str, score: float, data: str = "d1", protocol: Any = None, version: str = "") -> str:
+    """Register under `name` what an evaluation found; returns the answer."""
+    found = {"metrics": {"val/j_and_f": score}, "data": data, "protocol": protocol or PROTOCOL, "serving": {}}
+    with tracking.start_run("testing", "evaluated", CONFIG) as run:
+        return run.register_evaluated(name, folder, found, version)
+
+
+def aliases(client: Any, name: str) -> dict[str, str]:
+    return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
+
+
+def test_champion_moves_only_to_what_the_same_evaluation_found_better_and_says_why(client: Any, checkpoint: str):
+    name = "contended"
+    evaluated(name, checkpoint, 0.60)
+    assert aliases(client, name) == {"champion": "1"}
+    evaluated(name, checkpoint, 0.55)
+    assert aliases(client, name) == {"champion": "1", "challenger": "2"}
+    evaluated(name, checkpoint, 0.99, data="other videos")
+    evaluated(name, checkpoint, 0.99, protocol={"split": "val", "size_px": 240})
+    assert aliases(client, name) == {"champion": "1", "challenger": "4"}
+    evaluated(name, checkpoint, 0.70)
+    assert aliases(client, name) == {"champion": "5", "challenger": "4"}
+    reasons = [client.get_model_version(name, str(number)).description for number in range(1, 6)]
+    assert "first version" in reasons[0]
+    assert "not better than 60.00 of version 1" in reasons[1]
+    assert "other videos than version 1" in reasons[2]
+    assert "size_px: 0 -> 240" in reasons[3]
+    assert "better than 60.00 of version 1 on the same videos and protocol" in reasons[4]
+
+
+def test_a_champion_evaluated_by_a_new_protocol_stays_and_is_what_others_are_then_compared_with(
+    client: Any, checkpoint: str
+):
+    name, other = "renewed", {"split": "val", "size_px": 240}
+    evaluated(name, checkpoint, 0.60)
+    evaluated(name, checkpoint, 0.50, protocol=other, version="1")
+    assert len(client.search_model_versions(f"name = '{name}'")) == 1
+    evaluated(name, checkpoint, 0.55, protocol=other)
+    assert aliases(client, name) == {"champion": "2"}
+
+
+@pytest.mark.parametrize(
+    "reference", ["models:/../secrets/1", "models:/a/b/1", "models:/..@champion", "models:/x", "models:/nobody/7"]
+)
+def test_a_reference_that_is_no_version_is_refused_in_one_line(store: str, reference: str, tmp_path: Path):
+    with pytest.raises(InputError) as refusal:
+        registry.resolve(reference, str(tmp_path / "inside"))
+    assert reference in str(refusal.value) and "\n" not in str(refusal.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_evaluation_registers_a_version_that_can_be_evaluated_by_name(
+    ray_cluster: None, client: Any, checkpoint: str, tmp_path: Path
+):
+    config = replace(preset(EvaluateConfig, "smoke"), max_frames=4, register=True)
+    first = evaluate(replace(config, checkpoint=checkpoint, out=str(tmp_path / "a")))
+    name = first.version.split("/")[0]
+    number = aliases(client, name)["champion"]
+    assert first.version.startswith(f"{name}/{number} (champion")
+    again = evaluate(replace(config, checkpoint=f"models:/{name}@champion", out=str(tmp_path / "b")))
+    assert again.metrics["val/j_and_f"] == first.metrics["val/j_and_f"]
+    assert aliases(client, name)["champion"] == number
+    (output,) = client.get_run(first.run_id).outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert {metric.key: metric.value for metric in model.metrics}["val/j_and_f"] == first.metrics["val/j_and_f"]
+    pages = {item.path for item in client.list_artifacts(first.run_id)}
+    assert {"sequences.csv", "j-over-time.png", "best-and-worst.jpg", "scores.csv"} <= pages
+    assert any(name.startswith("worst-") and name.endswith(".mp4") for name in pages)
+
+
+LOAD = """
+import json, sys
+import mlflow.pyfunc, numpy as np
+model = mlflow.pyfunc.load_model(sys.argv[1])
+given = np.load(sys.argv[2])
+np.save(sys.argv[3], model.predict({"frames": given["frames"], "mask": given["mask"]}))
+import vos
+print(json.dumps({"vos": vos.__file__, "rest": sorted({"ray", "pipelines", "jobs"} & set(sys.modules))}))
+"""
+
+
+def test_a_registered_model_segments_in_a_process_that_has_only_the_logged_code_as_it_does_here(
+    store: str, client: Any, tmp_path: Path
+):
+    found = {"metrics": {"val/j_and_f": 0.9}, "data": "d", "protocol": PROTOCOL, "serving": {"size_px": 64}}
+    with tracking.start_run("testing", "served", CONFIG) as run:
+        version = run.register_evaluated("served-model", BUILTIN_FOLDER, found)
+    number = version.split("/")[1].split()[0]
+    video = index_videos(preset(EvaluateConfig, "smoke").data, "val")[0]
+    frames, mask = np.stack([video.frame(i) for i in range(5)]), video.mask(0)
+    assert mask is not None
+    np.savez(tmp_path / "video.npz", frames=frames, mask=mask)
+    uri = client.get_model_version_download_uri("served-model", number)
+    # -I: neither PYTHONPATH nor the working folder; the model's own copy of vos comes before an installed one.
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", LOAD, uri, str(tmp_path / "video.npz"), str(tmp_path / "masks.npy")],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    assert Path(loaded["vos"]).is_relative_to(uri.removeprefix("file://")) and loaded["rest"] == []
+    model, _ = load_checkpoint(BUILTIN_FOLDER)
+    policy = memory_policy(MemoryConfig(), infinite=True)
+    ours = np.stack([labels for _, labels in segment_video(model, video, policy, size_px=64, max_frames=5)])
+    np.testing.assert_array_equal(np.load(tmp_path / "masks.npy"), ours)
+    assert not list(Path(uri.removeprefix("file://")).rglob("*.pkl"))
+
+
+def test_registering_needs_a_network():
+    with pytest.raises(InputError, match="--register"):
+        EvaluateConfig(checkpoint="copy", register=True)
+    assert EvaluateConfig(checkpoint=BUILTIN_TEACHER, register=True).register
