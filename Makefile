@@ -63,9 +63,8 @@ teacher: setup ## train the built-in teacher again (half an hour) and put it int
 		--checkpoint-every 500 --half --out runs/builtin-teacher
 	@cp runs/builtin-teacher/model.safetensors runs/builtin-teacher/model.json vos/models/builtin_teacher/
 
-bench: setup ## measure speed with python -m jobs.benchmark
-	@[ -f jobs/benchmark.py ] || { echo "jobs/benchmark.py is not part of this version yet: there is no benchmark to run. python -m jobs.evaluate prints FPS for a checkpoint." >&2; exit 2; }
-	@$(PY) -m jobs.benchmark
+bench: setup ## measure the cache with python -m jobs.benchmark (some ten minutes)
+	@$(PY) -m jobs.benchmark cache
 
 # MLflow's job workers (7 processes for features that are not used here) stay off.
 ui: setup ## browse runs and models with MLflow on 127.0.0.1:5000

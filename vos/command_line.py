@@ -33,9 +33,15 @@ PATH_FIELDS = frozenset(
         "train_meta",
         "golden",
         "weights",
+        "json",
+        "teacher",
     }
 )
-PATH_KEYWORDS = {"checkpoint": ("", BUILTIN_TEACHER, "copy"), "init": ("", BUILTIN_TEACHER)}
+PATH_KEYWORDS = {
+    "checkpoint": ("", BUILTIN_TEACHER, "copy"),
+    "init": ("", BUILTIN_TEACHER),
+    "teacher": (BUILTIN_TEACHER,),
+}
 
 
 def run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: list[str] | None = None) -> int:

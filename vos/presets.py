@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from vos.config import (
+    BenchmarkConfig,
     CacheConfig,
     ClipConfig,
     DataConfig,
@@ -124,6 +125,20 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         "demo": lambda: DemoConfig(data=DEMO_DATA),
         "paper": lambda: DemoConfig(preset="paper", draws=60_000, steps=150_000),
     },
+    BenchmarkConfig: {
+        "smoke": lambda: BenchmarkConfig(
+            preset="smoke",
+            student="mobilevos-tiny",
+            online_teacher="teacher-small",
+            crop_px=64,
+            samples=128,
+            draws=12,
+            rounds=1,
+            data=SMOKE_DATA,
+        ),
+        "demo": lambda: BenchmarkConfig(preset="demo", crop_px=224, samples=512, data=DEMO_DATA),
+        "paper": lambda: BenchmarkConfig(preset="paper"),
+    },
     VerifyConfig: {
         "smoke": lambda: VerifyConfig(preset="smoke"),
         "demo": lambda: VerifyConfig(preset="demo"),
@@ -139,7 +154,7 @@ def preset(cls: type[Job], name: str | None) -> Job:
     """
     table = PRESETS[cls]
     if name is None:
-        name = "demo" if cls is DemoConfig else "smoke"
+        name = {DemoConfig: "demo", BenchmarkConfig: "paper"}.get(cls, "smoke")
     if not isinstance(name, str) or name not in table:
         raise InputError(f"--preset {name}: unknown; use one of {', '.join(table)}")
     return table[name]()

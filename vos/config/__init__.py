@@ -5,6 +5,7 @@ No torch, no Ray here, so `--help` answers at once. A preset (`vos/presets.py`) 
 """
 
 from vos.config.base import BUILTIN_TEACHER, DataConfig, JobConfig, Preset
+from vos.config.benchmark import BenchmarkConfig
 from vos.config.cache import CacheConfig, ClipConfig, FactorConfig, TeacherConfig
 from vos.config.demo import DemoConfig
 from vos.config.evaluate import EvaluateConfig, FpsConfig, MemoryConfig, VerifyConfig
@@ -13,6 +14,7 @@ from vos.config.tune import TuneConfig
 
 __all__ = [
     "BUILTIN_TEACHER",
+    "BenchmarkConfig",
     "CacheConfig",
     "ClipConfig",
     "DataConfig",

@@ -1,0 +1,30 @@
+"""Measure speed and size against named baselines, interleaved in one run, as medians.
+
+Examples:
+  python -m jobs.benchmark cache                                           # the paper's sizes, some ten minutes on 2 cores
+  python -m jobs.benchmark cache --preset smoke --out /tmp/benchmark       # seconds: does it run?
+  python -m jobs.benchmark cache --data.root DAVIS --teacher runs/teacher --json rows.json
+"""
+
+import sys
+
+from vos.command_line import run_job
+from vos.config import BenchmarkConfig
+
+
+def benchmark(config: BenchmarkConfig) -> None:
+    from pipelines.benchmark_cache import benchmark_cache
+
+    print(benchmark_cache(config))
+    print(f"rows   {config.json or config.out + '/rows.json'}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and not argv[0].startswith("-"):
+        argv = ["--what", *argv]
+    return run_job(BenchmarkConfig, __doc__ or "", benchmark, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

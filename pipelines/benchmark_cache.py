@@ -1,0 +1,286 @@
+"""What the cache costs and what it saves, measured against doing without it.
+
+Each ratio compares two sides that take turns in this run; a figure is the median over the rounds, its spread the smallest and largest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines import schema, storage, tracking
+from pipelines.actors import run_on_actors
+from pipelines.cached_clips import CachedClips, prefetched
+from pipelines.report import table
+from pipelines.session import ray_session, set_threads
+from pipelines.teacher import Teacher, Work
+from pipelines.teacher_cache import blueprint, build_cache
+from vos.checkpoint import save_checkpoint
+from vos.config import BenchmarkConfig, CacheConfig, ClipConfig, FactorConfig, TeacherConfig, TrainConfig
+from vos.models import build
+from vos.objective import Targets
+from vos.targets import query_targets
+from vos.training_step import TrainingStep
+from vos.transforms import to_tensor
+
+SHARD_DRAWS = 2
+RANKS = (16, 32, 48, 64, 96, 128)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure beside what it should be."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    target: str
+    met: bool | None
+    how: str
+
+
+def benchmark_cache(config: BenchmarkConfig) -> str:
+    """Measure, write the rows as JSON, log them to MLflow; returns the table."""
+    storage.make_folder(config.out)
+    set_threads(1)
+    rows: list[Row] = []
+    with tracking.start_run("benchmark", f"benchmark-cache-{config.preset}", config) as run, ray_session(num_cpus=6):
+        for measure in (_sizes, _throughput, _actors, _steps):
+            for row in measure(config):
+                print(f"{row.name}: {row.value:.3g}", flush=True)
+                rows.append(row)
+        run.log_metrics({f"benchmark/{_slug(row.name)}": row.value for row in rows})
+        path = config.json or storage.join(config.out, "rows.json")
+        storage.write_bytes(path, (json.dumps([asdict(row) for row in rows], indent=1) + "\n").encode())
+        if not storage.is_uri(path):
+            run.log_artifact(path)
+    return _table(rows)
+
+
+def _table(rows: list[Row]) -> str:
+    lines = [
+        [
+            row.name,
+            f"{row.value:.3g}",
+            f"{row.low:.3g} to {row.high:.3g}",
+            row.target,
+            {True: "reached", False: "below target", None: ""}[row.met],
+        ]
+        for row in rows
+    ]
+    notes = dict.fromkeys(f"{row.name}: {row.how}" for row in rows if row.how)
+    return "\n".join([table(["figure", "median", "spread", "target", ""], lines), "", *notes])
+
+
+def _slug(name: str) -> str:
+    return "".join(char if char.isalnum() else "_" for char in name.lower()).strip("_")
+
+
+def _cache_config(config: BenchmarkConfig, name: str, **changes: Any) -> CacheConfig:
+    base = CacheConfig(
+        out=os.path.join(config.out, name),
+        draws=config.draws,
+        shard_draws=SHARD_DRAWS,
+        clip=ClipConfig(crop_px=config.crop_px),
+        samples=config.samples,
+        data=config.data,
+        seed=config.seed,
+        teacher=TeacherConfig(checkpoint=config.teacher),
+    )
+    return replace(base, **changes)
+
+
+def _teacher(config: CacheConfig) -> Teacher:
+    plan = blueprint(config)
+    return Teacher(config, plan.videos, plan.shapes, plan.recipe)
+
+
+def _sizes(config: BenchmarkConfig) -> Iterator[Row]:
+    """Bytes and error of every rank and dtype on the same looks of the teacher."""
+    cache = _cache_config(config, "sizes")
+    teacher = _teacher(cache)
+    width = blueprint(cache).shapes
+    looks = [(work, *teacher.look(work)) for work in teacher.read_ahead(range(min(config.draws, 16)))]
+    best: tuple[float, float] | None = None
+    for dtype in ("int8", "fp16"):
+        for rank in RANKS:
+            one = replace(cache, factor=FactorConfig(rank=rank, dtype=dtype))
+            shapes = replace(width, rank=min(rank, config.samples), factor=dtype)
+            sizes, errors = zip(*(_size_and_error(one, shapes, *look) for look in looks), strict=True)
+            kib, worst = statistics.mean(sizes) / 1024, max(errors)
+            if worst <= 0.01 and (best is None or kib < best[0]):
+                best = kib, worst
+            name = f"rank {rank} {dtype}"
+            yield Row(f"{name}: KiB/draw", kib, min(sizes) / 1024, max(sizes) / 1024, "", None, "")
+            yield Row(f"{name}: error %", 100 * statistics.mean(errors), 100 * min(errors), 100 * worst, "", None, "")
+    kib, worst = best or (float("nan"), float("nan"))
+    objects = statistics.mean(len(work.draw.objects) for work, _, _ in looks)
+    how = f"smallest of the curve with at most 1 % error on its worst draw ({100 * worst:.2f} %); {objects:.1f} objects per clip"
+    yield Row("KiB/draw at <= 1 % error", kib, kib, kib, "<= 128", best is not None and kib <= 128, how)
+
+
+def _size_and_error(
+    config: CacheConfig, shapes: schema.Shapes, work: Work, logits: torch.Tensor, features: torch.Tensor
+) -> tuple[float, float]:
+    labels = work.clip.labels[1:, 2::4, 2::4]
+    queries = [
+        query_targets(
+            labels[q],
+            torch.nn.functional.pad(logits[q], (0, 0, 0, 0, 0, shapes.objects - len(work.draw.objects))),
+            features[q],
+            samples=shapes.samples,
+            radius_px=config.boundary_radius_px,
+            seed=(config.seed, work.draw.number, q),
+            rank=shapes.rank,
+            factor_dtype=shapes.factor,
+            logits=shapes.logits,
+        )
+        for q in range(shapes.queries)
+    ]
+    row: dict[str, Any] = {name: np.stack([query[name] for query in queries]) for name in queries[0]}
+    record = json.dumps(work.draw.to_dict(), sort_keys=True)
+    row |= {"draw": work.draw.number, "record": record, "num_objects": len(work.draw.objects), "clip_crc32": 0}
+    data = schema.to_parquet([row] * 16, shapes, {})  # 16 rows: a usual shard's share of the footer
+    return len(data) / 16, float(row["factor_error"].max())
+
+
+def _throughput(config: BenchmarkConfig) -> Iterator[Row]:
+    """Draws per second of the job's one actor against forwards alone over the same clips in memory."""
+    for name in dict.fromkeys((config.online_teacher, config.teacher)):
+        cache = _cache_config(config, f"throughput-{_slug(os.path.basename(name))}", teacher=_options(config, name))
+        teacher = _teacher(cache)
+        works = list(teacher.read_ahead(range(cache.draws)))
+        teacher.look(works[0])
+        ratios = []
+        for _ in range(config.rounds):
+            began = time.monotonic()
+            for work in works:
+                teacher.look(work)
+            bare = len(works) / (time.monotonic() - began)
+            ratios.append(_job_rate(cache, 1) / bare)
+        yield _row(
+            f"cache job / bare forwards ({os.path.basename(name)})",
+            ratios,
+            ">= 0.95",
+            lambda value: value >= 0.95,
+            "draws/s of one actor after its first shard (decoding, targets, Parquet, fsync included) / forwards of clips in memory",
+        )
+
+
+def _job_rate(config: CacheConfig, actors: int) -> float:
+    """Draws per second of the Ray Data job while every actor is at work: from each one's first shard to the last but one."""
+    plan = blueprint(config)
+    folder = storage.join(config.out, "shards")
+    storage.make_folder(folder)
+    arguments = {"config": config, "videos": plan.videos, "shapes": plan.shapes, "recipe": plan.recipe}
+    items = [asdict(one) for one in plan.plans]
+    arrivals = [time.monotonic() for _ in run_on_actors(items, Teacher, arguments, actors)]
+    first, last = actors - 1, len(arrivals) - actors
+    return (last - first) * SHARD_DRAWS / (arrivals[last] - arrivals[first])
+
+
+def _actors(config: BenchmarkConfig) -> Iterator[Row]:
+    cache = _cache_config(config, "actors", draws=2 * config.draws)
+    ratios = [1 / _job_rate(cache, 1) * _job_rate(cache, 2) for _ in range(config.rounds)]
+    how = f"draws/s, one thread each, {os.cpu_count()} cores, between the first and the last shards"
+    yield _row("2 actors / 1", ratios, ">= 1.8", lambda value: value >= 1.8, how)
+
+
+def _options(config: BenchmarkConfig, name: str, context_frames: int = 0) -> TeacherConfig:
+    """A teacher by its checkpoint, or by its architecture with random weights (the time is the same)."""
+    if name != config.online_teacher:
+        return TeacherConfig(checkpoint=name, context_frames=context_frames)
+    folder = os.path.join(config.out, f"random-{name}")
+    if not os.path.isdir(folder):
+        torch.manual_seed(0)
+        os.makedirs(folder)
+        save_checkpoint(folder, build(name), {"role": "teacher"})
+    return TeacherConfig(checkpoint=folder, context_frames=context_frames)
+
+
+def _steps(config: BenchmarkConfig) -> Iterator[Row]:
+    """A student's step with targets from the cache, with the teacher run at that moment, and without a teacher."""
+    for context in (0, 5):
+        cache = _cache_config(
+            config, f"steps-{context}", draws=12, teacher=_options(config, config.online_teacher, context)
+        )
+        build_cache(cache)
+        teacher, source = _teacher(cache), CachedClips(cache.out, cache.data)
+        plain_source = CachedClips(cache.out, cache.data, with_targets=False)
+        steps = 2 * config.rounds
+        train = TrainConfig(model=config.student, steps=1000, batch=1)
+        torch.manual_seed(0)
+        take = TrainingStep(build(config.student).train(), train)
+        take.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stub lacks it
+
+        def cached(step: int, source: CachedClips, take: TrainingStep = take) -> None:
+            batch = source.batch([step % 12])
+            take(step, batch.frames, batch.labels, batch.num_objects, batch.targets, batch.draws)
+
+        def online(
+            step: int, teacher: Teacher = teacher, take: TrainingStep = take, cache: CacheConfig = cache
+        ) -> None:
+            work = teacher.work(step % 12)
+            frames, labels = to_tensor(work.clip.frames)[None], torch.from_numpy(work.clip.labels)[None]
+            targets = _targets(teacher.row(work), cache.clip.crop_px // schema.GRID_STRIDE)
+            take(step, frames, labels, torch.tensor([len(work.draw.objects)]), targets, [step])
+
+        cached(0, source)
+        against_online, against_plain = [], []
+        for step in range(steps):
+            with_cache = _seconds(cached, step, source)
+            against_online.append(_seconds(online, step) / with_cache)
+            against_plain.append(with_cache / _seconds(cached, step, plain_source))
+        how = f"{config.online_teacher} teacher, {config.student} student, {config.crop_px} px, 1 clip of 3 frames, reading included"
+        name = f"online step / cached step, {context} context frames"
+        yield _row(name, against_online, ">= 5", lambda value: value >= 5, how)
+        name = f"cached step / plain step, {context} context frames"
+        yield _row(name, against_plain, "<= 1.1", lambda value: value <= 1.1, "")
+    yield _waiting(config, take, source)
+
+
+def _targets(row: dict[str, Any], grid: int) -> Targets:
+    return Targets(
+        torch.from_numpy(row["sample_index"].astype(np.int64))[None],
+        torch.from_numpy(row["sample_label"].astype(np.int64))[None],
+        torch.from_numpy(schema.factor_of(row))[None],
+        torch.from_numpy(schema.logits_of(row))[None],
+        torch.from_numpy(schema.boundary_of(row, grid).astype(np.float32))[None],
+    )
+
+
+def _waiting(config: BenchmarkConfig, take: TrainingStep, source: CachedClips) -> Row:
+    shares, waited, began = [], 0.0, time.monotonic()
+    steps = 4 * config.rounds
+    batches = prefetched(source, range(steps + 2), 1, 0, 0, 1)
+    for step in range(steps + 2):
+        before = time.monotonic()
+        batch = next(batches)
+        if step >= 2:  # the first ones fill the queue
+            waited = time.monotonic() - before
+        take(step, batch.frames, batch.labels, batch.num_objects, batch.targets, batch.draws)
+        if step >= 2:
+            shares.append(100 * waited / (time.monotonic() - began))
+        began = time.monotonic()
+    how = "time in the loader's next() / time of the whole step, reading ahead in a thread"
+    return _row("waiting for clips and targets, % of a step", shares, "<= 5", lambda value: value <= 5, how)
+
+
+def _seconds(call: Callable[..., None], *arguments: Any) -> float:
+    began = time.monotonic()
+    call(*arguments)
+    return time.monotonic() - began
+
+
+def _row(name: str, values: list[float], target: str, reached: Callable[[float], bool], how: str) -> Row:
+    middle = statistics.median(values)
+    return Row(name, middle, min(values), max(values), target, reached(middle), how)

@@ -1,0 +1,44 @@
+"""The benchmark of the cache runs, and its rows say what they are. Speed itself is never a test."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.benchmark_cache import _sizes
+from pipelines.session import set_threads
+from vos.config import BenchmarkConfig
+from vos.presets import preset
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkConfig:
+    return replace(preset(BenchmarkConfig, "smoke"), out=str(tmp_path_factory.mktemp("benchmark")))
+
+
+def test_more_columns_take_more_bytes_and_leave_less_error_until_there_are_no_more(config: BenchmarkConfig):
+    set_threads(1)
+    rows = {row.name: row for row in _sizes(config)}
+    for dtype in ("int8", "fp16"):
+        errors = [rows[f"rank {rank} {dtype}: error %"].value for rank in (16, 32, 48, 64)]
+        sizes = [rows[f"rank {rank} {dtype}: KiB/draw"].value for rank in (16, 32, 48, 64)]
+        assert errors == sorted(errors, reverse=True) and sizes == sorted(sizes)
+    assert rows["rank 64 int8: KiB/draw"].value < rows["rank 64 fp16: KiB/draw"].value
+    assert rows["rank 64 int8: error %"].value > rows["rank 64 fp16: error %"].value
+    smallest = rows["KiB/draw at <= 1 % error"]
+    assert smallest.met and smallest.value <= rows["rank 64 int8: KiB/draw"].value
+
+
+@pytest.mark.slow
+def test_the_command_writes_every_row_of_its_table(
+    ray_cluster: None, config: BenchmarkConfig, capsys: pytest.CaptureFixture[str]
+):
+    from jobs.benchmark import main
+
+    assert main(["cache", "--preset", "smoke", "--out", config.out]) == 0
+    rows = json.loads(Path(config.out, "rows.json").read_text())
+    printed = capsys.readouterr().out
+    assert {"value", "target", "how", "low", "high"} <= rows[0].keys()
+    assert all(row["name"] in printed and row["low"] <= row["value"] <= row["high"] for row in rows)
+    assert {row["target"] for row in rows if row["target"]} == {"<= 128", ">= 0.95", ">= 1.8", ">= 5", "<= 1.1", "<= 5"}

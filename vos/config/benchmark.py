@@ -1,0 +1,40 @@
+"""Measuring speed and size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vos.config.base import BUILTIN_TEACHER, JobConfig
+from vos.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(JobConfig):
+    """Measure against named baselines, interleaved in one run; medians."""
+
+    what: Literal["cache"] = "cache"
+    """What is measured; the first word of the command line says it too."""
+    out: str = "runs/benchmark"
+    """Folder of the figures and of what is built for them."""
+    teacher: str = BUILTIN_TEACHER
+    """Teacher of the size curve and of the actors (folder or .pth); the training step is measured with STCN of random weights."""
+    online_teacher: str = "stcn"
+    """Architecture (random weights) of the teacher that a cached training step is compared with."""
+    student: str = "mobilevos-mobilenetv2"
+    """Architecture of the student whose training step is timed."""
+    crop_px: int = 384
+    """Side of the clips."""
+    samples: int = 1024
+    """Sampled pixels per query frame."""
+    draws: int = 24
+    """Clips of each measurement."""
+    rounds: int = 3
+    """Repetitions of each comparison, side after side."""
+    json: str = ""
+    """Another file for the rows; it is rows.json in --out otherwise."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draws < 12 or self.rounds < 1:
+            raise InputError(f"--draws {self.draws} --rounds {self.rounds}: use 12 or more, and 1 or more")
