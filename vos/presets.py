@@ -137,7 +137,7 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
             data=SMOKE_DATA,
         ),
         "demo": lambda: BenchmarkConfig(preset="demo", crop_px=224, samples=512, data=DEMO_DATA),
-        "paper": lambda: BenchmarkConfig(preset="paper"),
+        "paper": lambda: BenchmarkConfig(),
     },
     VerifyConfig: {
         "smoke": lambda: VerifyConfig(preset="smoke"),

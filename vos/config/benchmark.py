@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vos.config.base import BUILTIN_TEACHER, JobConfig
+from vos.config.base import BUILTIN_TEACHER, JobConfig, Preset
 from vos.errors import InputError
 
 
@@ -13,6 +13,8 @@ from vos.errors import InputError
 class BenchmarkConfig(JobConfig):
     """Measure against named baselines, interleaved in one run; medians."""
 
+    preset: Preset = "paper"
+    """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's sizes)."""
     what: Literal["cache"] = "cache"
     """What is measured; the first word of the command line says it too."""
     out: str = "runs/benchmark"
