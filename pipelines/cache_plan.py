@@ -54,13 +54,14 @@ def plan_cache(config: CacheConfig) -> tuple[CachePlan, str]:
     storage.make_folder(config.out)
     teacher = Teacher(config, design.videos, design.shapes, design.recipe)
     numbers = _spread(config.draws)
-    teacher.row(teacher.work(0))  # the first pass through a network is slower than all others
+    schema.to_parquet([teacher.row(teacher.work(0))], design.shapes, {})  # everything is slower the first time
     rows, cpu_s, wall_s = [], time.process_time(), time.monotonic()
     most = min(config.draws, 10_000)
     with progress_bar("measuring", most, "draw") as bar:
         for work in teacher.read_ahead(itertools.islice(numbers, most)):
             rows.append(teacher.row(work))
-            schema.to_parquet(rows[-1:], design.shapes, {})  # a part of the cost, as in the job
+            if len(rows) % config.shard_draws == 0:  # a part of the cost, as in the job
+                schema.to_parquet(rows[-config.shard_draws :], design.shapes, {})
             bar.update()
             if len(rows) >= LEAST_DRAWS and time.monotonic() - wall_s > CALIBRATION_S:
                 break
