@@ -56,13 +56,13 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
     videos = index_videos(config.data, config.split)
     if storage.is_uri(config.out):
         raise InputError(f"--out {config.out}: masks are written to a local folder; choose one and copy it afterwards")
-    storage.make_folder(os.path.join(config.out, "masks"))
     chosen, registered = _local_checkpoint(config)
     model, info = (
         (None, {"model": COPY, "parameters": 0}) if chosen.checkpoint == COPY else load_model(chosen.checkpoint)
     )
     policy = memory_policy(config.memory, infinite=is_infinite(info))
     masks = os.path.join(config.out, "masks")
+    storage.make_folder(masks)
     storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
     tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
     name = label or f"{os.path.basename(config.checkpoint.rstrip('/'))} on {config.split}"

@@ -290,14 +290,16 @@ def small_manifest(folder: Path, **changes: Any) -> Path:
     from vos.datasets import fingerprint
 
     data = DataConfig(synthetic_videos=2, synthetic_frames=4, synthetic_height_px=48)
+    version = changes.pop("schema_version", VERSION)
     identity = {
-        "schema_version": VERSION,
+        "logits": "int8",
+        "frames": "replay",
         "data": fingerprint(index_videos(data, "train")),
         "clip": to_dict(ClipConfig(crop_px=32)),
     }
     manifest = {"fingerprint": "f", "data": to_dict(data), "shards": [], "identity": identity | changes}
     folder.mkdir()
-    (folder / "manifest.json").write_bytes(sealed(manifest | {"schema_version": VERSION}))
+    (folder / "manifest.json").write_bytes(sealed(manifest | {"schema_version": version, "recipe": "r"}))
     return folder
 
 

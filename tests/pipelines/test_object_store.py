@@ -40,10 +40,16 @@ def object_store() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def remote(object_store: None, store: str) -> str:
     """The cache of the fixture `cache`, built at a URI by the job itself."""
+    build_at_the_store()
+    return OUT
+
+
+def build_at_the_store() -> str:
+    """Run the job; returns what it said. A process of its own: Ray's workers inherit the store's address from it."""
     command = [sys.executable, "-m", "jobs.cache", "--preset", "smoke", "--draws", "10", "--out", OUT]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return OUT
+    return done.stderr
 
 
 def test_the_objects_are_the_files_of_a_local_cache(remote: str, cache: str) -> None:
@@ -78,8 +84,8 @@ def test_a_damaged_object_is_named_by_a_reader_and_made_again_by_the_job(
     manifest = read_manifest(remote)
     with pytest.raises(InputError, match=r"s3://team/caches/one/shards/shard-000001\.parquet: damaged"):
         CachedClips(remote, cache_config.data).batch([5])
-    result = build_cache(replace(cache_config, out=remote))
-    assert result.draws_made == 4 and result.manifest == manifest
+    assert "shard-000001.parquet: damaged" in build_at_the_store()
+    assert read_manifest(remote) == manifest
     assert storage.read_bytes(path) == storage.read_bytes(storage.join(cache, "shards", "shard-000001.parquet"))
 
 
