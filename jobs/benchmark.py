@@ -2,7 +2,7 @@
 
 Examples:
   python -m jobs.benchmark cache                                           # the paper's sizes, some ten minutes on 2 cores
-  python -m jobs.benchmark cache --preset smoke --out /tmp/benchmark       # seconds: does it run?
+  python -m jobs.benchmark cache --preset smoke --out runs/benchmark-smoke # seconds: does it run?
   python -m jobs.benchmark cache --data.root DAVIS --teacher runs/teacher --json rows.json
 """
 

@@ -13,21 +13,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipelines import schema, storage, tracking
 from pipelines.actors import run_on_actors
-from pipelines.cached_clips import CachedClips, prefetched
+from pipelines.cached_clips import CachedClips, prefetched, targets_of
 from pipelines.report import table
 from pipelines.session import ray_session, set_threads
-from pipelines.teacher import Teacher, Work
+from pipelines.teacher import Teacher, Work, row_of
 from pipelines.teacher_cache import blueprint, build_cache
 from vos.checkpoint import save_checkpoint
-from vos.config import BenchmarkConfig, CacheConfig, ClipConfig, FactorConfig, TeacherConfig, TrainConfig
+from vos.config import BenchmarkConfig, CacheConfig, ClipConfig, TeacherConfig, TrainConfig
 from vos.models import build
-from vos.objective import Targets
-from vos.targets import query_targets
 from vos.training_step import TrainingStep
 from vos.transforms import to_tensor
 
@@ -107,15 +104,14 @@ def _teacher(config: CacheConfig) -> Teacher:
 def _sizes(config: BenchmarkConfig) -> Iterator[Row]:
     """Bytes and error of every rank and dtype on the same looks of the teacher."""
     cache = _cache_config(config, "sizes")
-    teacher = _teacher(cache)
-    width = blueprint(cache).shapes
+    plan = blueprint(cache)
+    teacher = Teacher(cache, plan.videos, plan.shapes, plan.recipe)
     looks = [(work, *teacher.look(work)) for work in teacher.read_ahead(range(min(config.draws, 16)))]
     best: tuple[float, float] | None = None
     for dtype in ("int8", "fp16"):
         for rank in RANKS:
-            one = replace(cache, factor=FactorConfig(rank=rank, dtype=dtype))
-            shapes = replace(width, rank=min(rank, config.samples), factor=dtype)
-            sizes, errors = zip(*(_size_and_error(one, shapes, *look) for look in looks), strict=True)
+            shapes = replace(plan.shapes, rank=min(rank, config.samples), factor=dtype)
+            sizes, errors = zip(*(_size_and_error(cache, shapes, *look) for look in looks), strict=True)
             kib, worst = statistics.mean(sizes) / 1024, max(errors)
             if worst <= 0.01 and (best is None or kib < best[0]):
                 best = kib, worst
@@ -131,24 +127,7 @@ def _sizes(config: BenchmarkConfig) -> Iterator[Row]:
 def _size_and_error(
     config: CacheConfig, shapes: schema.Shapes, work: Work, logits: torch.Tensor, features: torch.Tensor
 ) -> tuple[float, float]:
-    labels = work.clip.labels[1:, 2::4, 2::4]
-    queries = [
-        query_targets(
-            labels[q],
-            torch.nn.functional.pad(logits[q], (0, 0, 0, 0, 0, shapes.objects - len(work.draw.objects))),
-            features[q],
-            samples=shapes.samples,
-            radius_px=config.boundary_radius_px,
-            seed=(config.seed, work.draw.number, q),
-            rank=shapes.rank,
-            factor_dtype=shapes.factor,
-            logits=shapes.logits,
-        )
-        for q in range(shapes.queries)
-    ]
-    row: dict[str, Any] = {name: np.stack([query[name] for query in queries]) for name in queries[0]}
-    record = json.dumps(work.draw.to_dict(), sort_keys=True)
-    row |= {"draw": work.draw.number, "record": record, "num_objects": len(work.draw.objects), "clip_crc32": 0}
+    row = row_of(work, logits, features, config, shapes)
     data = schema.to_parquet([row] * 16, shapes, {})  # 16 rows: a usual shard's share of the footer
     return len(data) / 16, float(row["factor_error"].max())
 
@@ -234,7 +213,7 @@ def _steps(config: BenchmarkConfig) -> Iterator[Row]:
         ) -> None:
             work = teacher.work(step % 12)
             frames, labels = to_tensor(work.clip.frames)[None], torch.from_numpy(work.clip.labels)[None]
-            targets = _targets(teacher.row(work), cache.clip.crop_px // schema.GRID_STRIDE)
+            targets = targets_of([teacher.row(work)], cache.clip.crop_px // schema.GRID_STRIDE)
             take(step, frames, labels, torch.tensor([len(work.draw.objects)]), targets, [step])
 
         cached(0, source)
@@ -251,29 +230,17 @@ def _steps(config: BenchmarkConfig) -> Iterator[Row]:
     yield _waiting(config, take, source)
 
 
-def _targets(row: dict[str, Any], grid: int) -> Targets:
-    return Targets(
-        torch.from_numpy(row["sample_index"].astype(np.int64))[None],
-        torch.from_numpy(row["sample_label"].astype(np.int64))[None],
-        torch.from_numpy(schema.factor_of(row))[None],
-        torch.from_numpy(schema.logits_of(row))[None],
-        torch.from_numpy(schema.boundary_of(row, grid).astype(np.float32))[None],
-    )
-
-
 def _waiting(config: BenchmarkConfig, take: TrainingStep, source: CachedClips) -> Row:
-    shares, waited, began = [], 0.0, time.monotonic()
-    steps = 4 * config.rounds
-    batches = prefetched(source, range(steps + 2), 1, 0, 0, 1)
-    for step in range(steps + 2):
-        before = time.monotonic()
-        batch = next(batches)
-        if step >= 2:  # the first ones fill the queue
-            waited = time.monotonic() - before
-        take(step, batch.frames, batch.labels, batch.num_objects, batch.targets, batch.draws)
-        if step >= 2:
-            shares.append(100 * waited / (time.monotonic() - began))
+    shares = []
+    steps = 4 * config.rounds + 2
+    batches = prefetched(source, range(steps), 1, 0, 0, 1)
+    for step in range(steps):
         began = time.monotonic()
+        batch = next(batches)
+        waited = time.monotonic() - began
+        take(step, batch.frames, batch.labels, batch.num_objects, batch.targets, batch.draws)
+        shares.append(100 * waited / (time.monotonic() - began))
+    del shares[:2]  # the first ones fill the queue
     how = "time in the loader's next() / time of the whole step, reading ahead in a thread"
     return _row("waiting for clips and targets, % of a step", shares, "<= 5", lambda value: value <= 5, how)
 

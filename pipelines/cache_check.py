@@ -56,9 +56,9 @@ def verify_cache(config: CacheConfig) -> str:
     lines.append(
         f"{'ok    ' if not problems else 'FAILED'}  {intact} of {len(manifest['shards'])} shards: checksums, schema, rows"
     )
-    if (problem := _coverage_problem(manifest)) or problems:
-        problems += [problem] if problem else []
-    elif config.verify_rows:
+    if problem := _coverage_problem(manifest):
+        problems.append(problem)
+    if config.verify_rows and not problems:
         for row in _recompute(config, manifest):
             verdict = "FAILED" if row.problem else "ok    "
             lines.append(

@@ -15,7 +15,7 @@ from pipelines import schema, storage
 from pipelines.plan import ShardPlan
 from pipelines.progress import progress_bar
 from pipelines.report import table
-from pipelines.teacher import Teacher, metadata_of
+from pipelines.teacher import Teacher, shard_metadata
 from pipelines.teacher_cache import Blueprint, CacheResult, blueprint
 from vos.config import CacheConfig
 from vos.config_json import dumps
@@ -73,15 +73,8 @@ def plan_cache(config: CacheConfig) -> tuple[CachePlan, str]:
 
 def _spread(draws: int) -> Iterator[int]:
     """Numbers below `draws`, each once, any first few of them spread over all (the golden section leaves no gap)."""
-    seen: set[int] = set()
-    for i in itertools.count():
-        number = int(i * 0.6180339887498949 % 1 * draws)
-        if len(seen) == draws or i > 20 * draws:
-            break
-        if number not in seen:
-            seen.add(number)
-            yield number
-    yield from (number for number in range(draws) if number not in seen)
+    golden = (int(i * 0.6180339887498949 % 1 * draws) for i in range(4 * draws))
+    return iter(dict.fromkeys(itertools.chain(golden, range(draws))))
 
 
 def _extrapolated(
@@ -96,7 +89,7 @@ def _extrapolated(
         data = schema.to_parquet(
             list(itertools.islice(itertools.cycle(rows), plan.num_draws)),
             design.shapes,
-            metadata_of(plan, design.recipe),
+            shard_metadata(plan, design.recipe),
         )
         return len(data) - sum(schema.column_bytes(data).values())
 

@@ -64,11 +64,11 @@ class DrawnClips:
 
     def __init__(self, videos: list[Video], clip: ClipConfig, seed: int, num_draws: int) -> None:
         self.clip, self.num_draws = clip, num_draws
-        self._videos, self._seed = videos, seed
+        self.videos, self._seed = videos, seed
         self._by_name = {video.name: video for video in videos}
 
     def batch(self, numbers: list[int]) -> Batch:
-        draws = [draw_clip(self._videos, self.clip, self._seed, number) for number in numbers]
+        draws = [draw_clip(self.videos, self.clip, self._seed, number) for number in numbers]
         clips = [read_clip(self._by_name[draw.video], draw, self.clip.crop_px) for draw in draws]
         return _collate(numbers, clips, [len(draw.objects) for draw in draws], None)
 
@@ -103,7 +103,7 @@ class CachedClips:
     def batch(self, numbers: list[int]) -> Batch:
         rows = [self._row(number) for number in numbers]
         clips = [self._replay(row) for row in rows]
-        targets = _targets(rows, self.clip.crop_px // schema.GRID_STRIDE) if self._with_targets else None
+        targets = targets_of(rows, self.clip.crop_px // schema.GRID_STRIDE) if self._with_targets else None
         return _collate(numbers, clips, [row["num_objects"] for row in rows], targets)
 
     def row_and_clip(self, number: int) -> tuple[dict[str, Any], Clip]:
@@ -183,7 +183,9 @@ def _collate(numbers: list[int], clips: list[Clip], num_objects: list[int], targ
     return Batch(numbers, frames, labels, torch.tensor(num_objects), targets)
 
 
-def _targets(rows: list[dict[str, Any]], grid: int) -> Targets:
+def targets_of(rows: list[dict[str, Any]], grid: int) -> Targets:
+    """Rows of the cache (as stored or as the teacher makes them) as the targets of a batch; `grid` cells each way."""
+
     def stacked(arrays: list[np.ndarray], dtype: type[np.generic]) -> Tensor:
         return torch.from_numpy(np.stack(arrays).astype(dtype, copy=False))
 

@@ -13,7 +13,7 @@ from pipelines.session import ray_session
 from pipelines.teacher_cache import build_cache
 from pipelines.training import train
 from vos.config import BUILTIN_TEACHER, CacheConfig, DemoConfig, EvaluateConfig, TeacherConfig, TrainConfig
-from vos.config_json import dumps, fingerprint, to_dict
+from vos.config_json import dumps, fingerprint, without
 from vos.datasets import fingerprint as data_fingerprint
 from vos.presets import preset
 
@@ -59,8 +59,7 @@ def run_demo(config: DemoConfig) -> str:
 def _work_folder(config: DemoConfig) -> str:
     """Where cache, checkpoints and masks go: one folder per data set and configuration, so that a demo on other video or with
     another seed never meets an earlier one's; the pictures and the table of the latest are in --out itself."""
-    cosmetic = ("out", "debug", "workers", "threads")
-    identity = {name: value for name, value in to_dict(config).items() if name not in cosmetic}
+    identity = without(config, ("out", "debug", "workers", "threads"))
     return os.path.join(config.out, fingerprint(identity, data_fingerprint(index_videos(config.data, "val")))[:8])
 
 

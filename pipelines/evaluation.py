@@ -18,11 +18,11 @@ from pipelines import storage, tracking
 from pipelines.actors import run_on_actors
 from pipelines.evaluation_pages import log_pages
 from pipelines.inputs import log_videos
-from pipelines.models import BUILTIN_FOLDER, is_infinite, load_model
+from pipelines.models import BUILTIN_FOLDER, load_model
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
-from vos.checkpoint import save_checkpoint
+from vos.checkpoint import WEIGHTS, is_infinite, save_checkpoint
 from vos.config import BUILTIN_TEACHER, EvaluateConfig
 from vos.config_json import dumps, to_dict
 from vos.datasets import Video
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 COPY = "copy"
 """The baseline that repeats the first mask."""
-SCORE = "val/j_and_f"
 
 
 @dataclass(frozen=True)
@@ -120,11 +119,11 @@ def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
 def _register(
     run: tracking.Run, checkpoint: str, model: Any, info: dict[str, Any], evaluation: dict[str, Any], version: str
 ) -> str:
-    if SCORE not in evaluation["metrics"]:
+    if tracking.SCORE not in evaluation["metrics"]:
         raise InputError("--register: nothing was scored; evaluate a split that has ground truth")
     if checkpoint == BUILTIN_TEACHER:
         checkpoint = BUILTIN_FOLDER
-    if any(name.startswith("model.") for name in storage.list_names(checkpoint)):
+    if WEIGHTS in storage.list_names(checkpoint):
         return run.register_evaluated(info["model"], checkpoint, evaluation, version)
     with tempfile.TemporaryDirectory() as folder:  # an official STCN file
         save_checkpoint(folder, model, {"role": "teacher"})

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from pipelines.manifest import read_manifest
-from pipelines.plan import index_videos
 from pipelines.tracking import Run
 from vos.config import DataConfig
 from vos.datasets import Video
 from vos.datasets import fingerprint as data_fingerprint
 
 
-def log_training_inputs(run: Run, cache: str, data: DataConfig) -> None:
-    """The teacher cache of a training, or the videos of one that has none."""
-    if cache:
-        log_cache(run, cache, "training")
-    else:
-        log_videos(run, data, "train", index_videos(data, "train"), "training")
-
-
-def log_cache(run: Run, folder: str, context: str) -> None:
-    """A finished teacher cache. Raises InputError where there is none."""
-    manifest = read_manifest(folder)
-    shards = manifest["shards"]
-    profile = {
-        "rows": sum(shard["rows"] for shard in shards),
-        "shards": len(shards),
-        "bytes": sum(shard["bytes"] for shard in shards),
-    }
+def log_cache(run: Run, folder: str, manifest: dict[str, Any], context: str) -> None:
+    """A finished teacher cache."""
+    profile = {"rows": manifest["draws"], "shards": len(manifest["shards"]), "bytes": manifest["bytes"]}
     run.log_dataset("teacher-cache", manifest["fingerprint"], folder, profile, context)
 
 

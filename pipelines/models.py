@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from pipelines import storage
-from vos.checkpoint import load_checkpoint
+from vos.checkpoint import DESCRIPTION, WEIGHTS, load_checkpoint
 from vos.config import BUILTIN_TEACHER
 from vos.errors import InputError
+from vos.files import write_atomic
 from vos.models.interface import VOSModel
 
 BUILTIN_FOLDER = os.path.join(
@@ -31,18 +32,17 @@ def load_model(path: str) -> tuple[VOSModel, dict[str, Any]]:
     if not storage.is_uri(path):
         return load_checkpoint(path)
     with tempfile.TemporaryDirectory() as folder:
-        names = [name for name in storage.list_names(path) if name.startswith("model.")]
-        if not names:
+        if not copy_checkpoint(path, folder):
             raise InputError(f"{path}: no checkpoint there; name the --out folder of a finished jobs.train")
-        for name in names:
-            with open(os.path.join(folder, name), "wb") as file:
-                file.write(storage.read_bytes(storage.join(path, name)))
         return load_checkpoint(folder)
 
 
-def is_infinite(info: dict[str, Any]) -> bool:
-    """Whether the network was trained for a growing memory: teachers, and official STCN files."""
-    return info.get("role", "teacher") == "teacher"
+def copy_checkpoint(path: str, folder: str) -> list[str]:
+    """Copy the files of a checkpoint folder, local or a URI, and no others; returns their names, none where there is none."""
+    names = [name for name in storage.list_names(path) if name in (WEIGHTS, DESCRIPTION)]
+    for name in names:
+        write_atomic(os.path.join(folder, name), storage.read_bytes(storage.join(path, name)), sync=False)
+    return names
 
 
 def weights_digest(model: VOSModel) -> str:

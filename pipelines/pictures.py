@@ -72,8 +72,8 @@ def save_overlay_video(path: str, video: Video, masks: str, span: range, width_p
     """
     width, height = (_even(width_px), _even(round(video.size[0] * width_px / video.size[1])))
     size = (2 * width + GAP_PX + 1, height + LABEL_PX)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     for codec, ending in (("vp09", ".mp4"), ("avc1", ".mp4"), ("mp4v", ".mp4"), ("MJPG", ".avi")):
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         writer = cv2.VideoWriter(path + ending, cv2.VideoWriter.fourcc(*codec), fps, size)
         if writer.isOpened():
             break

@@ -23,7 +23,6 @@ from vos.config import MemoryConfig, TuneConfig
 from vos.config_json import dumps, fingerprint, to_dict
 from vos.errors import InputError
 
-METRIC = "val/j_and_f"
 PARAMETERS = ("w", "temperature", "density")
 
 
@@ -54,11 +53,11 @@ def search(config: TuneConfig) -> SearchResult:
             trials = _run_trials(config, base, name, run.run_id)
         if not trials:
             raise InputError(f"{config.out}: no trial finished; look at the errors in {config.out}/ray/{name}")
-        best = max(trials, key=lambda trial: trial[METRIC])
+        best = max(trials, key=lambda trial: trial[tracking.SCORE])
         loss = replace(base.loss, **{parameter: best[parameter] for parameter in PARAMETERS})
         path = storage.join(config.out, "best.json")
         storage.write_bytes(path, dumps(replace(base, loss=loss, experiment="train", out="runs/best")).encode())
-        run.log_metrics({METRIC: best[METRIC], "tune/trials": float(len(trials))})
+        run.log_metrics({tracking.SCORE: best[tracking.SCORE], "tune/trials": float(len(trials))})
         run.log_dict({"trials": trials}, "trials.json")
         run.log_artifact(path)
     return SearchResult(trials, path)
@@ -85,13 +84,13 @@ def _run_trials(config: TuneConfig, base: Any, name: str, parent: str) -> list[d
             )
         else:
             searcher = ConcurrencyLimiter(
-                OptunaSearch(metric=METRIC, mode="max", seed=config.seed), max_concurrent=config.concurrent
+                OptunaSearch(metric=tracking.SCORE, mode="max", seed=config.seed), max_concurrent=config.concurrent
             )
             tuner = tune.Tuner(
                 trainable,
                 param_space=space,
                 tune_config=tune.TuneConfig(
-                    metric=METRIC,
+                    metric=tracking.SCORE,
                     mode="max",
                     num_samples=config.trials,
                     search_alg=searcher,
@@ -103,9 +102,11 @@ def _run_trials(config: TuneConfig, base: Any, name: str, parent: str) -> list[d
         results = tuner.fit()
     trials = []
     for result in results:
-        if result.metrics and METRIC in result.metrics and result.config:
+        if result.metrics and tracking.SCORE in result.metrics and result.config:
             row = {parameter: float(result.config[parameter]) for parameter in PARAMETERS}
-            trials.append({"trial": result.metrics["trial_id"], **row, METRIC: float(result.metrics[METRIC])})
+            trials.append(
+                {"trial": result.metrics["trial_id"], **row, tracking.SCORE: float(result.metrics[tracking.SCORE])}
+            )
         elif result.error is not None:
             tqdm.write(f"trial failed: {str(result.error).strip().splitlines()[-1]}")
     return trials
@@ -136,6 +137,6 @@ def _trial(
         segment_and_score(model, video, policy, search_config.size_px, search_config.max_frames) for video in videos
     ]
     mean = sum(score.j_and_f for score in scores if score) / max(1, sum(score is not None for score in scores))
-    tracking.existing_run(trained.run_id).log_metrics({METRIC: mean})
-    board.post.remote([(0, time.time(), {METRIC: mean})])
-    tune.report({METRIC: mean})
+    tracking.existing_run(trained.run_id).log_metrics({tracking.SCORE: mean})
+    board.post.remote([(0, time.time(), {tracking.SCORE: mean})])
+    tune.report({tracking.SCORE: mean})

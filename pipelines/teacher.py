@@ -56,7 +56,7 @@ class Teacher:
         """Make, write and describe one shard; `cpu_s` is what it cost, everything else is a function of the bytes."""
         plan, began = ShardPlan(**item), time.process_time()
         rows = [self.row(work) for work in self.read_ahead(plan.draws)]
-        data = schema.to_parquet(rows, self._shapes, metadata_of(plan, self._recipe))
+        data = schema.to_parquet(rows, self._shapes, shard_metadata(plan, self._recipe))
         storage.write_bytes(storage.join(self._config.out, "shards", plan.file_name), data)
         return {"receipt": receipt(plan, data), "cpu_s": time.process_time() - began}
 
@@ -112,40 +112,47 @@ class Teacher:
 
     def row(self, work: Work) -> dict[str, Any]:
         """The row of one draw. Raises InputError when the teacher's output is not finite, naming it."""
-        config, draw = self._config, work.draw
         logits, features = self.look(work)
-        grids = grid_labels(torch.from_numpy(work.clip.labels[1:])).numpy()
-        queries = []
-        for q, labels in enumerate(grids):
+        for q, frame in enumerate(work.draw.frames[1:]):
             if not (logits[q].isfinite().all() and features[q].isfinite().all()):
                 raise InputError(
-                    f"draw {draw.number} ({draw.video}, frame {draw.frames[q + 1]}): the teacher's output is not finite; "
-                    f"look at {config.teacher.checkpoint} and at this frame; finished shards are kept"
+                    f"draw {work.draw.number} ({work.draw.video}, frame {frame}): the teacher's output is not finite; "
+                    f"look at {self._config.teacher.checkpoint} and at this frame; finished shards are kept"
                 )
-            queries.append(
-                query_targets(
-                    labels,
-                    torch.nn.functional.pad(logits[q], (0, 0, 0, 0, 0, self._shapes.objects - len(draw.objects))),
-                    features[q],
-                    samples=self._shapes.samples,
-                    radius_px=config.boundary_radius_px,
-                    seed=(config.seed, draw.number, q),
-                    rank=self._shapes.rank,
-                    factor_dtype=self._shapes.factor,
-                    logits=self._shapes.logits,
-                )
-            )
-        return {
-            "draw": draw.number,
-            "record": json.dumps(draw.to_dict(), sort_keys=True),
-            "num_objects": len(draw.objects),
-            "clip_crc32": checksum(work.clip),
-            **{name: np.stack([query[name] for query in queries]) for name in queries[0]},
-            **work.stored,
-        }
+        return row_of(work, logits, features, self._config, self._shapes)
 
 
-def metadata_of(plan: ShardPlan, recipe: str) -> dict[str, str]:
+def row_of(
+    work: Work, logits: torch.Tensor, features: torch.Tensor, config: CacheConfig, shapes: schema.Shapes
+) -> dict[str, Any]:
+    """What is stored of a look (`Teacher.look`) at one draw."""
+    draw = work.draw
+    absent = (0, 0, 0, 0, 0, shapes.objects - len(draw.objects))
+    queries = [
+        query_targets(
+            labels,
+            torch.nn.functional.pad(logits[q], absent),
+            features[q],
+            samples=shapes.samples,
+            radius_px=config.boundary_radius_px,
+            seed=(config.seed, draw.number, q),
+            rank=shapes.rank,
+            factor_dtype=shapes.factor,
+            logits=shapes.logits,
+        )
+        for q, labels in enumerate(grid_labels(torch.from_numpy(work.clip.labels[1:])).numpy())
+    ]
+    return {
+        "draw": draw.number,
+        "record": json.dumps(draw.to_dict(), sort_keys=True),
+        "num_objects": len(draw.objects),
+        "clip_crc32": checksum(work.clip),
+        **{name: np.stack([query[name] for query in queries]) for name in queries[0]},
+        **work.stored,
+    }
+
+
+def shard_metadata(plan: ShardPlan, recipe: str) -> dict[str, str]:
     """What a shard's footer says of it beside its columns."""
     return {"recipe": recipe, "schema_version": str(schema.VERSION), "shard": str(plan.number)}
 

@@ -26,7 +26,7 @@ from pipelines.models import load_model, weights_digest
 from pipelines.plan import COSMETIC, ShardPlan, cache_identity, index_videos, plan_shards, recipe_of
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session
-from pipelines.teacher import Teacher, metadata_of, receipt
+from pipelines.teacher import Teacher, receipt, shard_metadata
 from vos.config import CacheConfig
 from vos.config_json import differences, dumps, fingerprint, to_dict, without
 from vos.datasets import Video
@@ -106,7 +106,7 @@ def build_cache(config: CacheConfig) -> CacheResult:
             )
             run.log_dict(manifest, schema.MANIFEST)
             log_videos(run, config.data, "train", plan.videos, "teacher")
-            log_cache(run, config.out, "made")
+            log_cache(run, config.out, manifest, "made")
     return CacheResult(digest, manifest, made, cpu_s)
 
 
@@ -164,7 +164,11 @@ def _finished(folder: str, plan: ShardPlan, recipe: str) -> dict[str, Any] | Non
     except FileNotFoundError:
         return None
     damage = schema.damage_of(data)
-    if not damage and schema.metadata_of(data) == metadata_of(plan, recipe) and schema.num_rows(data) == plan.num_draws:
+    if (
+        not damage
+        and schema.metadata_of(data) == shard_metadata(plan, recipe)
+        and schema.num_rows(data) == plan.num_draws
+    ):
         return receipt(plan, data)
     if damage:
         print(f"note: {path}: damaged ({damage}), made again", file=sys.stderr)

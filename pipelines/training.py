@@ -14,18 +14,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines import storage, tracking
-from pipelines.cached_clips import CachedClips, ClipSource, DrawnClips, prefetched
-from pipelines.inputs import log_training_inputs
-from pipelines.manifest import read_manifest
+from pipelines.cached_clips import CachedClips, DrawnClips, prefetched
+from pipelines.inputs import log_cache, log_videos
 from pipelines.plan import index_videos
 from pipelines.progress import Entry, Reporter, followed, new_board
 from pipelines.session import ray_session, set_threads
+from vos.checkpoint import DESCRIPTION, WEIGHTS
 from vos.config import TrainConfig
-from vos.config_json import differences, dumps, fingerprint, to_dict
+from vos.config_json import differences, dumps, fingerprint, without
 from vos.errors import InputError
 
 STATE = "trainer_state.pt"
-MODEL_FILES = ("model.safetensors", "model.json")
 COSMETIC = ("out", "debug", "workers", "threads", "experiment", "checkpoint_every")
 
 
@@ -41,8 +40,8 @@ class TrainResult:
 
 def train(config: TrainConfig, label: str = "", tags: dict[str, str] | None = None) -> TrainResult:
     """Train as configured, or continue an interrupted run of the same configuration. Raises InputError for bad input."""
-    cache = read_manifest(config.cache)["fingerprint"] if config.cache else "none"
-    make_source(config)
+    source = make_source(config)
+    cache = source.manifest["fingerprint"] if isinstance(source, CachedClips) else "none"
     new_model(config)
     storage.make_folder(config.out)
     identity = run_identity(config, cache)
@@ -53,7 +52,10 @@ def train(config: TrainConfig, label: str = "", tags: dict[str, str] | None = No
         print(f"already finished: {config.out} (delete it to train again)")
         return TrainResult(config.out, **finished)
     with tracking.start_run(config.experiment, name, config, known | (tags or {})) as run:
-        log_training_inputs(run, config.cache, config.data)
+        if isinstance(source, CachedClips):
+            log_cache(run, config.cache, source.manifest, "training")
+        else:
+            log_videos(run, config.data, "train", source.videos, "training")
         with ray_session(num_cpus=2 * config.workers + 2):
             history = _fit(config, identity, run, name)
         metrics = history[-1][2] if history else {}
@@ -65,14 +67,14 @@ def train(config: TrainConfig, label: str = "", tags: dict[str, str] | None = No
 
 def run_identity(config: TrainConfig, cache_fingerprint: str) -> dict[str, Any]:
     """What decides the outcome of a training; folders and numbers of processes do not."""
-    identity = {name: value for name, value in to_dict(config).items() if name not in COSMETIC}
+    identity = without(config, COSMETIC)
     identity["cache"] = cache_fingerprint
     if config.cache:  # the cache decides both
         del identity["data"], identity["clip"]
     return identity
 
 
-def make_source(config: TrainConfig) -> ClipSource:
+def make_source(config: TrainConfig) -> CachedClips | DrawnClips:
     """Where the clips come from: the cache, or draws from the videos."""
     if config.cache:
         distil = bool(config.loss.kd or config.loss.representation)
@@ -146,7 +148,7 @@ def _fit(config: TrainConfig, identity: dict[str, Any], run: tracking.Run, label
         result = trainer.fit()
     assert result.checkpoint is not None, "a training ends with a checkpoint"
     with result.checkpoint.as_directory() as folder:
-        for name in MODEL_FILES:
+        for name in (WEIGHTS, DESCRIPTION):
             with open(os.path.join(folder, name), "rb") as file:
                 storage.write_bytes(storage.join(config.out, name), file.read())
     return history

@@ -55,6 +55,11 @@ def save_checkpoint(folder: str, model: VOSModel, extra: Mapping[str, Any]) -> N
     write_atomic(os.path.join(folder, DESCRIPTION), f"{text}\n".encode())
 
 
+def is_infinite(description: Mapping[str, Any]) -> bool:
+    """Whether the network was trained for a growing memory: teachers, and official STCN files."""
+    return description.get("role", "teacher") == "teacher"
+
+
 def load_checkpoint(path: str, name: str | None = None) -> tuple[VOSModel, dict[str, Any]]:
     """Restore a model, in evaluation mode, and its description.
 

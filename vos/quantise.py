@@ -1,10 +1,11 @@
-"""Numbers as int8 with a scale: what the cache stores of the teacher."""
+"""Numbers as int8 with a scale, or as shorter floats: what the cache stores of the teacher."""
 
 from __future__ import annotations
 
 import numpy as np
 
 LEVELS = 127
+FLOATS = {"fp16": np.float16, "fp32": np.float32}
 
 
 def quantise(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -21,3 +22,14 @@ def quantise(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.
 def dequantise(q: np.ndarray, scale: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """The inverse of `quantise` up to half a step: float32."""
     return q.astype(np.float32) * np.expand_dims(np.asarray(scale, np.float32), axes)
+
+
+def stored_as(
+    values: np.ndarray, dtype: str, axes: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """(what is stored, its scale, what is read back) of a float array as int8, fp16 or fp32; floats have no scale."""
+    if dtype == "int8":
+        stored, scale = quantise(values, axes)
+        return stored, scale, dequantise(stored, scale, axes)
+    stored = values.astype(FLOATS[dtype])
+    return stored, None, stored.astype(np.float32)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vos.checkpoint import load_checkpoint
+from vos.checkpoint import is_infinite, load_checkpoint
 from vos.config import MemoryConfig
 from vos.errors import InputError
 from vos.models.interface import VOSModel
@@ -94,5 +94,6 @@ def _load_pyfunc(folder: str) -> VideoSegmenter:
     model, info = load_checkpoint(folder)
     with open(os.path.join(folder, SETTINGS), encoding="utf-8") as file:
         settings = json.load(file)
-    infinite = info.get("role", "teacher") == "teacher"
-    return VideoSegmenter(model, MemoryConfig(**settings.get("memory", {})), infinite, settings.get("size_px", 0))
+    return VideoSegmenter(
+        model, MemoryConfig(**settings.get("memory", {})), is_infinite(info), settings.get("size_px", 0)
+    )

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from vos.boundary import boundary_mask, nested_order
 from vos.distillation import relative_correlation_error, truncated_factor
-from vos.quantise import dequantise, quantise
+from vos.quantise import stored_as
 from vos.segmentation import sampled_features
 
 LOGIT_LIMIT = 16.2
 """Aggregation clips probabilities to 1e-7 and 1 - 1e-7, so a logit beyond +-16.1 says nothing more."""
-FLOATS = {"fp16": np.float16, "fp32": np.float32}
 
 
 def query_targets(
@@ -53,23 +52,15 @@ def query_targets(
 def _factor_targets(rows: Tensor, rank: int, dtype: str) -> dict[str, Any]:
     # Stored column by column: neighbouring bytes are then of similar size, which compresses better.
     factor = np.ascontiguousarray(truncated_factor(rows, rank).numpy().T)
-    if dtype == "int8":
-        stored, scale = quantise(factor, axes=(0, 1))
-        rebuilt, extra = dequantise(stored, scale, (0, 1)), {"factor_scale": scale}
-    else:
-        stored = factor.astype(FLOATS[dtype])
-        rebuilt, extra = stored.astype(np.float32), {}
+    stored, scale, rebuilt = stored_as(factor, dtype, axes=(0, 1))
     error = relative_correlation_error(rows, torch.from_numpy(rebuilt.T)) if rows.any() else 0.0
-    return {"factor": stored, "factor_error": np.float32(error), **extra}
+    targets = {"factor": stored, "factor_error": np.float32(error)}
+    return targets if scale is None else {**targets, "factor_scale": scale}
 
 
 def _logit_targets(values: np.ndarray, dtype: str) -> dict[str, Any]:
     if dtype == "none":
         return {}
-    if dtype == "int8":
-        stored, scale = quantise(values, axes=(1, 2))
-        rebuilt, extra = dequantise(stored, scale, (1, 2)), {"logit_scale": scale}
-    else:
-        stored = values.astype(FLOATS[dtype])
-        rebuilt, extra = stored.astype(np.float32), {}
-    return {"logits": stored, "logit_error": np.float32(np.abs(rebuilt - values).max()), **extra}
+    stored, scale, rebuilt = stored_as(values, dtype, axes=(1, 2))
+    targets = {"logits": stored, "logit_error": np.float32(np.abs(rebuilt - values).max())}
+    return targets if scale is None else {**targets, "logit_scale": scale}

@@ -5,8 +5,18 @@ answer, kept on disk and said later (`spool`). `registry` decides which version 
 `pages` arranges what a browser shows, `load` watches the machine.
 """
 
-from pipelines.tracking.registry import is_reference, resolve
+from pipelines.tracking.registry import SCORE, is_reference, resolve
 from pipelines.tracking.run import Run, existing_run, start_run
 from pipelines.tracking.store import environment, page_line, store_uri
 
-__all__ = ["Run", "environment", "existing_run", "is_reference", "page_line", "resolve", "start_run", "store_uri"]
+__all__ = [
+    "SCORE",
+    "Run",
+    "environment",
+    "existing_run",
+    "is_reference",
+    "page_line",
+    "resolve",
+    "start_run",
+    "store_uri",
+]

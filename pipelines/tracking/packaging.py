@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import vos
-from pipelines import storage
+from pipelines.models import copy_checkpoint
 from vos.files import write_atomic
 
 REQUIRED = ("torch", "numpy", "opencv-python-headless", "pillow", "safetensors")
@@ -37,9 +37,7 @@ def packaged(folder: str, serving: dict[str, Any], figures: dict[str, float]) ->
 
     with tempfile.TemporaryDirectory() as work:
         data = os.path.join(work, "checkpoint")
-        for name in storage.list_names(folder):
-            if name.startswith("model."):
-                write_atomic(os.path.join(data, name), storage.read_bytes(storage.join(folder, name)), sync=False)
+        copy_checkpoint(folder, data)
         write_atomic(os.path.join(data, "serving.json"), json.dumps(serving).encode(), sync=False)
         code = os.path.join(work, "vos")
         shutil.copytree(os.path.dirname(vos.__file__), code, ignore=_only_python)

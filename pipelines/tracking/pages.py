@@ -26,13 +26,14 @@ EXPERIMENTS = {
     "tune": "Searches over w, temperature and density; each trial is a child run with its own loss curve.",
     "evaluate": "J&F, J, F and FPS of checkpoints on a split; each run has a table, curves, pictures and a video.",
     "demo": "The demo's table and pictures.",
+    "benchmark": "What the cache costs and saves, beside its targets.",
 }
 ACCURACY = ("metrics.`val/j_and_f`", "metrics.`val/j`", "metrics.`val/f`")
 SPEED = ("metrics.`fps/short`", "metrics.`fps/long`")
 VIEWS = {
     "cache": View(
         "Size of each cache",
-        ("metrics.`cache/rows`", "metrics.`cache/mib`", "params.`data.root`"),
+        ("metrics.`cache/draws`", "metrics.`cache/mib`", "params.`data.root`"),
         "attributes.start_time",
     ),
     "train": View(

@@ -17,7 +17,9 @@ from vos.errors import InputError
 MODELS = "models:/"
 CHAMPION, CHALLENGER = "champion", "challenger"
 SCORE = "val/j_and_f"
-DATA, PROTOCOL, KEY = "evaluation.data", "evaluation.protocol", "tracking.id"
+DATA, PROTOCOL = "evaluation.data", "evaluation.protocol"
+KEY = "tracking.id"
+"""Tag of every run and version: a name that is known before the server has given it an id."""
 _REFERENCE = re.compile(
     r"models:/(?P<name>[A-Za-z0-9_][A-Za-z0-9_ .-]*)(?:@(?P<alias>[A-Za-z][\w-]*)|/(?P<version>\d+))"
 )
@@ -94,6 +96,7 @@ def resolve(checkpoint: str, folder: str) -> tuple[str, str]:
     from mlflow.exceptions import MlflowException
 
     from pipelines.tracking import store
+    from vos.checkpoint import DESCRIPTION, WEIGHTS
 
     found = _REFERENCE.fullmatch(checkpoint)
     if found is None or ".." in found["name"]:
@@ -118,16 +121,14 @@ def resolve(checkpoint: str, folder: str) -> tuple[str, str]:
         raise InputError(f"--checkpoint {checkpoint}: not in the registry of {store.store_uri()} ({reason})") from error
     target = os.path.join(folder, f"{name}-{version.version}")
     os.makedirs(target, exist_ok=True)
-    files = [os.path.join(at, file) for at, _, names in os.walk(kept) for file in names if _is_checkpoint_file(file)]
+    files = [
+        os.path.join(at, file) for at, _, names in os.walk(kept) for file in names if file in (WEIGHTS, DESCRIPTION)
+    ]
     if not files:
         raise InputError(f"--checkpoint {checkpoint}: this version holds no checkpoint of this project; name another")
     for file in files:
         shutil.copyfile(file, os.path.join(target, os.path.basename(file)))
     return target, str(version.version)
-
-
-def _is_checkpoint_file(name: str) -> bool:
-    return name in ("model.safetensors", "model.json")
 
 
 def _new_version(client: Any, run_id: str, event: dict[str, Any]) -> str:

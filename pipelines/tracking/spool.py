@@ -20,11 +20,10 @@ import sys
 from typing import Any, BinaryIO
 
 from pipelines.tracking import events, store
+from pipelines.tracking.registry import KEY
 from vos.files import write_atomic
 
 PARENT = "mlflow.parentRunId"
-KEY = "tracking.id"
-"""Tag of every run: a name that is known before the server has given the run an id."""
 PREFIX = "spooled-"
 """What a run is called that the server has not heard of yet."""
 

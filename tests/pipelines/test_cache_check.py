@@ -16,7 +16,7 @@ from pipelines import schema
 from pipelines.cache_check import shard_problem, verify_cache
 from pipelines.manifest import read_manifest, sealed
 from pipelines.plan import ShardPlan
-from pipelines.teacher import metadata_of
+from pipelines.teacher import shard_metadata
 from vos.config import CacheConfig
 from vos.errors import InputError
 
@@ -91,7 +91,7 @@ def rewritten(copied: Path, change: Callable[[list[dict[str, Any]]], None]) -> s
     ]
     change(rows)
     data = schema.to_parquet(
-        rows, schema.Shapes(**manifest["identity"]["shapes"]), metadata_of(ShardPlan(1, 4, 4), manifest["recipe"])
+        rows, schema.Shapes(**manifest["identity"]["shapes"]), shard_metadata(ShardPlan(1, 4, 4), manifest["recipe"])
     )
     path.write_bytes(data)
     assert "not the file that the manifest lists" in shard_problem(str(path), entry, manifest)

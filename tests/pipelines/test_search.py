@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.search import METRIC, search
+from pipelines.search import search
+from pipelines.tracking import SCORE
 from vos.command_line import parse_config
 from vos.config import TrainConfig, TuneConfig
 from vos.presets import preset
@@ -19,7 +20,7 @@ def test_a_search_ranks_its_trials_and_writes_the_best_configuration(cache: str,
     result = search(config)
     assert len(result.trials) == 2
     assert len({trial["w"] for trial in result.trials}) == 2
-    best = max(result.trials, key=lambda trial: trial[METRIC])
+    best = max(result.trials, key=lambda trial: trial[SCORE])
     train_config = parse_config(TrainConfig, "", ["--config", result.best_config])
     assert (train_config.loss.w, train_config.loss.density) == (best["w"], best["density"])
     assert train_config.cache == cache
@@ -30,7 +31,7 @@ def test_a_search_ranks_its_trials_and_writes_the_best_configuration(cache: str,
     runs = client.search_runs([experiment.experiment_id])
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
-    assert sorted(run.data.metrics[METRIC] for run in children) == sorted(trial[METRIC] for trial in result.trials)
+    assert sorted(run.data.metrics[SCORE] for run in children) == sorted(trial[SCORE] for trial in result.trials)
 
     again = search(config)
     assert sorted(trial["trial"] for trial in again.trials) == sorted(trial["trial"] for trial in result.trials)
