@@ -202,7 +202,6 @@ def _steps(config: BenchmarkConfig) -> Iterator[Row]:
         train = TrainConfig(model=config.student, steps=1000, batch=1)
         torch.manual_seed(0)
         take = TrainingStep(build(config.student).train(), train)
-        take.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stub lacks it
 
         def cached(step: int, source: CachedClips, take: TrainingStep = take) -> None:
             batch = source.batch([step % 12])

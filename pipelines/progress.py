@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ class Board:
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
+        self._problem = ""
 
     def post(self, entries: list[Entry]) -> None:
         self._entries += entries
@@ -31,6 +32,13 @@ class Board:
     def take(self) -> list[Entry]:
         entries, self._entries = self._entries, []
         return entries
+
+    def fail(self, problem: str) -> None:
+        """Bad input that a worker found: it ends the job, and no restart would mend it."""
+        self._problem = problem
+
+    def problem(self) -> str:
+        return self._problem
 
 
 def progress_bar(label: str, total: int, unit: str, done: int = 0) -> Any:
@@ -50,30 +58,34 @@ def new_board() -> Any:
 
 
 @contextmanager
-def followed(board: Any, run: Run | None, label: str, total: int, unit: str = "step") -> Iterator[list[Entry]]:
+def followed(
+    board: Any, run: Run | None, label: str, total: int, unit: str = "step", done: int = 0
+) -> Iterator[list[Entry]]:
     """Draw a bar of what arrives at the board and log it to the run, until the block ends; yields the list of all entries.
 
     A training's entries carry the step they are at; of other units ("trial") each entry is one that is done.
+    done   how many were done before; of a training, steps that its run knows already are not logged again
     """
     import ray
 
     history: list[Entry] = []
-    done = threading.Event()
-    bar = progress_bar(label, total, unit)
+    ended = threading.Event()
+    bar = progress_bar(label, total, unit, done)
+    logged = run.last_step("train/total") if run is not None and done else 0
 
     def drain() -> None:
         entries = ray.get(board.take.remote())
         if not entries:
             return
         history.extend(entries)
-        bar.update((entries[-1][0] if unit == "step" else len(history)) - bar.n)
+        bar.update((entries[-1][0] if unit == "step" else done + len(history)) - bar.n)
         name, value = list(entries[-1][2].items())[0]
         bar.set_postfix({name.split("/")[-1]: f"{value:.3f}"}, refresh=False)
         if run is not None:
-            run.log_series(entries)
+            run.log_series([entry for entry in entries if entry[0] > logged])
 
     def follow() -> None:
-        while not done.wait(POLL_S):
+        while not ended.wait(POLL_S):
             drain()
 
     thread = threading.Thread(target=follow, daemon=True)
@@ -81,17 +93,17 @@ def followed(board: Any, run: Run | None, label: str, total: int, unit: str = "s
     try:
         yield history
     finally:
-        done.set()
+        ended.set()
         thread.join()
         drain()
         bar.close()
 
 
 class Reporter:
-    """Collects a worker's metrics and posts them every second or so."""
+    """Collects a worker's metrics and posts them every second or so; `post` returns at once."""
 
-    def __init__(self, board: Any) -> None:
-        self._board = board
+    def __init__(self, post: Callable[[list[Entry]], Any]) -> None:
+        self._post = post
         self._entries: list[Entry] = []
         self._posted = time.monotonic()
 
@@ -101,5 +113,6 @@ class Reporter:
             self.flush()
 
     def flush(self) -> None:
-        self._board.post.remote(self._entries)
+        if self._entries:
+            self._post(self._entries)
         self._entries, self._posted = [], time.monotonic()

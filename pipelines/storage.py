@@ -121,3 +121,28 @@ def list_names(folder: str) -> list[str]:
     if not os.path.isdir(folder):
         return []
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+
+
+def list_folders(folder: str) -> list[str]:
+    """Names of the folders in a folder, sorted; none when it does not exist."""
+    if is_uri(folder):
+        from pyarrow import fs
+
+        filesystem, inner = _filesystem(folder)
+        found = filesystem.get_file_info(fs.FileSelector(inner, allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+    if not os.path.isdir(folder):
+        return []
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+
+
+def remove_folder(path: str) -> None:
+    """Delete an empty folder; one that is gone, or holds a stranger's file, is left."""
+    if is_uri(path):
+        if not list_names(path):
+            filesystem, inner = _filesystem(path)
+            with contextlib.suppress(FileNotFoundError):
+                filesystem.delete_dir(inner)
+        return
+    with contextlib.suppress(OSError):
+        os.rmdir(path)

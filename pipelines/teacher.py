@@ -27,6 +27,9 @@ from vos.segmentation import ClipSegmenter, Context, grid_labels
 from vos.targets import query_targets
 from vos.transforms import to_tensor
 
+forwards = 0
+"""Clips that this process has shown to a teacher: what a search over one cache must not do is counted, not assumed."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -92,6 +95,8 @@ class Teacher:
 
         Returns object logits (Q, O, h, w) and features (Q, O, Cd, h, w) on the CPU, of the objects that the clip has.
         """
+        global forwards
+        forwards += 1
         device, context = self._device, None
         if work.context is not None:
             labels = torch.from_numpy(work.context.labels)[None].to(device)

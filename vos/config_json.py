@@ -50,8 +50,8 @@ def from_dict(cls: type[Config], values: dict[str, Any], default: Config, origin
             raise InputError(f"{origin}: field '{name}' holds {value!r}; it takes one of {choices}")
         elif isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
             changes[name] = float(value)
-        elif isinstance(current, tuple) and isinstance(value, list) and all(type(item) is int for item in value):
-            changes[name] = tuple(value)
+        elif isinstance(current, tuple) and isinstance(value, list) and _fits(value, get_args(hints[name])):
+            changes[name] = tuple(float(item) if float in get_args(hints[name]) else item for item in value)
         elif type(value) is not type(current):
             raise InputError(
                 f"{origin}: field '{name}' holds {value!r}; it takes a {type(current).__name__} like {current!r}"
@@ -59,6 +59,12 @@ def from_dict(cls: type[Config], values: dict[str, Any], default: Config, origin
         else:
             changes[name] = value
     return dataclasses.replace(default, **changes)  # type: ignore[type-var]
+
+
+def _fits(items: list[Any], kinds: tuple[Any, ...]) -> bool:
+    """Whether a JSON list can be a `tuple[int, ...]` or `tuple[float, ...]`."""
+    allowed = (int, float) if float in kinds else (int,)
+    return all(type(item) in allowed for item in items)
 
 
 def dumps(config: Any) -> str:

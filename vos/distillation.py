@@ -96,8 +96,8 @@ def logit_kl(
     teacher_logits  (B, K+1, h, w), any float dtype: any numbers are the logits of a distribution, so quantised ones are
                     fine once multiplied by their scale
     temperature     τ > 0; the paper's secondary reading is 0.1 with a boundary weight
-    weight          (B, h, w) >= 0 | None: the mean is Σ weight·KL / Σ weight, e.g. the boundary mask; 0 when every
-                    weight is 0
+    weight          (B, h, w) >= 0 | None: Σ weight·KL / Σ weight of each image, then the mean over images (so that the
+                    mean over workers is that of the whole batch); e.g. the boundary mask. An image without weight counts as 0
     valid           (B, K+1) bool | None, channels that exist, see losses.mask_absent_objects
     returns         scalar >= 0 (to rounding), in nats, float32 (float64 stays)
     Raises InputError for a temperature that is not positive and for shapes that do not belong together.
@@ -119,8 +119,8 @@ def logit_kl(
             f"logit_kl: weight {tuple(weight.shape)} for logits {tuple(student_logits.shape)}; give (B, h, w)"
         )
     weight = weight.to(divergence.dtype)
-    total = weight.sum()
-    return (weight * divergence).sum() / total.masked_fill(total == 0, 1.0)
+    total = weight.sum((1, 2))
+    return ((weight * divergence).sum((1, 2)) / total.masked_fill(total == 0, 1.0)).mean()
 
 
 def correlation(z: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def objective(
     if targets is not None and loss.representation:
         count = max(2, round(loss.density * targets.sample_index.shape[-1]))
         z_student = sampled_features(output.features, targets.sample_index[..., :count]).flatten(0, 1)
-        z_teacher = targets.factor[:, :, :count].flatten(0, 1)
+        z_teacher = targets.factor[:, :, :count, : loss.rank or None].flatten(0, 1)
         sample_label = targets.sample_label[..., :count].flatten(0, 1)
         terms["representation"] = representation_losses(
             z_student,

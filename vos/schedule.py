@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -31,11 +33,16 @@ def parameter_groups(model: nn.Module, config: OptimiserConfig) -> list[dict[str
 
 
 def learning_rate(step: int, steps: int, config: OptimiserConfig) -> float:
-    """Linear warm-up, then polynomial decay that reaches zero after the last step."""
+    """Linear warm-up, then a decay that reaches zero after the last step (polynomial, cosine), or a constant with one drop (step)."""
     warmup = min(config.warmup_steps, steps // 2)
     if step < warmup:
         return config.lr * (step + 1) / warmup
-    return config.lr * (1 - (step - warmup) / (steps - warmup)) ** config.power
+    done = (step - warmup) / (steps - warmup)
+    if config.schedule == "cosine":
+        return config.lr * (1 + math.cos(math.pi * done)) / 2
+    if config.schedule == "step":
+        return config.lr * (config.drop_to if step >= config.drop_at * steps else 1)
+    return config.lr * (1 - done) ** config.power
 
 
 @torch.no_grad()

@@ -6,12 +6,13 @@ answer, kept on disk and said later (`spool`). `registry` decides which version 
 """
 
 from pipelines.tracking.registry import SCORE, is_reference, resolve
-from pipelines.tracking.run import Run, existing_run, start_run
+from pipelines.tracking.run import Run, commit, existing_run, start_run
 from pipelines.tracking.store import environment, page_line, store_uri
 
 __all__ = [
     "SCORE",
     "Run",
+    "commit",
     "environment",
     "existing_run",
     "is_reference",

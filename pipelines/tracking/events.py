@@ -85,6 +85,10 @@ def _end(client: Any, run_id: str, event: Event) -> None:
     client.set_terminated(run_id, event["status"], event["ms"])
 
 
+def _reopen(client: Any, run_id: str, event: Event) -> None:
+    client.update_run(run_id, status="RUNNING")
+
+
 _SAY: dict[str, Callable[[Any, str, Event], Any]] = {
     "metrics": _metrics,
     "params": _params,
@@ -94,4 +98,5 @@ _SAY: dict[str, Callable[[Any, str, Event], Any]] = {
     "dataset": _dataset,
     "register": registry.register,
     "end": _end,
+    "reopen": _reopen,
 }

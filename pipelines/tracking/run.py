@@ -78,6 +78,18 @@ class Run:
         event = {"name": name, "digest": digest[:36], "source": source, "profile": profile, "context": context}
         self._say({"op": "dataset", **event})
 
+    def last_step(self, metric: str) -> int:
+        """The largest step that the store has of a metric; 0 where it has none or does not answer."""
+        if self._client is None or self._waiting is not None:
+            return 0
+        try:
+            history = self._client.get_metric_history(self.run_id, metric)
+        except Exception as error:
+            if not store.is_unreachable(error):
+                raise
+            return 0
+        return max((one.step for one in history), default=0)
+
     def register(self, name: str, folder: str, description: str) -> str:
         """Make a checkpoint folder the next version of a registered model, loadable with mlflow.pyfunc; returns `name/version`."""
         return self._register({"name": name, "description": description}, folder)
@@ -111,6 +123,10 @@ class Run:
         except store.Unreachable:
             print(f"tracking: this run waits in {self._waiting.folder}; any later job sends it", file=sys.stderr)
 
+    def reopen(self) -> None:
+        """RUNNING again. Raises MlflowException for a run that the store does not know."""
+        self._say({"op": "reopen"})
+
     def _say(self, event: events.Event) -> Any:
         with self._lock:
             if self._waiting is None:
@@ -126,13 +142,18 @@ class Run:
 
 
 @contextmanager
-def start_run(experiment: str, name: str, config: JobConfig, tags: dict[str, str] | None = None) -> Iterator[Run]:
+def start_run(
+    experiment: str, name: str, config: JobConfig, tags: dict[str, str] | None = None, resume: str = ""
+) -> Iterator[Run]:
     """A run that ends as FINISHED, or as FAILED when the block raises; the resolved configuration is its parameters.
 
+    resume  id of a run that was interrupted: it goes on, if the store knows it
     Raises InputError for a store that cannot be used; a server that does not answer stops nothing.
     """
-    run = _new_run(experiment, name)
-    run.log_params(_flat(to_dict(config)))
+    run = _reopened(resume) if resume else None
+    if run is None:
+        run = _new_run(experiment, name)
+        run.log_params(_flat(to_dict(config)))
     run.set_tags({**_code_tags(), "job": experiment, **(tags or {})})
     run.log_dict(to_dict(config), "config.json")
     try:
@@ -159,6 +180,18 @@ def existing_run(run_id: str) -> Run:
     return Run(None, run_id, Spool(run_id, head))
 
 
+def _reopened(run_id: str) -> Run | None:
+    """An interrupted run, running again; None where this store has none of that id."""
+    from mlflow.exceptions import MlflowException
+
+    run = existing_run(run_id)
+    try:
+        run.reopen()
+    except MlflowException:
+        return None
+    return run
+
+
 def _new_run(experiment: str, name: str) -> Run:
     head = {"key": uuid.uuid4().hex, "experiment": experiment, "name": name, "ms": int(time.time() * 1000)}
     try:
@@ -178,6 +211,11 @@ def _announce() -> None:
         f"tracking: {store.store_uri()} does not answer; this run is written to {store.spool_folder()} and sent later",
         file=sys.stderr,
     )
+
+
+def commit() -> str:
+    """The git commit of the code."""
+    return _code_tags()["git.commit"]
 
 
 def _code_tags() -> dict[str, str]:

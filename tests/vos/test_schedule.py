@@ -134,3 +134,14 @@ def test_averaging_copies_counters_and_leaves_the_model_alone():
     update_average(average, model, decay=0.99, step=100)
     assert average.state_dict()["num_batches_tracked"] == 1
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_cosine_is_half_way_down_in_the_middle_and_falls_all_the_way():
+    falling = rates(101, OptimiserConfig(lr=1.0, warmup_steps=0, schedule="cosine"))
+    assert falling[0] == 1 and all(a > b > 0 for a, b in zip(falling, falling[1:], strict=False))
+    assert learning_rate(50, 100, OptimiserConfig(lr=1.0, warmup_steps=0, schedule="cosine")) == pytest.approx(0.5)
+
+
+def test_a_step_schedule_drops_once_where_it_is_told_to():
+    config = OptimiserConfig(lr=1.0, warmup_steps=0, schedule="step", drop_at=0.75, drop_to=0.1)
+    assert rates(8, config) == pytest.approx([1.0] * 6 + [0.1] * 2)

@@ -9,8 +9,8 @@ from vos.config.benchmark import BenchmarkConfig
 from vos.config.cache import CacheConfig, ClipConfig, FactorConfig, TeacherConfig
 from vos.config.demo import DemoConfig
 from vos.config.evaluate import EvaluateConfig, FpsConfig, MemoryConfig, VerifyConfig
-from vos.config.train import LossConfig, OptimiserConfig, TrainConfig
-from vos.config.tune import TuneConfig
+from vos.config.train import LossConfig, OptimiserConfig, TrainConfig, ValidationConfig
+from vos.config.tune import SpaceConfig, TuneConfig
 
 __all__ = [
     "BUILTIN_TEACHER",
@@ -27,8 +27,10 @@ __all__ = [
     "MemoryConfig",
     "OptimiserConfig",
     "Preset",
+    "SpaceConfig",
     "TeacherConfig",
     "TrainConfig",
     "TuneConfig",
+    "ValidationConfig",
     "VerifyConfig",
 ]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from vos.config.base import JobConfig
 from vos.config.cache import ClipConfig
+from vos.config.evaluate import check_working_size
 from vos.errors import InputError
 
 
@@ -33,6 +34,8 @@ class LossConfig:
     """Epsilon of poly-1 cross-entropy; 0 is plain cross-entropy, the paper takes 1."""
     kd_boundary: bool = False
     """Take the KL divergence on the cached boundary mask alone."""
+    rank: int = 0
+    """Columns of the cached factor that enter L_repr (0 = all that are stored)."""
     hardest: float = 0.25
     """Share of pixels that cross-entropy keeps at the end of training, from all of them at the start."""
 
@@ -46,11 +49,13 @@ class LossConfig:
         for name in ("kd", "representation", "dice", "jaccard", "poly"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"--loss.{name} {getattr(self, name)}: weights are 0 or more")
+        if self.rank < 0:
+            raise InputError(f"--loss.rank {self.rank}: use 0 (all columns that are stored) or more")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
-    """AdamW with a linear warm-up and a polynomial decay to zero."""
+    """AdamW with a linear warm-up, then one of three schedules."""
 
     lr: float = 6e-4
     """Learning rate of new layers."""
@@ -62,8 +67,14 @@ class OptimiserConfig:
     """Weight decay of matrices; biases and norms have none."""
     warmup_steps: int = 40
     """Steps of the linear warm-up."""
+    schedule: Literal["polynomial", "cosine", "step"] = "polynomial"
+    """After the warm-up: polynomial or cosine decay to zero, or constant with one drop."""
     power: float = 0.9
     """Power of the polynomial decay."""
+    drop_at: float = 0.8333
+    """Share of the training at which the step schedule drops (STCN: 125 k of 150 k steps)."""
+    drop_to: float = 0.1
+    """Factor of that drop."""
     clip_norm: float = 5.0
     """Largest norm of the gradient."""
     ema: float = 0.99
@@ -74,6 +85,38 @@ class OptimiserConfig:
             raise InputError(f"--optimiser.lr {self.lr}: use a value above 0")
         if not 0 <= self.ema < 1:
             raise InputError(f"--optimiser.ema {self.ema}: use 0 to less than 1")
+        if not (0 < self.drop_at <= 1 and 0 < self.drop_to <= 1):
+            raise InputError(
+                f"--optimiser.drop-at {self.drop_at} --optimiser.drop-to {self.drop_to}: shares; use above 0 to 1"
+            )
+        if not 0 < self.clip_norm < math.inf:
+            raise InputError(f"--optimiser.clip-norm {self.clip_norm}: use a value above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """Scoring the averaged weights while they are trained, with the engine and the scorer of jobs.evaluate."""
+
+    every: int = 0
+    """Steps between validations, the last step included; the best model is what is kept (0 = no validation, the last is kept)."""
+    videos: int = 4
+    """Sequences of the validation split, the first ones by name; workers share them."""
+    size_px: int = 0
+    """Shorter side at which the network sees the frames, in pixels (0 = as they are)."""
+    max_frames: int = 0
+    """Only the first so many frames of each sequence (0 = all)."""
+    patience: int = 0
+    """Stop after so many validations in a row without a better J&F (0 = never)."""
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.patience < 0 or self.videos < 1:
+            raise InputError(
+                f"--validation.every {self.every} --validation.patience {self.patience} --validation.videos {self.videos}: "
+                "use 0 or more, 0 or more, and 1 or more"
+            )
+        if self.patience and not self.every:
+            raise InputError(f"--validation.patience {self.patience}: nothing is validated; add --validation.every N")
+        check_working_size(self.size_px, self.max_frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +138,21 @@ class TrainConfig(JobConfig):
     steps: int = 1000
     """Optimiser steps."""
     batch: int = 4
-    """Clips per step over all workers together."""
+    """Clips per step over all workers together: what is learnt from does not depend on their number."""
+    micro_batch: int = 0
+    """Clips that one worker passes at a time, adding up gradients, to save memory (0 = its whole part of the batch)."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    freeze_batch_norm: bool = False
+    """Keep BatchNorm's statistics fixed, as STCN's training does; always so for ImageNet trunks that come without them."""
+    compile: bool = False
+    """Compile the network with torch.compile (a minute or more at the start; needs a C++ compiler on CPU)."""
     checkpoint_every: int = 200
     """Steps between checkpoints; a killed run continues from the last one."""
+    max_failures: int = 3
+    """Deaths of workers after which the command gives up; what is saved stays, and the same command continues."""
     half: bool = False
     """Save the model's weights as float16: half the size, loaded as float32."""
     experiment: str = "train"
@@ -113,6 +165,10 @@ class TrainConfig(JobConfig):
         if self.batch < 1 or self.batch % self.workers:
             raise InputError(
                 f"--batch {self.batch}: it is shared by --workers {self.workers}; use a multiple of {self.workers}"
+            )
+        if self.micro_batch < 0 or self.max_failures < 0:
+            raise InputError(
+                f"--micro-batch {self.micro_batch} --max-failures {self.max_failures}: use 0 or more of each"
             )
         if self.role == "teacher" and self.cache:
             raise InputError(

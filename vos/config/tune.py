@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from vos.config.base import JobConfig
 from vos.config.evaluate import check_working_size
@@ -11,17 +11,59 @@ from vos.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpaceConfig:
+    """Ranges of what is searched, lowest and highest; nothing = it stays as --train has it. All but w on a logarithmic scale."""
+
+    w: tuple[float, ...] = (0.0, 1.0)
+    """Share of the teacher's correlations in the target (--train.loss.w)."""
+    temperature: tuple[float, ...] = (0.1, 10.0)
+    """Softening of the logits (--train.loss.temperature)."""
+    density: tuple[float, ...] = (0.0625, 1.0)
+    """Share of the cached sampled pixels, a prefix of their nested order (--train.loss.density)."""
+    kd: tuple[float, ...] = ()
+    """Weight of the logit distillation (--train.loss.kd)."""
+    representation: tuple[float, ...] = ()
+    """Weight of the representation loss (--train.loss.representation)."""
+    lr: tuple[float, ...] = ()
+    """Learning rate (--train.optimiser.lr)."""
+
+    def __post_init__(self) -> None:
+        for name, bounds in self.ranges().items():
+            lowest = 0.0 if name == "w" else 1e-12
+            highest = 1.0 if name in ("w", "density") else float("inf")
+            if len(bounds) != 2 or not lowest <= bounds[0] < bounds[1] <= highest:
+                limits = "0 to 1" if name == "w" else "above 0 to 1" if name == "density" else "above 0"
+                given = " ".join(map(str, bounds))
+                raise InputError(f"--space.{name} {given}: give the lowest and the highest value, {limits}")
+        if not self.ranges():
+            raise InputError("--space: nothing is searched; give a range, such as --space.w 0 1")
+
+    def ranges(self) -> dict[str, tuple[float, ...]]:
+        """What is searched, by name, in the order of the fields."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuneConfig(JobConfig):
-    """Search w, temperature and sampling density; every trial reads the one cache."""
+    """Search w, temperature and sampling density (and more); every trial reads the one cache."""
 
     out: str = "runs/tune"
-    """Folder of the search."""
+    """Folder of the search; the same command continues one that was interrupted."""
     cache: str = "runs/cache"
     """Teacher cache made by jobs.cache."""
     trials: int = 16
     """Number of trials."""
     concurrent: int = 2
     """Trials at the same time."""
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    asha: bool = True
+    """Stop trials early that are behind at a validation (successive halving)."""
+    rungs: int = 3
+    """Validations of a trial, spread over its steps; a trial's J&F is its best."""
+    repeat: int = 0
+    """Train the best three again with so many other seeds, and name the winner by the mean."""
+    resume: bool = False
+    """Insist that there is a search to continue in --out (without it, one is continued or begun)."""
     train: TrainConfig = field(default_factory=TrainConfig)
     val_videos: int = 8
     """Sequences of the validation split that score a trial, the first ones by name."""
@@ -32,8 +74,11 @@ class TuneConfig(JobConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.trials, self.concurrent, self.val_videos) < 1:
+        if min(self.trials, self.concurrent, self.val_videos, self.rungs) < 1:
             raise InputError(
-                f"--trials {self.trials} --concurrent {self.concurrent} --val-videos {self.val_videos}: use 1 or more of each"
+                f"--trials {self.trials} --concurrent {self.concurrent} --val-videos {self.val_videos} --rungs {self.rungs}: "
+                "use 1 or more of each"
             )
+        if self.repeat == 1 or self.repeat < 0:
+            raise InputError(f"--repeat {self.repeat}: a spread needs 2 seeds or more (0 = no repetition)")
         check_working_size(self.size_px, self.max_frames)

@@ -1,0 +1,220 @@
+"""The loop around the training step: clips in, metrics and checkpoints out, exact resume. The same with Ray Train around it or without.
+
+The global batch of a step is a function of (seed, step) alone, so the number of workers does not change what is learnt from. The averaged
+weights are what is validated and shipped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipelines import storage, teacher, training_state
+from pipelines.cached_clips import CachedClips, DrawnClips, prefetched
+from pipelines.evaluation import memory_policy, segment_and_score
+from pipelines.manifest import data_of_cache
+from pipelines.models import load_model
+from pipelines.plan import index_videos
+from pipelines.session import set_threads
+from pipelines.training_state import Progress
+from vos.checkpoint import load_trunk_weights
+from vos.config import MemoryConfig, TrainConfig
+from vos.datasets import Video
+from vos.errors import InputError
+from vos.metrics import merge
+from vos.models import build
+from vos.models.interface import VOSModel
+from vos.ranks import Ranks
+from vos.training_step import TrainingStep
+
+BEST = "best"
+Listener = Callable[[int, dict[str, float]], None]
+"""Told (steps that are done, metrics) on rank 0."""
+
+
+def run_training(
+    config: TrainConfig,
+    about: dict[str, Any],
+    ranks: Ranks,
+    wrap: Callable[[nn.Module], nn.Module],
+    on_metrics: Listener,
+    on_validated: Listener | None = None,
+) -> Progress:
+    """Train from the newest checkpoint in `config.out` (or from the start) to the end, and publish the model there.
+
+    about  what checkpoints say beside their step: `role`, `config`, `cache`, `commit`
+    Raises InputError, the same on every rank.
+    """
+    set_threads(config.threads)
+    with ranks.together():
+        source = make_source(config)
+        model = new_model(config).to(ranks.device)
+        videos = validation_videos(config, source)
+    take = TrainingStep(model, config, ranks, wrap)
+    progress = _restored(config, take, ranks)
+    steps = range(config.steps if progress.stopped else progress.step, config.steps)
+    batches = prefetched(source, steps, config.batch, config.seed, ranks.rank, ranks.size)
+    started, forwards = progress, teacher.forwards
+    entered = began = time.monotonic()
+    for step in steps:
+        with ranks.together():
+            batch = next(batches).to(ranks.device)
+        terms = take(step, batch.frames, batch.labels, batch.num_objects, batch.targets, batch.draws)
+        now = time.monotonic()
+        metrics = {f"train/{name}": value for name, value in terms.items()}
+        metrics["train/clips_per_s"], began = config.batch / (now - began), now
+        last = step + 1 == config.steps
+        progress = replace(progress, step=step + 1, metrics=metrics, seconds=started.seconds + now - entered)
+        if config.validation.every and (last or (step + 1) % config.validation.every == 0):
+            scores = validate(take.average, config, videos, ranks)
+            progress = progress.validated(step + 1, scores["val/j_and_f"], config.validation.patience)
+            metrics |= scores
+            if progress.best_step == step + 1:
+                _save_best(config, take, about, progress, ranks)
+            began = time.monotonic()
+        if ranks.rank == 0:
+            on_metrics(step + 1, metrics)
+        if last or progress.stopped or (step + 1) % config.checkpoint_every == 0:
+            used = sum(ranks.gather(teacher.forwards - forwards))
+            progress = replace(progress, teacher_forwards=started.teacher_forwards + used)
+            _save(config, take, about, progress, ranks)
+            began = time.monotonic()
+        # After the checkpoint: who listens may end this process.
+        if on_validated is not None and "val/j_and_f" in metrics and ranks.rank == 0:
+            on_validated(step + 1, metrics)
+        if progress.stopped:
+            break
+    with ranks.together():
+        if ranks.rank == 0:
+            _publish(config)
+    return progress
+
+
+def make_source(config: TrainConfig) -> CachedClips | DrawnClips:
+    """Where the clips come from: the cache, or draws from the videos."""
+    if not config.cache:
+        return DrawnClips(
+            index_videos(config.data, "train"), config.clip, config.seed, num_draws=config.steps * config.batch
+        )
+    distil = bool(config.loss.kd or config.loss.representation)
+    source = CachedClips(config.cache, config.data, with_targets=distil, need_logits=bool(config.loss.kd))
+    stored = source.manifest["identity"]["shapes"]["rank"]
+    if config.loss.rank > stored:
+        raise InputError(f"--loss.rank {config.loss.rank}: {config.cache} stores {stored} columns; use at most that")
+    return source
+
+
+def new_model(config: TrainConfig) -> VOSModel:
+    """The network to train: from scratch (a function of the seed), from a checkpoint, or with ImageNet trunks."""
+    if config.init:
+        model, info = load_model(config.init)
+        if info["model"] != config.model:
+            raise InputError(
+                f"--init {config.init}: holds {info['model']}, not {config.model}; pass --model {info['model']}"
+            )
+    else:
+        torch.manual_seed(config.seed)
+        model = build(config.model)
+    if config.trunk_weights:
+        load_trunk_weights(model, config.trunk_weights)
+    if config.trunk_weights or config.freeze_batch_norm:
+        model.freeze_batch_norm()
+    return model.train()
+
+
+def validation_videos(config: TrainConfig, source: CachedClips | DrawnClips) -> list[Video]:
+    """The sequences that score a model in training; none where nothing is validated."""
+    if not config.validation.every:
+        return []
+    data = config.data
+    if isinstance(source, CachedClips):
+        data, _ = data_of_cache(config.cache, source.manifest, data)
+    return index_videos(data, "val")[: config.validation.videos]
+
+
+def validate(model: VOSModel, config: TrainConfig, videos: list[Video], ranks: Ranks) -> dict[str, float]:
+    """`val/j_and_f`, `val/j`, `val/f` of these videos, each segmented whole by the engine that jobs.evaluate uses."""
+    chosen, policy = config.validation, memory_policy(MemoryConfig(), infinite=config.role == "teacher")
+    own = []
+    with ranks.together():
+        for video in videos[ranks.rank :: ranks.size]:
+            score = segment_and_score(model, video, policy, chosen.size_px, chosen.max_frames)
+            own += [score] if score is not None else []
+    scores = [score for part in ranks.gather(own) for score in part]
+    if not scores:
+        raise InputError("--validation.every: none of these sequences has ground truth to score; name other --data")
+    summary = merge(sorted(scores, key=lambda score: score.sequence)).summary()
+    return {"val/j_and_f": summary["j_and_f"], "val/j": summary["j_mean"], "val/f": summary["f_mean"]}
+
+
+def manner(config: TrainConfig) -> dict[str, Any]:
+    """What changes the last bits of the weights and nothing else."""
+    names = ("workers", "micro_batch", "threads", "compile")
+    return {name: getattr(config, name) for name in names}
+
+
+def _restored(config: TrainConfig, take: TrainingStep, ranks: Ranks) -> Progress:
+    """Go on from the newest checkpoint."""
+    saved = training_state.newest(config.out)
+    seen = ranks.gather(saved.progress.step if saved else 0)
+    if len(set(seen)) > 1:
+        raise InputError(
+            f"{config.out}: the workers see different checkpoints (steps {seen}); --out must be a folder that all of them share"
+        )
+    training_state.seed_everything(config.seed, ranks.rank)
+    if saved is None:
+        return Progress()
+    take.restore(saved.tensors())
+    if len(saved.random) == ranks.size:
+        training_state.set_random_state(saved.random[ranks.rank])
+    return saved.progress
+
+
+def _save(config: TrainConfig, take: TrainingStep, about: dict[str, Any], progress: Progress, ranks: Ranks) -> None:
+    """A checkpoint: every rank brings its random states, rank 0 writes."""
+    states = ranks.gather(training_state.random_state())
+    place = {"next_clip": progress.step * config.batch, "seed": config.seed}
+    about = {**about, "manner": manner(config), "data": place, "random": states}
+    with ranks.together():
+        if ranks.rank == 0:
+            with _writing():
+                training_state.write(config.out, progress, take.average, take.state(), about, config.half)
+
+
+def _save_best(
+    config: TrainConfig, take: TrainingStep, about: dict[str, Any], progress: Progress, ranks: Ranks
+) -> None:
+    with ranks.together():
+        if ranks.rank == 0:
+            folder = storage.join(config.out, BEST)
+            with _writing():
+                storage.make_folder(folder)
+                description = training_state.describe(about, progress) | {"val/j_and_f": progress.best_score}
+                for name, data in training_state.model_files(take.average, description, config.half).items():
+                    storage.write_bytes(storage.join(folder, name), data)
+
+
+def _publish(config: TrainConfig) -> None:
+    saved = training_state.newest(config.out)
+    assert saved is not None, "a training ends with a checkpoint"
+    with _writing():
+        best = storage.join(config.out, BEST)
+        training_state.publish(best if config.validation.every else saved.folder, config.out)
+
+
+class _writing:
+    """What the disk refuses is the user's to mend, on every rank."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError) and not isinstance(error, InputError):
+            reason = (error.strerror or str(error)).lower()
+            raise InputError(
+                f"{error.filename or 'checkpoint'}: {reason}; mend it and run the same command again: it continues"
+            ) from error
