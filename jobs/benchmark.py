@@ -4,6 +4,7 @@ Examples:
   python -m jobs.benchmark cache                                           # the paper's sizes, some ten minutes on 2 cores
   python -m jobs.benchmark cache --preset smoke --out runs/benchmark-smoke # seconds: does it run?
   python -m jobs.benchmark cache --data.root DAVIS --teacher runs/teacher --json rows.json
+  python -m jobs.benchmark train                                           # trainings and a search, some forty minutes
 """
 
 import sys
@@ -13,9 +14,9 @@ from vos.config import BenchmarkConfig
 
 
 def benchmark(config: BenchmarkConfig) -> None:
-    from pipelines.benchmark_cache import benchmark_cache
+    from pipelines import benchmark as measuring
 
-    print(benchmark_cache(config))
+    print(measuring.benchmark(config))
     print(f"rows   {config.json or config.out + '/rows.json'}")
 
 

@@ -1,8 +1,10 @@
-"""Search w, temperature and sampling density; every trial is a training from the one cache.
+"""Search w, temperature, sampling density and more; every trial is a training from the one cache.
 
 Examples:
   python -m jobs.tune --preset smoke --cache runs/cache --out runs/tune
   python -m jobs.tune --preset demo --cache runs/cache --trials 16 --concurrent 2 --out runs/tune
+  python -m jobs.tune --preset demo --cache runs/cache --out runs/tune --resume --repeat 3      # go on; three more seeds for the best
+  python -m jobs.tune --preset demo --cache runs/cache --out runs/tune-lr --space.lr 3e-4 3e-3  # one more dimension
 """
 
 import sys
@@ -15,7 +17,10 @@ def tune(config: TuneConfig) -> None:
     from pipelines import report, search
 
     result = search.search(config)
-    print(report.trial_table(result.trials))
+    print(report.trial_table(result.trials, list(config.space.ranges()), config.seed))
+    if result.repeats:
+        print(report.repeat_table(result.repeats, list(config.space.ranges())))
+    print(f"page   {result.page}")
     print(f"best   {result.best_config}")
     print(f"next   python -m jobs.train --config {result.best_config} --out runs/best")
 

@@ -1,25 +1,20 @@
-"""What the cache costs and what it saves, measured against doing without it.
-
-Each ratio compares two sides that take turns in this run; a figure is the median over the rounds, its spread the smallest and largest.
-"""
+"""What the cache costs and what it saves, measured against doing without it."""
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
-from pipelines import schema, storage, tracking
+from pipelines import schema, storage
 from pipelines.actors import run_on_actors
+from pipelines.benchmark import Row, figure, seconds, slug
 from pipelines.cached_clips import CachedClips, prefetched, targets_of
-from pipelines.report import table
-from pipelines.session import ray_session, set_threads
 from pipelines.teacher import Teacher, Work, row_of
 from pipelines.teacher_cache import blueprint, build_cache
 from vos.checkpoint import save_checkpoint
@@ -30,56 +25,6 @@ from vos.transforms import to_tensor
 
 SHARD_DRAWS = 2
 RANKS = (16, 32, 48, 64, 96, 128)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure beside what it should be."""
-
-    name: str
-    value: float
-    low: float
-    high: float
-    target: str
-    met: bool | None
-    how: str
-
-
-def benchmark_cache(config: BenchmarkConfig) -> str:
-    """Measure, write the rows as JSON, log them to MLflow; returns the table."""
-    storage.make_folder(config.out)
-    set_threads(1)
-    rows: list[Row] = []
-    with tracking.start_run("benchmark", f"benchmark-cache-{config.preset}", config) as run, ray_session(num_cpus=6):
-        for measure in (_sizes, _throughput, _actors, _steps):
-            for row in measure(config):
-                print(f"{row.name}: {row.value:.3g}", flush=True)
-                rows.append(row)
-        run.log_metrics({f"benchmark/{_slug(row.name)}": row.value for row in rows})
-        path = config.json or storage.join(config.out, "rows.json")
-        storage.write_bytes(path, (json.dumps([asdict(row) for row in rows], indent=1) + "\n").encode())
-        if not storage.is_uri(path):
-            run.log_artifact(path)
-    return _table(rows)
-
-
-def _table(rows: list[Row]) -> str:
-    lines = [
-        [
-            row.name,
-            f"{row.value:.3g}",
-            f"{row.low:.3g} to {row.high:.3g}",
-            row.target,
-            {True: "reached", False: "below target", None: ""}[row.met],
-        ]
-        for row in rows
-    ]
-    notes = dict.fromkeys(f"{row.name}: {row.how}" for row in rows if row.how)
-    return "\n".join([table(["figure", "median", "spread", "target", ""], lines), "", *notes])
-
-
-def _slug(name: str) -> str:
-    return "".join(char if char.isalnum() else "_" for char in name.lower()).strip("_")
 
 
 def _cache_config(config: BenchmarkConfig, name: str, **changes: Any) -> CacheConfig:
@@ -135,7 +80,7 @@ def _size_and_error(
 def _throughput(config: BenchmarkConfig) -> Iterator[Row]:
     """Draws per second of the job's one actor against forwards alone over the same clips in memory."""
     for name in dict.fromkeys((config.online_teacher, config.teacher)):
-        cache = _cache_config(config, f"throughput-{_slug(os.path.basename(name))}", teacher=_options(config, name))
+        cache = _cache_config(config, f"throughput-{slug(os.path.basename(name))}", teacher=_options(config, name))
         teacher = _teacher(cache)
         works = list(teacher.read_ahead(range(cache.draws)))
         teacher.look(works[0])
@@ -146,7 +91,7 @@ def _throughput(config: BenchmarkConfig) -> Iterator[Row]:
                 teacher.look(work)
             bare = len(works) / (time.monotonic() - began)
             ratios.append(_job_rate(cache, 1) / bare)
-        yield _row(
+        yield figure(
             f"cache job / bare forwards ({os.path.basename(name)})",
             ratios,
             ">= 0.95",
@@ -174,7 +119,7 @@ def _actors(config: BenchmarkConfig) -> Iterator[Row]:
     cache = _cache_config(config, "actors", draws=2 * config.draws)
     ratios = [1 / _job_rate(cache, 1) * _job_rate(cache, 2) for _ in range(config.rounds)]
     how = f"draws/s, one thread each, {os.cpu_count()} cores, between the first and the last shards"
-    yield _row("2 actors / 1", ratios, ">= 1.8", lambda value: value >= 1.8, how)
+    yield figure("2 actors / 1", ratios, ">= 1.8", lambda value: value >= 1.8, how)
 
 
 def _options(config: BenchmarkConfig, name: str, context_frames: int = 0) -> TeacherConfig:
@@ -218,14 +163,14 @@ def _steps(config: BenchmarkConfig) -> Iterator[Row]:
         cached(0, source)
         against_online, against_plain = [], []
         for step in range(steps):
-            with_cache = _seconds(cached, step, source)
-            against_online.append(_seconds(online, step) / with_cache)
-            against_plain.append(with_cache / _seconds(cached, step, plain_source))
+            with_cache = seconds(cached, step, source)
+            against_online.append(seconds(online, step) / with_cache)
+            against_plain.append(with_cache / seconds(cached, step, plain_source))
         how = f"{config.online_teacher} teacher, {config.student} student, {config.crop_px} px, 1 clip of 3 frames, reading included"
         name = f"online step / cached step, {context} context frames"
-        yield _row(name, against_online, ">= 5", lambda value: value >= 5, how)
+        yield figure(name, against_online, ">= 5", lambda value: value >= 5, how)
         name = f"cached step / plain step, {context} context frames"
-        yield _row(name, against_plain, "<= 1.1", lambda value: value <= 1.1, "")
+        yield figure(name, against_plain, "<= 1.1", lambda value: value <= 1.1, "")
     yield _waiting(config, take, source)
 
 
@@ -241,15 +186,7 @@ def _waiting(config: BenchmarkConfig, take: TrainingStep, source: CachedClips) -
         shares.append(100 * waited / (time.monotonic() - began))
     del shares[:2]  # the first ones fill the queue
     how = "time in the loader's next() / time of the whole step, reading ahead in a thread"
-    return _row("waiting for clips and targets, % of a step", shares, "<= 5", lambda value: value <= 5, how)
+    return figure("waiting for clips and targets, % of a step", shares, "<= 5", lambda value: value <= 5, how)
 
 
-def _seconds(call: Callable[..., None], *arguments: Any) -> float:
-    began = time.monotonic()
-    call(*arguments)
-    return time.monotonic() - began
-
-
-def _row(name: str, values: list[float], target: str, reached: Callable[[float], bool], how: str) -> Row:
-    middle = statistics.median(values)
-    return Row(name, middle, min(values), max(values), target, reached(middle), how)
+MEASURES = (_sizes, _throughput, _actors, _steps)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.evaluation import Evaluation
+from pipelines.trials import Trial, repeat_rows
 from vos.reference import METHOD_OF_MODEL, published
 from vos.scores import Scores
 
@@ -93,17 +94,27 @@ def method_table(results: dict[str, Evaluation]) -> str:
     return table(["method", "params", "J&F", "J", "F", "FPS short", "FPS long"], rows)
 
 
-def trial_table(trials: list[dict[str, Any]]) -> str:
-    """Trials of a search, the best one first."""
-    ranked = sorted(trials, key=lambda trial: -trial["val/j_and_f"])
+def trial_table(trials: list[Trial], names: list[str], seed: int) -> str:
+    """Trials of a search with its own seed, finished ones first, the best first."""
+    own = [trial for trial in trials if trial.seed == seed]
     rows = [
         [
-            trial["trial"],
-            f"{trial['w']:.2f}",
-            f"{trial['temperature']:.2f}",
-            f"{trial['density']:.2f}",
-            percent(trial["val/j_and_f"]),
+            one.name,
+            *(f"{one.parameters[name]:.3g}" for name in names),
+            percent(one.score) if one.score >= 0 else "-",
+            one.step,
+            f"{one.seconds:.0f}",
+            one.status,
         ]
-        for trial in ranked
+        for one in sorted(own, key=lambda trial: (trial.status != "finished", -trial.score))
     ]
-    return table(["trial", "w", "temperature", "density", "J&F"], rows)
+    return table(["trial", *names, "J&F", "steps", "s", "status"], rows)
+
+
+def repeat_table(repeats: list[Trial], names: list[str]) -> str:
+    """The best parameters over several seeds, the best mean first."""
+    rows = [
+        [f"{place}.", *(f"{parameters[name]:.3g}" for name in names), percent(mean), percent(spread), seeds]
+        for place, (parameters, mean, spread, seeds) in enumerate(repeat_rows(repeats), 1)
+    ]
+    return "\nwith other seeds\n" + table(["", *names, "J&F mean", "sd", "seeds"], rows)

@@ -1,142 +1,373 @@
-"""Ray Tune around the training: Optuna proposes w, temperature and density, every trial distils a student from the one cache.
+"""Ray Tune around the training: Optuna proposes, ASHA stops what is behind, every trial distils a student from the one cache.
 
-No trial runs the teacher: density is a prefix of the cached order, w and temperature are chosen when the targets are read. A search that
-was killed continues where it stopped: finished trials are kept, and interrupted ones continue from their last checkpoint.
+No trial runs the teacher: density is a prefix of the cached order, w, temperature and weights are chosen when the targets are read; how
+often a teacher was asked is counted. A trial with one worker trains in its own process (the loop that Ray Train runs, to the same bits)
+and so saves the half minute that a trainer takes to start. A trial's folder is named by its parameters and holds its outcome: whatever
+is killed, the same command trains no finished trial again and loses none.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import statistics
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pipelines import storage, tracking
-from pipelines.evaluation import memory_policy, segment_and_score
+from pipelines import search_pages, storage, tracking, training
 from pipelines.manifest import data_of_cache, read_manifest
-from pipelines.models import load_model
 from pipelines.plan import index_videos
-from pipelines.progress import followed, new_board
+from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
-from pipelines.training import train
-from vos.config import MemoryConfig, TuneConfig
-from vos.config_json import dumps, fingerprint, to_dict
+from pipelines.trials import Trial, repeat_rows, trial_name
+from vos.config import TrainConfig, TuneConfig, ValidationConfig
+from vos.config_json import differences, dumps, fingerprint, without
 from vos.errors import InputError
 
-PARAMETERS = ("w", "temperature", "density")
+COSMETIC = (
+    *("out", "debug", "preset", "resume", "concurrent", "repeat", "workers", "threads"),
+    *("data", "train.data", "train.cache", "train.seed", "train.validation"),  # decided by the cache and by the search
+    *(f"train.{name}" for name in training.COSMETIC),
+)
+RECORD = "trial.json"
+REPEATED = 3
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The trials, one dict each, and the configuration of the best as a file that jobs.train --config takes."""
+    """The trials, and the configuration of the winner as a file that jobs.train --config takes."""
 
-    trials: list[dict[str, Any]]
+    trials: list[Trial]
+    repeats: list[Trial]
+    """the best trials' parameters again, with other seeds"""
+    winner: dict[str, float]
     best_config: str
+    page: str
+    wall_s: float
+    """of this command's trials, Ray's start excluded"""
 
 
 def search(config: TuneConfig) -> SearchResult:
     """Run or continue a search. Raises InputError for bad input and when no trial finished."""
     manifest = read_manifest(config.cache)
     data, _ = data_of_cache(config.cache, manifest, config.data)
-    base = replace(
-        config.train, cache=config.cache, data=data, experiment="tune", seed=config.seed, threads=config.threads
-    )
+    base = _base(config, data)
     index_videos(data, "val")
     storage.make_folder(config.out)
-    identity = {**to_dict(config), "cache": manifest["fingerprint"], "out": "", "debug": False}
-    name = f"search-{fingerprint(identity)[:8]}"
+    with storage.only_writer(config.out):
+        identity = {**without(config, COSMETIC), "cache": manifest["fingerprint"]}
+        _claim_folder(config, identity)
+        name = f"search-{fingerprint(identity)[:8]}"
+        run_path = storage.join(config.out, "run.json")
+        before = _json_or(run_path, {}).get("run_id", "")
+        tags = {"cache.fingerprint": manifest["fingerprint"]}
+        with tracking.start_run("tune", name, config, tags, resume=before) as run:
+            storage.write_bytes(run_path, dumps({"run_id": run.run_id}).encode())
+            with ray_session(num_cpus=config.concurrent * (1 + base.workers) + 2):
+                began = time.monotonic()
+                trials = _run_trials(config, base, name, run.run_id)
+                finished = [trial for trial in trials if trial.status == "finished"]
+                if not finished:
+                    raise InputError(f"{config.out}: no trial finished; look at the errors in {config.out}/ray/{name}")
+                best = sorted(finished, key=lambda trial: (-trial.score, trial.name))[:REPEATED]
+                repeats = _run_repeats(config, base, name, run.run_id, best) if config.repeat else []
+                wall_s = time.monotonic() - began
+            winner = winner_of(best, repeats)
+            path = storage.join(config.out, "best.json")
+            found = replace(
+                configured(base, winner, config.seed),
+                experiment="train",
+                out="runs/best",
+                validation=ValidationConfig(),
+            )
+            storage.write_bytes(path, dumps(found).encode())
+            page = _log(config, run, trials, repeats, winner, path)
+    return SearchResult(trials, repeats, winner, path, page, wall_s)
+
+
+def _base(config: TuneConfig, data: Any) -> TrainConfig:
+    """The training of every trial, but for what is searched."""
+    train_config = config.train
+    validation = ValidationConfig(
+        every=max(1, train_config.steps // config.rungs),
+        videos=config.val_videos,
+        size_px=config.size_px,
+        max_frames=config.max_frames,
+    )
+    # A killed trial goes on from its last checkpoint; a search's checkpoints come with its validations.
+    return replace(
+        train_config,
+        cache=config.cache,
+        data=data,
+        experiment="tune",
+        threads=config.threads,
+        workers=config.workers,
+        validation=validation,
+        checkpoint_every=min(train_config.checkpoint_every, validation.every),
+    )
+
+
+def configured(base: TrainConfig, parameters: Mapping[str, float], seed: int, out: str = "") -> TrainConfig:
+    """The training that a trial's parameters stand for."""
+    loss = {name: value for name, value in parameters.items() if name != "lr"}
+    optimiser = replace(base.optimiser, lr=parameters.get("lr", base.optimiser.lr))
+    return replace(base, loss=replace(base.loss, **loss), optimiser=optimiser, seed=seed, out=out or base.out)
+
+
+def winner_of(best: list[Trial], repeats: list[Trial]) -> dict[str, float]:
+    """The parameters with the best J&F: over several seeds where they were repeated, of the one trial otherwise."""
+    if not repeats:
+        return best[0].parameters
+    return repeat_rows(repeats)[0][0]
+
+
+def _claim_folder(config: TuneConfig, identity: dict[str, Any]) -> None:
+    path = storage.join(config.out, "identity.json")
+    old, new = _json_or(path, None), json.loads(dumps(identity))
+    if old is None and config.resume:
+        raise InputError(f"--resume: {config.out} holds no search; leave --resume out to begin one there")
+    if old is not None and old != new:
+        changed = "; ".join(differences(old, new))
+        raise InputError(
+            f"{config.out}: holds a search with another configuration ({changed}); choose another --out or delete it"
+        )
+    storage.write_bytes(path, dumps(identity).encode())
     storage.write_bytes(storage.join(config.out, "config.json"), dumps(config).encode())
-    tags = {"cache.fingerprint": manifest["fingerprint"]}
-    with tracking.start_run("tune", name, config, tags) as run:
-        workers = config.concurrent * (1 + base.workers)
-        with ray_session(num_cpus=workers + 2):
-            trials = _run_trials(config, base, name, run.run_id)
-        if not trials:
-            raise InputError(f"{config.out}: no trial finished; look at the errors in {config.out}/ray/{name}")
-        best = max(trials, key=lambda trial: trial[tracking.SCORE])
-        loss = replace(base.loss, **{parameter: best[parameter] for parameter in PARAMETERS})
-        path = storage.join(config.out, "best.json")
-        storage.write_bytes(path, dumps(replace(base, loss=loss, experiment="train", out="runs/best")).encode())
-        run.log_metrics({tracking.SCORE: best[tracking.SCORE], "tune/trials": float(len(trials))})
-        run.log_dict({"trials": trials}, "trials.json")
-        run.log_artifact(path)
-    return SearchResult(trials, path)
 
 
-def _run_trials(config: TuneConfig, base: Any, name: str, parent: str) -> list[dict[str, Any]]:
+def _json_or(path: str, default: Any) -> Any:
+    try:
+        return json.loads(storage.read_bytes(path))
+    except (FileNotFoundError, ValueError):
+        return default
+
+
+def _run_trials(config: TuneConfig, base: TrainConfig, name: str, parent: str) -> list[Trial]:
     import optuna
     from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search import ConcurrencyLimiter
     from ray.tune.search.optuna import OptunaSearch
-    from tqdm import tqdm
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    board = new_board()
-    fixed = {"search_config": config, "base": base, "parent": parent, "store": tracking.environment(), "board": board}
+
+    def tune_config() -> Any:
+        searcher = OptunaSearch(metric=tracking.SCORE, mode="max", seed=config.seed)
+        scheduler = None
+        if config.asha and config.rungs > 1 and base.workers == 1:
+            # Beyond the last step, so that a trial that gets there ends by itself.
+            scheduler = ASHAScheduler(
+                time_attr="step",
+                metric=tracking.SCORE,
+                mode="max",
+                max_t=base.steps + 1,
+                grace_period=base.validation.every,
+                reduction_factor=2,
+            )
+        return tune.TuneConfig(
+            num_samples=config.trials,
+            search_alg=ConcurrencyLimiter(searcher, max_concurrent=config.concurrent),
+            scheduler=scheduler,
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        )
+
+    spread = {"w": tune.uniform}
+    space = {key: spread.get(key, tune.loguniform)(*bounds) for key, bounds in config.space.ranges().items()}
+    trials = _tuned(config, base, name, parent, space, tune_config, config.trials, "search")
+    return [trial for trial in trials if trial.seed == config.seed]
+
+
+def _run_repeats(config: TuneConfig, base: TrainConfig, name: str, parent: str, best: list[Trial]) -> list[Trial]:
+    """The best parameters again with seeds that took no part in choosing them."""
+    from ray import tune
+
+    again = [
+        {"parameters": trial.parameters, "seed": config.seed + 1 + number}
+        for number in range(config.repeat)
+        for trial in best
+    ]
+
+    def tune_config() -> Any:
+        return tune.TuneConfig(
+            max_concurrent_trials=config.concurrent, trial_dirname_creator=lambda trial: trial.trial_id
+        )
+
+    space = {"again": tune.grid_search(again)}
+    # The name says what is repeated: with more seeds, it is another experiment, of which finished trials are done at once.
+    name = f"{name}-repeat-{fingerprint(*map(dumps, again))[:8]}"
+    trials = _tuned(config, base, name, parent, space, tune_config, len(again), "repeat")
+    wanted = {_folder_name(item["parameters"], item["seed"]) for item in again}
+    return [trial for trial in trials if trial.name in wanted and trial.status == "finished"]
+
+
+def _tuned(
+    config: TuneConfig,
+    base: TrainConfig,
+    name: str,
+    parent: str,
+    space: dict[str, Any],
+    tune_config: Callable[[], Any],
+    total: int,
+    label: str,
+) -> list[Trial]:
+    """Run or continue one experiment of Ray Tune; returns the trials of the search that its folder holds afterwards."""
+    # A driver that is killed forgets what happened since its last snapshot.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
+    from ray import tune
+    from tqdm import tqdm
+
+    fixed = {"search_config": config, "base": base, "parent": parent, "store": tracking.environment()}
     trainable = tune.with_resources(tune.with_parameters(_trial, **fixed), {"cpu": 1})
-    storage_path = storage.join(config.out, "ray")
-    run_config = tune.RunConfig(name=name, storage_path=storage_path, verbose=0)
-    space = {"w": tune.uniform(0, 1), "temperature": tune.loguniform(0.5, 8), "density": tune.loguniform(1 / 16, 1)}
-    with followed(board, None, "search", config.trials, unit="trial"):
-        if tune.Tuner.can_restore(storage.join(storage_path, name)):
+    folder = storage.join(config.out, "ray")
+    global _bar
+    with progress_bar(label, total, "trial") as _bar:
+        if tune.Tuner.can_restore(storage.join(folder, name)):
             tuner = tune.Tuner.restore(
-                storage.join(storage_path, name), trainable, resume_unfinished=True, restart_errored=True
+                storage.join(folder, name), trainable, resume_unfinished=True, restart_errored=True
             )
         else:
-            searcher = ConcurrencyLimiter(
-                OptunaSearch(metric=tracking.SCORE, mode="max", seed=config.seed), max_concurrent=config.concurrent
+            run_config = tune.RunConfig(
+                name=name,
+                storage_path=folder,
+                verbose=0,
+                callbacks=[_counter()],
+                failure_config=tune.FailureConfig(max_failures=2),  # of a process; bad input ends a trial at once
             )
-            tuner = tune.Tuner(
-                trainable,
-                param_space=space,
-                tune_config=tune.TuneConfig(
-                    metric=tracking.SCORE,
-                    mode="max",
-                    num_samples=config.trials,
-                    search_alg=searcher,
-                    trial_name_creator=lambda trial: trial.trial_id,
-                    trial_dirname_creator=lambda trial: trial.trial_id,
-                ),
-                run_config=run_config,
-            )
+            tuner = tune.Tuner(trainable, param_space=space, tune_config=tune_config(), run_config=run_config)
         results = tuner.fit()
-    trials = []
-    for result in results:
-        if result.metrics and tracking.SCORE in result.metrics and result.config:
-            row = {parameter: float(result.config[parameter]) for parameter in PARAMETERS}
-            trials.append(
-                {"trial": result.metrics["trial_id"], **row, tracking.SCORE: float(result.metrics[tracking.SCORE])}
-            )
-        elif result.error is not None:
-            tqdm.write(f"trial failed: {str(result.error).strip().splitlines()[-1]}")
-    return trials
+        _bar.update(total - _bar.n)
+    errors = [str(result.error).strip().splitlines()[-1] for result in results if result.error is not None]
+    for error in errors:
+        tqdm.write(f"trial failed: {error}")
+    known = {_folder_name(*_chosen(result.config, base)): result.error for result in results if result.config}
+    return [_settled(config, trial, known) for trial in _records(config)]
 
 
-def trial_name(parameters: dict[str, float]) -> str:
-    """What a trial is called in MLflow's list, whose column holds some twenty letters: its parameters."""
-    return " ".join(f"{sign} {parameters[name]:.2f}" for sign, name in zip(("w", "τ", "d"), PARAMETERS, strict=True))
+_bar: Any = None
+"""The bar of the experiment that runs now: Tune keeps callbacks in a file, where no bar can be."""
+
+
+def _counter() -> Any:
+    from ray import tune
+
+    return type("Counter", (tune.Callback,), {"on_trial_complete": _count, "on_trial_error": _count})()
+
+
+def _count(_self: Any, **_event: Any) -> None:
+    if _bar is not None:
+        _bar.update()
+
+
+def _records(config: TuneConfig) -> list[Trial]:
+    folder = storage.join(config.out, "trials")
+    found = (_json_or(storage.join(folder, name, RECORD), None) for name in storage.list_folders(folder))
+    return [Trial(**values) for values in found if values]
+
+
+def _settled(config: TuneConfig, trial: Trial, known: dict[str, Any]) -> Trial:
+    """A trial that will not go on: what ended it, in its folder and in its MLflow run."""
+    if trial.status != "running" or (trial.name not in known and trial.seed != config.seed):
+        return trial
+    status = "interrupted" if trial.name not in known else "failed" if known[trial.name] else "stopped"
+    settled = replace(trial, status=status)
+    _write(config, settled)
+    if trial.run_id:
+        run = tracking.existing_run(trial.run_id)
+        run.set_tags({"trial.status": status})
+        run.end("FINISHED" if status == "stopped" else "FAILED" if status == "failed" else "KILLED")
+    return settled
+
+
+def _write(config: TuneConfig, trial: Trial) -> None:
+    folder = storage.join(config.out, "trials", trial.name)
+    storage.write_bytes(storage.join(folder, RECORD), dumps(asdict(trial)).encode())
+
+
+def _folder_name(parameters: Mapping[str, float], seed: int) -> str:
+    return fingerprint(dict(parameters), str(seed))[:12]
+
+
+def _chosen(sampled: dict[str, Any], base: TrainConfig) -> tuple[dict[str, float], int]:
+    """Parameters and seed of a trial of either experiment."""
+    if "again" in sampled:
+        return sampled["again"]["parameters"], sampled["again"]["seed"]
+    return {name: float(value) for name, value in sampled.items()}, base.seed
 
 
 def _trial(
-    parameters: dict[str, float], search_config: TuneConfig, base: Any, parent: str, store: dict[str, str], board: Any
+    sampled: dict[str, Any], search_config: TuneConfig, base: TrainConfig, parent: str, store: dict[str, str]
 ) -> None:
-    """One trial: distil, then score on the validation videos."""
+    """One trial: distil, scored on the way; told to Tune and kept in its folder."""
     from ray import tune
 
     # A trial's working folder is its own; the store must be the driver's.
     os.environ.update(store)
     set_threads(search_config.threads)
-    trial = tune.get_context().get_trial_id()
-    loss = replace(base.loss, **{parameter: float(parameters[parameter]) for parameter in PARAMETERS})
-    config = replace(base, loss=loss, out=storage.join(search_config.out, "trials", trial))
-    trained = train(config, label=trial_name(parameters), tags={"mlflow.parentRunId": parent, "trial": trial})
-    model, _ = load_model(trained.checkpoint)
-    policy = memory_policy(MemoryConfig(), infinite=False)
-    videos = index_videos(config.data, "val")[: search_config.val_videos]
-    scores = [
-        segment_and_score(model, video, policy, search_config.size_px, search_config.max_frames) for video in videos
-    ]
-    mean = sum(score.j_and_f for score in scores if score) / max(1, sum(score is not None for score in scores))
-    tracking.existing_run(trained.run_id).log_metrics({tracking.SCORE: mean})
-    board.post.remote([(0, time.time(), {tracking.SCORE: mean})])
-    tune.report({tracking.SCORE: mean})
+    parameters, seed = _chosen(sampled, base)
+    name = _folder_name(parameters, seed)
+    config = configured(base, parameters, seed, storage.join(search_config.out, "trials", name))
+    before = _json_or(storage.join(config.out, RECORD), {})
+    if before.get("status") == "finished":
+        tune.report({tracking.SCORE: before["score"], "step": config.steps})
+        return
+    trial = Trial(name, parameters, seed, before.get("score", -1.0), before.get("step", 0), "running")
+
+    def validated(step: int, metrics: dict[str, float]) -> None:
+        nonlocal trial
+        score = metrics[tracking.SCORE]
+        run_id = _json_or(storage.join(config.out, "run.json"), {}).get("run_id", "")
+        trial = replace(
+            trial, score=max(trial.score, score), step=step, seconds=metrics["train/seconds"], run_id=run_id
+        )
+        _write(search_config, trial)
+        if step < config.steps:  # the last word is said when everything is kept
+            tune.report({tracking.SCORE: score, "step": step})
+
+    label = trial_name(parameters, seed - search_config.seed)
+    tags = {"mlflow.parentRunId": parent, "trial": name}
+    alone = config.workers == 1
+    done = training.train(config, label, tags, here=alone, register=False, on_validated=validated if alone else None)
+    trial = replace(
+        trial,
+        score=done.metrics[tracking.SCORE],
+        step=config.steps,
+        seconds=done.metrics["train/seconds"],
+        teacher_forwards=int(done.metrics["train/teacher_forwards"]),
+        run_id=done.run_id,
+        status="finished",
+    )
+    tracking.existing_run(done.run_id).set_tags({"trial.status": "finished"})
+    _write(search_config, trial)
+    tune.report({tracking.SCORE: trial.score, "step": config.steps})
+
+
+def _log(
+    config: TuneConfig,
+    run: tracking.Run,
+    trials: list[Trial],
+    repeats: list[Trial],
+    winner: dict[str, float],
+    best_config: str,
+) -> str:
+    """Make table, plots and page, keep them with the parent run; returns the page's path."""
+    every = trials + repeats
+    of_winner = [trial.score for trial in repeats or trials if trial.parameters == winner]
+    metrics = {
+        tracking.SCORE: statistics.mean(of_winner),
+        "tune/trials": float(len(trials)),
+        "tune/stopped_early": float(sum(trial.status == "stopped" for trial in trials)),
+        "tune/train_seconds": sum(trial.seconds for trial in every),
+        "tune/teacher_forwards": float(sum(trial.teacher_forwards for trial in every)),
+    }
+    if len(of_winner) > 1:
+        metrics["val/j_and_f_sd"] = statistics.stdev(of_winner)
+    run.log_metrics(metrics)
+    folder = storage.join(config.out, "pages")
+    storage.make_folder(folder)
+    page = search_pages.write(folder, list(config.space.ranges()), trials, repeats, winner, metrics)
+    run.log_artifact(folder)
+    run.log_artifact(best_config)
+    return page

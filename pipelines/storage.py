@@ -11,7 +11,9 @@ import fcntl
 import os
 import posixpath
 import tempfile
+import time
 from collections.abc import Iterator
+from typing import IO
 
 from vos.errors import InputError
 from vos.files import write_atomic
@@ -92,22 +94,32 @@ def remove(path: str) -> None:
 
 
 @contextlib.contextmanager
-def only_writer(folder: str) -> Iterator[None]:
+def only_writer(folder: str, wait_s: float = 0) -> Iterator[None]:
     """Hold a local folder for one writing process; the lock ends with the process, however that ends. No lock at a URI.
 
+    wait_s  how long to wait for another process to end
     Raises InputError when another process holds it.
     """
     if is_uri(folder):
         yield
         return
     with open(os.path.join(folder, ".lock"), "a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another process is writing here; wait for it, stop it, or choose another --out"
-            ) from None
+        end = time.monotonic() + wait_s
+        while not _locked(file):
+            if time.monotonic() > end:
+                raise InputError(
+                    f"{folder}: another process is writing here; wait for it, stop it, or choose another --out"
+                )
+            time.sleep(0.2)
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def list_names(folder: str) -> list[str]:

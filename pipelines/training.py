@@ -58,7 +58,7 @@ def train(
     new_model(config)
     validation_videos(config, source)
     storage.make_folder(config.out)
-    with storage.only_writer(config.out):
+    with storage.only_writer(config.out, wait_s=60 if here else 0):  # a killed search's last trial may still be dying
         identity = run_identity(config, cache)
         finished = _claim_folder(config, identity)
         if finished is not None:
@@ -87,14 +87,9 @@ def train(
             version = ""
             if register:
                 version = run.register(config.model, config.out, f"{config.role}, {config.steps} steps, cache {cache}")
-            run.log_metrics(
-                {
-                    "train/seconds": saved.progress.seconds,
-                    "train/teacher_forwards": float(saved.progress.teacher_forwards),
-                },
-                saved.progress.step,
-            )
-            outcome = {"run_id": run.run_id, "version": version, "metrics": _outcome(saved.progress)}
+            measured = _outcome(saved.progress)
+            run.log_metrics({name: measured[name] for name in ("train/seconds", "train/teacher_forwards")})
+            outcome = {"run_id": run.run_id, "version": version, "metrics": measured}
             storage.write_bytes(storage.join(config.out, "result.json"), dumps(outcome).encode())
     return TrainResult(config.out, **outcome)
 
@@ -111,7 +106,8 @@ def run_identity(config: TrainConfig, cache_fingerprint: str) -> dict[str, Any]:
 def _outcome(progress: training_state.Progress) -> dict[str, float]:
     """What the last step measured; the score of the model that was kept, where models were scored; the time."""
     best = {"val/j_and_f": progress.best_score, "best_step": float(progress.best_step)} if progress.best_step else {}
-    return {**progress.metrics, **best, "train/seconds": progress.seconds}
+    spent = {"train/seconds": progress.seconds, "train/teacher_forwards": float(progress.teacher_forwards)}
+    return {**progress.metrics, **best, **spent}
 
 
 def _exists(folder: str, name: str) -> bool:
@@ -199,7 +195,7 @@ def _fit_here(
     config: TrainConfig, about: dict[str, Any], run: tracking.Run, begun: int, on_validated: Listener | None
 ) -> None:
     """Run the loop in this process; a thread speaks to MLflow meanwhile."""
-    logged = run.last_step("train/total") if begun else 0
+    logged = max(run.history("train/total"), default=0) if begun else 0
     said: list[Future[None]] = []
     with ThreadPoolExecutor(1) as speaker:
         reporter = Reporter(

@@ -86,7 +86,7 @@ def run_training(
             began = time.monotonic()
         # After the checkpoint: who listens may end this process.
         if on_validated is not None and "val/j_and_f" in metrics and ranks.rank == 0:
-            on_validated(step + 1, metrics)
+            on_validated(step + 1, metrics | {"train/seconds": progress.seconds})
         if progress.stopped:
             break
     with ranks.together():

@@ -134,6 +134,8 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
             samples=128,
             draws=12,
             rounds=1,
+            trials=2,
+            trial_steps=6,
             data=SMOKE_DATA,
         ),
         "demo": lambda: BenchmarkConfig(preset="demo", crop_px=224, samples=512, data=DEMO_DATA),

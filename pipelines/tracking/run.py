@@ -78,17 +78,17 @@ class Run:
         event = {"name": name, "digest": digest[:36], "source": source, "profile": profile, "context": context}
         self._say({"op": "dataset", **event})
 
-    def last_step(self, metric: str) -> int:
-        """The largest step that the store has of a metric; 0 where it has none or does not answer."""
+    def history(self, metric: str) -> dict[int, float]:
+        """Step -> value of a metric, in the order of the steps; empty where the store has none or does not answer."""
         if self._client is None or self._waiting is not None:
-            return 0
+            return {}
         try:
             history = self._client.get_metric_history(self.run_id, metric)
         except Exception as error:
             if not store.is_unreachable(error):
                 raise
-            return 0
-        return max((one.step for one in history), default=0)
+            return {}
+        return {one.step: one.value for one in sorted(history, key=lambda one: one.step)}
 
     def register(self, name: str, folder: str, description: str) -> str:
         """Make a checkpoint folder the next version of a registered model, loadable with mlflow.pyfunc; returns `name/version`."""

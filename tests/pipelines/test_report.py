@@ -1,9 +1,12 @@
 """Text tables: aligned, complete, in percent, and silent about what was not measured."""
 
+from dataclasses import replace
+
 import pytest
 
 from pipelines.evaluation import Evaluation
-from pipelines.report import method_table, percent, sequence_table, table, trial_table
+from pipelines.report import method_table, percent, repeat_table, sequence_table, table, trial_table
+from pipelines.trials import Trial
 
 MEASURED = {"val/j_and_f": 0.8125, "val/j": 0.75, "val/f": 0.875, "fps/short": 31.46, "fps/long": 7.0}
 
@@ -58,15 +61,18 @@ def test_methods_keep_their_order_and_show_size_accuracy_and_speed():
     assert rows[2] == ["student", "0.33", "M", "81.2", "75.0", "87.5", "31.5", "7.0"]
 
 
-def test_trials_are_ranked_with_the_best_first_and_none_is_lost():
-    trials = [
-        {"trial": f"t{i}", "w": 0.5, "temperature": 2.0, "density": 0.1 * i, "val/j_and_f": score}
-        for i, score in enumerate([0.2, 0.9, 0.5])
-    ]
-    rows = cells(trial_table(trials))
-    assert [row[0] for row in rows[1:]] == ["t1", "t2", "t0"]
-    assert rows[1] == ["t1", "0.50", "2.00", "0.10", "90.0"]
-    assert [trial["trial"] for trial in trials] == ["t0", "t1", "t2"]
+def test_trials_are_ranked_finished_ones_first_and_none_is_lost():
+    kinds = [("t0", 0.2, "finished"), ("t1", 0.5, "finished"), ("t2", 0.9, "stopped")]
+    trials = [Trial(name, {"w": 0.5, "density": 0.25}, 0, score, 30, status, 61.2) for name, score, status in kinds]
+    rows = cells(trial_table([*trials, replace(trials[0], seed=1)], ["w", "density"], 0))
+    assert [row[0] for row in rows[1:]] == ["t1", "t0", "t2"]
+    assert rows[1] == ["t1", "0.5", "0.25", "50.0", "30", "61", "finished"]
+
+
+def test_repeats_are_told_as_mean_and_spread():
+    one = Trial("t", {"w": 0.5}, 1, 0.4, 30, "finished")
+    rows = cells(repeat_table([one, replace(one, seed=2, score=0.6)], ["w"]))
+    assert rows[-1] == ["1.", "0.5", "50.0", "14.1", "2"]
 
 
 @pytest.mark.parametrize("name", ["a", "student, distilled"])

@@ -1,37 +1,99 @@
-"""The search: every trial reads the one cache, and the best configuration is a file that jobs.train takes."""
+"""The search: every trial reads the one cache, nothing finished is trained again, and the winner is a file that jobs.train takes."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.search import search
+import pytest
+
+from pipelines.search import search, winner_of
 from pipelines.tracking import SCORE
+from pipelines.trials import Trial
 from vos.command_line import parse_config
 from vos.config import TrainConfig, TuneConfig
+from vos.config_json import dumps
+from vos.errors import InputError
 from vos.presets import preset
 
 
-def test_a_search_ranks_its_trials_and_writes_the_best_configuration(cache: str, store: str, tmp_path: Path) -> None:
+@pytest.fixture
+def config(cache: str, store: str, tmp_path: Path) -> TuneConfig:
+    base = preset(TuneConfig, "smoke")
+    short = replace(base.train, steps=4)
+    return replace(base, cache=cache, out=str(tmp_path / "tune"), train=short, rungs=2, max_frames=4)
+
+
+def test_a_search_ranks_its_trials_repeats_the_best_and_names_the_winner(config: TuneConfig, store: str) -> None:
     import mlflow
 
-    base = preset(TuneConfig, "smoke")
-    config = replace(
-        base, cache=cache, out=str(tmp_path), train=replace(base.train, steps=2, checkpoint_every=2), max_frames=4
-    )
-    result = search(config)
-    assert len(result.trials) == 2
-    assert len({trial["w"] for trial in result.trials}) == 2
-    best = max(result.trials, key=lambda trial: trial[SCORE])
+    result = search(replace(config, repeat=2))
+    assert len(result.trials) == 2 and len({trial.parameters["w"] for trial in result.trials}) == 2
+    finished = [trial for trial in result.trials if trial.status == "finished"]
+    assert finished and all(0 <= trial.score <= 1 and trial.teacher_forwards == 0 for trial in result.trials)
+    assert {trial.seed for trial in result.repeats} == {1, 2} and len(result.repeats) == 2 * len(finished)
     train_config = parse_config(TrainConfig, "", ["--config", result.best_config])
-    assert (train_config.loss.w, train_config.loss.density) == (best["w"], best["density"])
-    assert train_config.cache == cache
+    assert {name: getattr(train_config.loss, name) for name in result.winner} == result.winner
+    assert train_config.cache == config.cache and train_config.validation.every == 0
 
     client = mlflow.MlflowClient(tracking_uri=store)
-    experiment = client.get_experiment_by_name("tune")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
-    assert sorted(run.data.metrics[SCORE] for run in children) == sorted(trial[SCORE] for trial in result.trials)
+    run_id = json.loads(Path(config.out, "run.json").read_text())["run_id"]
+    parent = client.get_run(run_id)
+    assert parent.data.metrics["tune/teacher_forwards"] == 0 and parent.data.metrics["tune/trials"] == 2
+    assert "val/j_and_f_sd" in parent.data.metrics
+    kept = {Path(file.path).name for file in client.list_artifacts(run_id)}
+    assert {"search.html", "trials.csv", "parallel-coordinates.png", "density-curve.png", "best.json"} <= kept
+    runs = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    assert sorted(run.data.metrics[SCORE] for run in runs if run.data.tags["trial.status"] == "finished") == sorted(
+        trial.score for trial in [*finished, *result.repeats]
+    )
+    assert all(run.info.status == "FINISHED" for run in runs)
+    assert not list(client.search_model_versions(f"run_id = '{runs[0].info.run_id}'")), "trials are not releases"
 
-    again = search(config)
-    assert sorted(trial["trial"] for trial in again.trials) == sorted(trial["trial"] for trial in result.trials)
+    again = search(replace(config, repeat=2, resume=True))
+    assert again.trials == result.trials and again.repeats == result.repeats
+
+
+def test_a_killed_search_trains_no_finished_trial_again_and_loses_none(config: TuneConfig, store: str) -> None:
+    config = replace(config, trials=3, concurrent=1, asha=False)
+    path = Path(config.out).with_suffix(".json")
+    path.write_text(dumps(config))
+    command = [sys.executable, "-m", "jobs.tune", "--config", str(path), "--out", config.out]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def finished() -> dict[str, str]:
+        records = {path: path.read_text() for path in Path(config.out, "trials").glob("*/trial.json")}
+        return {str(path): text for path, text in records.items() if json.loads(text)["status"] == "finished"}
+
+    while not (before := finished()):
+        assert process.poll() is None, "the search ended before its first trial"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    weights = {path: Path(path).with_name("model.safetensors").stat().st_mtime_ns for path in before}
+    result = search(replace(config, resume=True))
+    assert [trial.status for trial in result.trials] == ["finished"] * 3
+    assert finished().items() >= before.items(), "what was found stays as it was"
+    assert all(Path(path).with_name("model.safetensors").stat().st_mtime_ns == time for path, time in weights.items())
+
+
+def test_another_search_in_the_folder_is_refused_and_so_is_resuming_nothing(config: TuneConfig) -> None:
+    with pytest.raises(InputError, match=r"--resume: .* holds no search"):
+        search(replace(config, resume=True))
+    Path(config.out).mkdir(exist_ok=True)
+    Path(config.out, "identity.json").write_text('{"trials": 7}')
+    with pytest.raises(InputError, match=r"another configuration .*trials: 7 -> 2.*choose another --out"):
+        search(config)
+
+
+def test_the_winner_is_the_best_mean_over_seeds_not_the_luckiest_trial() -> None:
+    lucky, steady = Trial("a", {"w": 0.1}, 0, 0.9, 4, "finished"), Trial("b", {"w": 0.2}, 0, 0.8, 4, "finished")
+    repeats = [
+        replace(trial, seed=seed, score=score)
+        for trial, scores in ((lucky, (0.5, 0.6)), (steady, (0.7, 0.8)))
+        for seed, score in enumerate(scores, 1)
+    ]
+    assert winner_of([lucky, steady], []) == {"w": 0.1}
+    assert winner_of([lucky, steady], repeats) == {"w": 0.2}

@@ -15,7 +15,7 @@ class BenchmarkConfig(JobConfig):
 
     preset: Preset = "paper"
     """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's sizes)."""
-    what: Literal["cache"] = "cache"
+    what: Literal["cache", "train"] = "cache"
     """What is measured; the first word of the command line says it too."""
     out: str = "runs/benchmark"
     """Folder of the figures and of what is built for them."""
@@ -33,6 +33,10 @@ class BenchmarkConfig(JobConfig):
     """Clips of each measurement."""
     rounds: int = 3
     """Repetitions of each comparison, side after side."""
+    trials: int = 16
+    """train: trials of the search that is timed."""
+    trial_steps: int = 700
+    """train: steps of each of them (some three minutes of mobilevos-tiny at 112 px)."""
     json: str = ""
     """Another file for the rows; it is rows.json in --out otherwise."""
 
@@ -40,3 +44,5 @@ class BenchmarkConfig(JobConfig):
         super().__post_init__()
         if self.draws < 12 or self.rounds < 1:
             raise InputError(f"--draws {self.draws} --rounds {self.rounds}: use 12 or more, and 1 or more")
+        if self.trials < 1 or self.trial_steps < 1:
+            raise InputError(f"--trials {self.trials} --trial-steps {self.trial_steps}: use 1 or more of each")

@@ -1,0 +1,51 @@
+"""A trial of a search as its folder keeps it, and trials put together."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+SIGNS = {"w": "w", "temperature": "τ", "density": "d", "kd": "kd", "representation": "λ", "lr": "lr"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial found, as its folder keeps it."""
+
+    name: str
+    parameters: dict[str, float]
+    seed: int
+    score: float
+    """J&F of its best validation"""
+    step: int
+    status: str
+    """running, finished, stopped (by ASHA), failed or interrupted"""
+    seconds: float = 0.0
+    """of training: steps, validations, checkpoints"""
+    teacher_forwards: int = 0
+    run_id: str = ""
+
+
+def trial_name(parameters: Mapping[str, float], number: int = 0) -> str:
+    """What a trial is called in MLflow's list, whose column holds some twenty letters: its parameters."""
+    parts = [f"{SIGNS[name]} {value:.2f}" if name != "lr" else f"lr {value:.1e}" for name, value in parameters.items()]
+    return " ".join(parts + ([f"#{number}"] if number else []))
+
+
+def by_parameters(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Trials that differ in nothing but their seed, together."""
+    groups: dict[tuple[tuple[str, float], ...], list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(tuple(sorted(trial.parameters.items())), []).append(trial)
+    return list(groups.values())
+
+
+def repeat_rows(repeats: Sequence[Trial]) -> list[tuple[dict[str, float], float, float, int]]:
+    """(parameters, mean J&F, sample sd, seeds) of what was repeated, the best mean first."""
+    rows = []
+    for group in by_parameters(repeats):
+        scores = [trial.score for trial in group]
+        spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
+        rows.append((group[0].parameters, statistics.mean(scores), spread, len(scores)))
+    return sorted(rows, key=lambda row: -row[1])
