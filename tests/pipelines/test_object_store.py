@@ -9,14 +9,17 @@ from pathlib import Path
 
 import boto3
 import pytest
+import torch
 from moto.server import ThreadedMotoServer
 
-from pipelines import storage
+from pipelines import storage, training_state
 from pipelines.cached_clips import CachedClips
 from pipelines.manifest import read_manifest
 from pipelines.teacher_cache import build_cache
-from vos.config import CacheConfig
+from vos.config import CacheConfig, TrainConfig
 from vos.errors import InputError
+from vos.models import build
+from vos.training_step import TrainingStep
 
 OUT = "s3://team/caches/one"
 
@@ -93,3 +96,18 @@ def test_a_bucket_that_is_not_there_is_one_line(object_store: None, cache_config
     with pytest.raises(InputError) as refusal:
         build_cache(replace(cache_config, out="s3://nobody/cache"))
     assert "s3://nobody/cache" in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_checkpoints_at_a_uri_are_found_again_and_old_ones_go(object_store: None) -> None:
+    out = "s3://team/student"
+    step = TrainingStep(build("mobilevos-tiny"), TrainConfig())
+    about = {"role": "student", "config": {}, "cache": "none", "commit": "", "manner": {}, "random": []}
+    for number in (1, 2, 3):
+        training_state.write(out, training_state.Progress(step=number), step.average, step.state(), about, half=False)
+    newest = training_state.newest(out)
+    assert newest is not None and newest.progress.step == 3
+    assert torch.equal(newest.tensors()["model.decoder.pred.weight"], step.state()["model.decoder.pred.weight"])
+    assert storage.list_folders(f"{out}/checkpoints") == ["step-0000002", "step-0000003"]
+    storage.write_bytes(f"{newest.folder}/{training_state.TENSORS}", b"cut")
+    older = training_state.newest(out)
+    assert older is not None and older.progress.step == 2

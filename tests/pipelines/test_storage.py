@@ -1,6 +1,8 @@
 """Whole files: after a write the new one, after a failed write the old one, and nothing else in the folder."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,31 @@ def test_names_are_sorted_and_only_of_files(folder: str):
 
 def test_a_folder_that_is_not_there_has_no_names(folder: str):
     assert storage.list_names(storage.join(folder, "absent")) == []
+
+
+def test_folders_are_listed_apart_from_files_and_go_when_they_are_empty(folder: str):
+    assert storage.list_folders(storage.join(folder, "absent")) == []
+    for name in ("b", "a"):
+        storage.make_folder(storage.join(folder, name))
+    storage.write_bytes(storage.join(folder, "file"), b"")
+    storage.write_bytes(storage.join(folder, "b", "stranger"), b"kept")
+    assert storage.list_folders(folder) == ["a", "b"]
+    for name in ("a", "b", "absent"):
+        storage.remove_folder(storage.join(folder, name))
+    assert storage.list_folders(folder) == ["b"]
+    assert storage.read_bytes(storage.join(folder, "b", "stranger")) == b"kept"
+
+
+def test_a_second_writer_waits_as_long_as_it_is_told_for_the_first(tmp_path: Path):
+    hold = "import sys\nfrom pipelines.storage import only_writer\nwith only_writer(sys.argv[1]): print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None and first.stdout.readline()
+        with pytest.raises(InputError, match="another process is writing here"), storage.only_writer(str(tmp_path)):
+            raise AssertionError
+        first.kill()
+        with storage.only_writer(str(tmp_path), wait_s=30):
+            pass
 
 
 def test_a_file_that_is_not_there_is_a_file_not_found_error(folder: str):

@@ -96,6 +96,22 @@ def test_an_earlier_run_can_be_added_to(client: Any):
     assert client.get_run(run.run_id).info.status == "FINISHED"
 
 
+def test_an_interrupted_run_goes_on_as_the_same_one_and_knows_what_it_has_said(client: Any):
+    with pytest.raises(KeyboardInterrupt), tracking.start_run("testing", "broken off", CONFIG) as first:
+        first.log_series([(step, 1.7e9, {"train/total": 1.0 / step}) for step in (1, 2)])
+        raise KeyboardInterrupt
+    with tracking.start_run("testing", "broken off", CONFIG, resume=first.run_id) as second:
+        assert client.get_run(second.run_id).info.status == "RUNNING"
+        assert second.history("train/total") == {1: 1.0, 2: 0.5} and second.history("absent") == {}
+    assert second.run_id == first.run_id and client.get_run(first.run_id).info.status == "FINISHED"
+
+
+def test_a_run_that_another_store_knows_begins_anew(client: Any):
+    with tracking.start_run("testing", "elsewhere", CONFIG, resume="0" * 32) as run:
+        pass
+    assert client.get_run(run.run_id).info.status == "FINISHED" and run.run_id != "0" * 32
+
+
 def test_tags_say_which_code_and_which_job_made_the_run(client: Any):
     with tracking.start_run("testing", "tagged", CONFIG, {"cache.fingerprint": "abc"}) as run:
         run.set_tags({"fps.hardware": "one core"})

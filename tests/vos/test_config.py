@@ -20,9 +20,11 @@ from vos.config import (
     JobConfig,
     LossConfig,
     OptimiserConfig,
+    SpaceConfig,
     TeacherConfig,
     TrainConfig,
     TuneConfig,
+    ValidationConfig,
 )
 from vos.config_json import differences, dumps, fingerprint, from_dict, to_dict
 from vos.errors import InputError
@@ -95,6 +97,13 @@ def test_a_field_that_is_unknown_or_of_the_wrong_type_is_named_with_its_file(val
     assert message.startswith("runs/a/config.json") and said in message and "\n" not in message
 
 
+def test_ranges_come_back_from_json_as_floats():
+    config = from_dict(TuneConfig, {"space": {"w": [0, 1], "lr": []}}, TuneConfig(), "best.json")
+    assert config == TuneConfig() and all(isinstance(bound, float) for bound in config.space.w)
+    with pytest.raises(InputError, match="best.json: space: field 'w'"):
+        from_dict(TuneConfig, {"space": {"w": ["0", 1]}}, TuneConfig(), "best.json")
+
+
 def test_a_whole_number_is_taken_for_a_float_field_and_kept_as_a_float():
     config = from_dict(TrainConfig, {"loss": {"kd": 2}}, TrainConfig(), "config.json")
     assert isinstance(config.loss.kd, float)
@@ -155,6 +164,19 @@ def test_a_whole_number_is_taken_for_a_float_field_and_kept_as_a_float():
         (lambda: TuneConfig(concurrent=0), "--concurrent 0"),
         (lambda: TuneConfig(val_videos=0), "--val-videos 0"),
         (lambda: TuneConfig(max_frames=1), "--max-frames 1"),
+        (lambda: TuneConfig(rungs=0), "--rungs 0"),
+        (lambda: TuneConfig(repeat=1), "--repeat 1"),
+        (lambda: SpaceConfig(w=(0.5, 1.5)), "--space.w 0.5 1.5"),
+        (lambda: SpaceConfig(temperature=(0.0, 1.0)), "--space.temperature 0.0 1.0"),
+        (lambda: SpaceConfig(lr=(1e-3,)), "--space.lr 0.001"),
+        (lambda: SpaceConfig(density=(0.9, 0.1)), "--space.density 0.9 0.1"),
+        (lambda: SpaceConfig(w=(), temperature=(), density=()), "--space"),
+        (lambda: LossConfig(rank=-1), "--loss.rank -1"),
+        (lambda: OptimiserConfig(drop_at=0.0), "--optimiser.drop-at 0.0"),
+        (lambda: OptimiserConfig(clip_norm=0.0), "--optimiser.clip-norm 0.0"),
+        (lambda: TrainConfig(micro_batch=-1), "--micro-batch -1"),
+        (lambda: ValidationConfig(patience=2), "--validation.patience 2"),
+        (lambda: ValidationConfig(every=-1), "--validation.every -1"),
         (lambda: EvaluateConfig(gt="masks"), "--gt and --pred"),
         (lambda: EvaluateConfig(pred="masks"), "--gt and --pred"),
     ],
