@@ -98,7 +98,7 @@ def _workers(config: BenchmarkConfig) -> Iterator[Row]:
 
 def _shares(config: BenchmarkConfig) -> Iterator[Row]:
     """L_repr and the telling of metrics, as shares of a step."""
-    chosen = _config(config, "shares")
+    chosen = replace(_config(config, "shares"), steps=1000)
     batch = _batches(chosen)[0]
     targets = batch.targets
     assert targets is not None

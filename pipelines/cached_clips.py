@@ -141,10 +141,9 @@ class CachedClips:
         return row
 
 
-@functools.cache
-def _intact_shard(path: str, recipe: str) -> str:
+def prove_shard(path: str, recipe: str) -> str:
     """The local path of a shard whose every byte is as it was written; one on an object store is copied beside the system's
-    temporary files first, once per machine."""
+    temporary files first, once per machine. Raises InputError naming the shard."""
     try:
         if storage.is_uri(path):
             path_here = _copy_here(path, recipe)
@@ -159,6 +158,10 @@ def _intact_shard(path: str, recipe: str) -> str:
     if damage:
         raise _damaged(path, damage)
     return path_here
+
+
+_intact_shard = functools.cache(prove_shard)
+"""Proven once by each process."""
 
 
 def _copy_here(path: str, recipe: str) -> str:

@@ -124,28 +124,25 @@ def _locked(file: IO[str]) -> bool:
 
 def list_names(folder: str) -> list[str]:
     """Names of the files in a folder, sorted; none when the folder does not exist."""
-    if is_uri(folder):
-        from pyarrow import fs
-
-        filesystem, inner = _filesystem(folder)
-        selector = fs.FileSelector(inner, allow_not_found=True)
-        return sorted(info.base_name for info in filesystem.get_file_info(selector) if info.is_file)
-    if not os.path.isdir(folder):
-        return []
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+    return _listed(folder, folders=False)
 
 
 def list_folders(folder: str) -> list[str]:
     """Names of the folders in a folder, sorted; none when it does not exist."""
+    return _listed(folder, folders=True)
+
+
+def _listed(folder: str, folders: bool) -> list[str]:
     if is_uri(folder):
         from pyarrow import fs
 
         filesystem, inner = _filesystem(folder)
+        wanted = fs.FileType.Directory if folders else fs.FileType.File
         found = filesystem.get_file_info(fs.FileSelector(inner, allow_not_found=True))
-        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+        return sorted(info.base_name for info in found if info.type == wanted)
     if not os.path.isdir(folder):
         return []
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    return sorted(entry.name for entry in os.scandir(folder) if (entry.is_dir() if folders else entry.is_file()))
 
 
 def remove_folder(path: str) -> None:

@@ -82,7 +82,8 @@ def run_training(
         if last or progress.stopped or (step + 1) % config.checkpoint_every == 0:
             used = sum(ranks.gather(teacher.forwards - forwards))
             progress = replace(progress, teacher_forwards=started.teacher_forwards + used)
-            _save(config, take, about, progress, ranks)
+            place = {"epoch": (step + 1) * config.batch // source.num_draws, "next_clip": (step + 1) * config.batch}
+            _save(config, take, {**about, "data": place}, progress, ranks)
             began = time.monotonic()
         # After the checkpoint: who listens may end this process.
         if on_validated is not None and "val/j_and_f" in metrics and ranks.rank == 0:
@@ -178,8 +179,7 @@ def _restored(config: TrainConfig, take: TrainingStep, ranks: Ranks) -> Progress
 def _save(config: TrainConfig, take: TrainingStep, about: dict[str, Any], progress: Progress, ranks: Ranks) -> None:
     """A checkpoint: every rank brings its random states, rank 0 writes."""
     states = ranks.gather(training_state.random_state())
-    place = {"next_clip": progress.step * config.batch, "seed": config.seed}
-    about = {**about, "manner": manner(config), "data": place, "random": states}
+    about = {**about, "manner": manner(config), "random": states}
     with ranks.together():
         if ranks.rank == 0:
             with _writing():

@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from pipelines import schema
+from pipelines.cached_clips import prove_shard
 from pipelines.manifest import read_manifest
 from tests.chaos.processes import Command
 from vos.errors import InputError
@@ -159,10 +160,10 @@ def flip_bytes(flips: int, places: random.Random, cache: Path) -> list[str]:
 
 
 def _noticed(cache: Path, path: Path) -> bool:
-    if path.name != schema.MANIFEST:
-        return schema.damage_of(path.read_bytes()) != ""
     try:
-        read_manifest(str(cache))
+        manifest = read_manifest(str(cache))
+        if path.name != schema.MANIFEST:
+            prove_shard(str(path), manifest["recipe"])
     except InputError as error:
         return str(path) in str(error)
     return False

@@ -187,7 +187,9 @@ def test_a_checkpoint_tells_all_without_unpickling(undisturbed: TrainResult) -> 
     newest = training_state.newest(undisturbed.checkpoint)
     assert newest is not None
     state = json.loads(Path(newest.folder, training_state.STATE).read_text())
-    assert state["progress"]["step"] == 4 and state["data"]["next_clip"] == 8 and len(state["random"]) == 1
+    assert (
+        state["progress"]["step"] == 4 and state["data"] == {"epoch": 0, "next_clip": 8} and len(state["random"]) == 1
+    )
     assert state["config"]["loss"]["w"] == 0.95 and len(state["cache"]) == 32 and state["commit"]
     names = newest.tensors().keys()
     assert {name.split(".")[0] for name in names} == {"model", "average", "optimiser"}
