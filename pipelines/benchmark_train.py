@@ -12,7 +12,7 @@ import torch
 
 from pipelines import schema, storage, tracking
 from pipelines.benchmark import Row, figure, seconds
-from pipelines.cached_clips import Batch, CachedClips
+from pipelines.cached_clips import Batch, draws_of_step
 from pipelines.progress import Reporter, new_board
 from pipelines.search import search
 from pipelines.teacher_cache import build_cache
@@ -63,22 +63,23 @@ def _rate_through_ray(config: TrainConfig) -> float:
     folder = f"{config.out}-{time.time_ns()}"
     result = train(replace(config, out=folder), label=os.path.basename(config.out), register=False)
     rates = tracking.existing_run(result.run_id).history("train/clips_per_s")
-    return FRAMES * statistics.median(rate for step, rate in rates.items() if step > WARM_UP)
+    return FRAMES * statistics.harmonic_mean([rate for step, rate in rates.items() if step > WARM_UP])
 
 
 def _batches(config: TrainConfig) -> list[Batch]:
+    """The very batches of the training, in memory: clips differ in what they cost."""
     source = make_source(config)
-    assert isinstance(source, CachedClips)
-    return [source.batch([2 * i % source.num_draws, (2 * i + 1) % source.num_draws]) for i in range(4)]
+    numbers = [draws_of_step(step, source.num_draws, config.batch, config.seed) for step in range(STEPS)]
+    return [source.batch(one) for one in numbers]
 
 
 def _rate_of_bare_loop(config: TrainConfig, batches: list[Batch]) -> float:
     take = TrainingStep(new_model(config), config)
-    times = []
-    for step in range(STEPS):
-        one = batches[step % len(batches)]
-        times.append(seconds(take, step, one.frames, one.labels, one.num_objects, one.targets, one.draws))
-    return FRAMES * config.batch / statistics.median(times[WARM_UP:])
+    times = [
+        seconds(take, step, one.frames, one.labels, one.num_objects, one.targets, one.draws)
+        for step, one in enumerate(batches)
+    ]
+    return FRAMES * config.batch / statistics.mean(times[WARM_UP:])
 
 
 def _workers(config: BenchmarkConfig) -> Iterator[Row]:
@@ -89,7 +90,7 @@ def _workers(config: BenchmarkConfig) -> Iterator[Row]:
         one = _rate_through_ray(chosen)
         against_bare.append(one / _rate_of_bare_loop(chosen, batches))
         against_one.append(_rate_through_ray(replace(chosen, workers=2)) / one)
-    sizes = f"{config.student}, {config.crop_px} px, batch 2, median of {STEPS - WARM_UP} steps a side"
+    sizes = f"{config.student}, {config.crop_px} px, batch 2, {STEPS - WARM_UP} steps a side, the same clips"
     how = f"{sizes}; reading, metrics and Ray on one side only"
     yield figure("images/s, Ray Train / bare loop", against_bare, ">= 0.95", lambda value: value >= 0.95, how)
     how = f"the same batch of 2 clips, one thread each, {os.cpu_count()} cores"
@@ -132,6 +133,8 @@ def _shares(config: BenchmarkConfig) -> Iterator[Row]:
 
 def _search(config: BenchmarkConfig) -> Iterator[Row]:
     """Ray Tune's wall time against the seconds that its trials spent training, on two trials at a time."""
+    if not config.search:
+        return
     small = preset(TrainConfig, "demo")
     data = replace(small.data, synthetic_videos=24) if not config.data.root else config.data
     smoke = config.preset == "smoke"

@@ -71,7 +71,7 @@ def followed(
     history: list[Entry] = []
     ended = threading.Event()
     bar = progress_bar(label, total, unit, done)
-    logged = max(run.history("train/total"), default=0) if run is not None and done else 0
+    logged = max(run.history("train/total"), default=0) if run is not None else 0
 
     def drain() -> None:
         entries = ray.get(board.take.remote())

@@ -8,7 +8,6 @@ is killed, the same command trains no finished trial again and loses none.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
@@ -17,13 +16,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipelines import search_pages, storage, tracking, training
+from pipelines.folders import claim_folder, read_json
 from pipelines.manifest import data_of_cache, read_manifest
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
 from pipelines.trials import Trial, repeat_rows, trial_name
 from vos.config import TrainConfig, TuneConfig, ValidationConfig
-from vos.config_json import differences, dumps, fingerprint, without
+from vos.config_json import dumps, fingerprint, without
 from vos.errors import InputError
 
 COSMETIC = (
@@ -58,10 +58,12 @@ def search(config: TuneConfig) -> SearchResult:
     storage.make_folder(config.out)
     with storage.only_writer(config.out):
         identity = {**without(config, COSMETIC), "cache": manifest["fingerprint"]}
-        _claim_folder(config, identity)
+        if config.resume and "identity.json" not in storage.list_names(config.out):
+            raise InputError(f"--resume: {config.out} holds no search; leave --resume out to begin one there")
+        claim_folder(config, identity, "a search")
         name = f"search-{fingerprint(identity)[:8]}"
         run_path = storage.join(config.out, "run.json")
-        before = _json_or(run_path, {}).get("run_id", "")
+        before = (read_json(run_path) or {}).get("run_id", "")
         tags = {"cache.fingerprint": manifest["fingerprint"]}
         with tracking.start_run("tune", name, config, tags, resume=before) as run:
             storage.write_bytes(run_path, dumps({"run_id": run.run_id}).encode())
@@ -102,6 +104,7 @@ def _base(config: TuneConfig, data: Any) -> TrainConfig:
         cache=config.cache,
         data=data,
         experiment="tune",
+        seed=config.seed,
         threads=config.threads,
         workers=config.workers,
         validation=validation,
@@ -121,27 +124,6 @@ def winner_of(best: list[Trial], repeats: list[Trial]) -> dict[str, float]:
     if not repeats:
         return best[0].parameters
     return repeat_rows(repeats)[0][0]
-
-
-def _claim_folder(config: TuneConfig, identity: dict[str, Any]) -> None:
-    path = storage.join(config.out, "identity.json")
-    old, new = _json_or(path, None), json.loads(dumps(identity))
-    if old is None and config.resume:
-        raise InputError(f"--resume: {config.out} holds no search; leave --resume out to begin one there")
-    if old is not None and old != new:
-        changed = "; ".join(differences(old, new))
-        raise InputError(
-            f"{config.out}: holds a search with another configuration ({changed}); choose another --out or delete it"
-        )
-    storage.write_bytes(path, dumps(identity).encode())
-    storage.write_bytes(storage.join(config.out, "config.json"), dumps(config).encode())
-
-
-def _json_or(path: str, default: Any) -> Any:
-    try:
-        return json.loads(storage.read_bytes(path))
-    except (FileNotFoundError, ValueError):
-        return default
 
 
 def _run_trials(config: TuneConfig, base: TrainConfig, name: str, parent: str) -> list[Trial]:
@@ -234,16 +216,17 @@ def _tuned(
                 storage_path=folder,
                 verbose=0,
                 callbacks=[_counter()],
-                failure_config=tune.FailureConfig(max_failures=2),  # of a process; bad input ends a trial at once
+                failure_config=tune.FailureConfig(max_failures=2),  # deaths of a trial's process
             )
             tuner = tune.Tuner(trainable, param_space=space, tune_config=tune_config(), run_config=run_config)
         results = tuner.fit()
         _bar.update(total - _bar.n)
     errors = [str(result.error).strip().splitlines()[-1] for result in results if result.error is not None]
-    for error in errors:
-        tqdm.write(f"trial failed: {error}")
     known = {_folder_name(*_chosen(result.config, base)): result.error for result in results if result.config}
-    return [_settled(config, trial, known) for trial in _records(config)]
+    trials = [_settled(config, trial, known) for trial in _records(config)]
+    for error in [*errors, *(f"{trial.name}: {trial.problem}" for trial in trials if trial.problem)]:
+        tqdm.write(f"trial failed: {error}")
+    return trials
 
 
 _bar: Any = None
@@ -263,7 +246,7 @@ def _count(_self: Any, **_event: Any) -> None:
 
 def _records(config: TuneConfig) -> list[Trial]:
     folder = storage.join(config.out, "trials")
-    found = (_json_or(storage.join(folder, name, RECORD), None) for name in storage.list_folders(folder))
+    found = (read_json(storage.join(folder, name, RECORD)) for name in storage.list_folders(folder))
     return [Trial(**values) for values in found if values]
 
 
@@ -309,7 +292,7 @@ def _trial(
     parameters, seed = _chosen(sampled, base)
     name = _folder_name(parameters, seed)
     config = configured(base, parameters, seed, storage.join(search_config.out, "trials", name))
-    before = _json_or(storage.join(config.out, RECORD), {})
+    before = read_json(storage.join(config.out, RECORD)) or {}
     if before.get("status") == "finished":
         tune.report({tracking.SCORE: before["score"], "step": config.steps})
         return
@@ -318,7 +301,7 @@ def _trial(
     def validated(step: int, metrics: dict[str, float]) -> None:
         nonlocal trial
         score = metrics[tracking.SCORE]
-        run_id = _json_or(storage.join(config.out, "run.json"), {}).get("run_id", "")
+        run_id = (read_json(storage.join(config.out, "run.json")) or {}).get("run_id", "")
         trial = replace(
             trial, score=max(trial.score, score), step=step, seconds=metrics["train/seconds"], run_id=run_id
         )
@@ -329,7 +312,14 @@ def _trial(
     label = trial_name(parameters, seed - search_config.seed)
     tags = {"mlflow.parentRunId": parent, "trial": name}
     alone = config.workers == 1
-    done = training.train(config, label, tags, here=alone, register=False, on_validated=validated if alone else None)
+    try:
+        done = training.train(
+            config, label, tags, here=alone, register=False, on_validated=validated if alone else None
+        )
+    except InputError as error:  # a loss that is not finite, mostly: as bad as can be, and no reason to try again
+        _write(search_config, replace(trial, status="failed", problem=str(error)))
+        tune.report({tracking.SCORE: 0.0, "step": config.steps})
+        return
     trial = replace(
         trial,
         score=done.metrics[tracking.SCORE],

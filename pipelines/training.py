@@ -5,7 +5,6 @@ With `here` the same loop runs in this process, without Ray Train: a trial of a 
 
 from __future__ import annotations
 
-import json
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from pipelines import storage, tracking, training_state
 from pipelines.cached_clips import CachedClips
+from pipelines.folders import claim_folder, read_json
 from pipelines.inputs import log_cache, log_videos
 from pipelines.progress import Reporter, followed, new_board
 from pipelines.session import ray_session
@@ -60,16 +60,16 @@ def train(
     storage.make_folder(config.out)
     with storage.only_writer(config.out, wait_s=60 if here else 0):  # a killed search's last trial may still be dying
         identity = run_identity(config, cache)
-        finished = _claim_folder(config, identity)
-        if finished is not None:
+        claim_folder(config, identity, "a training")
+        if (finished := read_json(storage.join(config.out, "result.json"))) is not None:
             print(f"already finished: {config.out} (delete it to train again)")
             return TrainResult(config.out, **finished)
-        name = label or f"{config.model}-{fingerprint(identity)[:6]}"
         known = {"cache.fingerprint": cache, "model": config.model, "role": config.role}
         known["world_size"] = str(config.workers)
         begun = _announce_continuation(config)
+        name = label or f"{config.model}-{fingerprint(identity)[:6]}"
         run_path = storage.join(config.out, "run.json")
-        before = json.loads(storage.read_bytes(run_path))["run_id"] if begun and _exists(config.out, "run.json") else ""
+        before = (read_json(run_path) or {}).get("run_id", "")
         with tracking.start_run(config.experiment, name, config, known | (tags or {}), resume=before) as run:
             storage.write_bytes(run_path, dumps({"run_id": run.run_id}).encode())
             if isinstance(source, CachedClips):
@@ -78,20 +78,26 @@ def train(
                 log_videos(run, config.data, "train", source.videos, "training")
             about = {"role": config.role, "config": identity, "cache": cache, "commit": tracking.commit()}
             if here:
-                _fit_here(config, about, run, begun, on_validated)
+                _fit_here(config, about, run, on_validated)
             else:
                 with ray_session(num_cpus=2 * config.workers + 2):
                     _fit(config, about, run, name, begun)
-            saved = training_state.newest(config.out)
-            assert saved is not None, "a training ends with a checkpoint"
-            version = ""
-            if register:
-                version = run.register(config.model, config.out, f"{config.role}, {config.steps} steps, cache {cache}")
-            measured = _outcome(saved.progress)
-            run.log_metrics({name: measured[name] for name in ("train/seconds", "train/teacher_forwards")})
-            outcome = {"run_id": run.run_id, "version": version, "metrics": measured}
-            storage.write_bytes(storage.join(config.out, "result.json"), dumps(outcome).encode())
+            outcome = _concluded(config, run, f"{config.role}, {config.steps} steps, cache {cache}" if register else "")
     return TrainResult(config.out, **outcome)
+
+
+def _concluded(config: TrainConfig, run: tracking.Run, description: str) -> dict[str, Any]:
+    """Log the last figures, register the model (with a description), and write down that the training is finished."""
+    saved = training_state.newest(config.out)
+    assert saved is not None, "a training ends with a checkpoint"
+    progress = saved.progress
+    best = {"val/j_and_f": progress.best_score, "best_step": float(progress.best_step)} if progress.best_step else {}
+    spent = {"train/seconds": progress.seconds, "train/teacher_forwards": float(progress.teacher_forwards)}
+    run.log_metrics(spent)
+    version = run.register(config.model, config.out, description) if description else ""
+    outcome = {"run_id": run.run_id, "version": version, "metrics": {**progress.metrics, **best, **spent}}
+    storage.write_bytes(storage.join(config.out, "result.json"), dumps(outcome).encode())
+    return outcome
 
 
 def run_identity(config: TrainConfig, cache_fingerprint: str) -> dict[str, Any]:
@@ -101,35 +107,6 @@ def run_identity(config: TrainConfig, cache_fingerprint: str) -> dict[str, Any]:
     if config.cache:  # the cache decides both
         del identity["data"], identity["clip"]
     return identity
-
-
-def _outcome(progress: training_state.Progress) -> dict[str, float]:
-    """What the last step measured; the score of the model that was kept, where models were scored; the time."""
-    best = {"val/j_and_f": progress.best_score, "best_step": float(progress.best_step)} if progress.best_step else {}
-    spent = {"train/seconds": progress.seconds, "train/teacher_forwards": float(progress.teacher_forwards)}
-    return {**progress.metrics, **best, **spent}
-
-
-def _exists(folder: str, name: str) -> bool:
-    return name in storage.list_names(folder)
-
-
-def _claim_folder(config: TrainConfig, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The outcome if this very training is finished already; refuses the folder of another one."""
-    names = storage.list_names(config.out)
-    if "identity.json" in names:
-        old = json.loads(storage.read_bytes(storage.join(config.out, "identity.json")))
-        new = json.loads(dumps(identity))
-        if old != new:
-            changed = "; ".join(differences(old, new))
-            raise InputError(
-                f"{config.out}: holds a training with another configuration ({changed}); choose another --out or delete it"
-            )
-        if "result.json" in names:
-            return json.loads(storage.read_bytes(storage.join(config.out, "result.json")))
-    storage.write_bytes(storage.join(config.out, "identity.json"), dumps(identity).encode())
-    storage.write_bytes(storage.join(config.out, "config.json"), dumps(config).encode())
-    return None
 
 
 def _announce_continuation(config: TrainConfig) -> int:
@@ -191,11 +168,9 @@ def train_worker(arguments: dict[str, Any]) -> None:
     reporter.flush()
 
 
-def _fit_here(
-    config: TrainConfig, about: dict[str, Any], run: tracking.Run, begun: int, on_validated: Listener | None
-) -> None:
+def _fit_here(config: TrainConfig, about: dict[str, Any], run: tracking.Run, on_validated: Listener | None) -> None:
     """Run the loop in this process; a thread speaks to MLflow meanwhile."""
-    logged = max(run.history("train/total"), default=0) if begun else 0
+    logged = max(run.history("train/total"), default=0)
     said: list[Future[None]] = []
     with ThreadPoolExecutor(1) as speaker:
         reporter = Reporter(

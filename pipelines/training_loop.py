@@ -7,7 +7,8 @@ weights are what is validated and shipped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -207,14 +208,13 @@ def _publish(config: TrainConfig) -> None:
         training_state.publish(best if config.validation.every else saved.folder, config.out)
 
 
-class _writing:
+@contextmanager
+def _writing() -> Iterator[None]:
     """What the disk refuses is the user's to mend, on every rank."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError) and not isinstance(error, InputError):
-            reason = (error.strerror or str(error)).lower()
-            raise InputError(
-                f"{error.filename or 'checkpoint'}: {reason}; mend it and run the same command again: it continues"
-            ) from error
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(
+            f"{error.filename or 'checkpoint'}: {reason}; mend it and run the same command again: it continues"
+        ) from error

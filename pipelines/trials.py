@@ -25,6 +25,8 @@ class Trial:
     """of training: steps, validations, checkpoints"""
     teacher_forwards: int = 0
     run_id: str = ""
+    problem: str = ""
+    """why it failed"""
 
 
 def trial_name(parameters: Mapping[str, float], number: int = 0) -> str:

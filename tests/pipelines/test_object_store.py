@@ -15,7 +15,9 @@ from moto.server import ThreadedMotoServer
 from pipelines import storage, training_state
 from pipelines.cached_clips import CachedClips
 from pipelines.manifest import read_manifest
+from pipelines.models import load_model
 from pipelines.teacher_cache import build_cache
+from pipelines.training import train
 from vos.config import CacheConfig, TrainConfig
 from vos.errors import InputError
 from vos.models import build
@@ -111,3 +113,15 @@ def test_checkpoints_at_a_uri_are_found_again_and_old_ones_go(object_store: None
     storage.write_bytes(f"{newest.folder}/{training_state.TENSORS}", b"cut")
     older = training_state.newest(out)
     assert older is not None and older.progress.step == 2
+
+
+def test_a_training_at_a_uri_ends_with_a_model_there_and_is_not_run_again(
+    object_store: None, train_config: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(train_config, out="s3://team/trained")
+    result = train(config, here=True)
+    assert result.version.startswith("mobilevos-tiny/")
+    local = train(train_config, here=True, register=False)
+    ours, theirs = (load_model(folder)[0].state_dict() for folder in (config.out, local.checkpoint))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    assert train(config, here=True) == result and "already finished" in capsys.readouterr().out

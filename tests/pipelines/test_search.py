@@ -14,7 +14,7 @@ from pipelines.search import search, winner_of
 from pipelines.tracking import SCORE
 from pipelines.trials import Trial
 from vos.command_line import parse_config
-from vos.config import TrainConfig, TuneConfig
+from vos.config import SpaceConfig, TrainConfig, TuneConfig
 from vos.config_json import dumps
 from vos.errors import InputError
 from vos.presets import preset
@@ -24,7 +24,7 @@ from vos.presets import preset
 def config(cache: str, store: str, tmp_path: Path) -> TuneConfig:
     base = preset(TuneConfig, "smoke")
     short = replace(base.train, steps=4)
-    return replace(base, cache=cache, out=str(tmp_path / "tune"), train=short, rungs=2, max_frames=4)
+    return replace(base, cache=cache, out=str(tmp_path / "tune"), train=short, rungs=2, max_frames=4, seed=5)
 
 
 def test_a_search_ranks_its_trials_repeats_the_best_and_names_the_winner(config: TuneConfig, store: str) -> None:
@@ -34,7 +34,7 @@ def test_a_search_ranks_its_trials_repeats_the_best_and_names_the_winner(config:
     assert len(result.trials) == 2 and len({trial.parameters["w"] for trial in result.trials}) == 2
     finished = [trial for trial in result.trials if trial.status == "finished"]
     assert finished and all(0 <= trial.score <= 1 and trial.teacher_forwards == 0 for trial in result.trials)
-    assert {trial.seed for trial in result.repeats} == {1, 2} and len(result.repeats) == 2 * len(finished)
+    assert {trial.seed for trial in result.repeats} == {6, 7} and len(result.repeats) == 2 * len(finished)
     train_config = parse_config(TrainConfig, "", ["--config", result.best_config])
     assert {name: getattr(train_config.loss, name) for name in result.winner} == result.winner
     assert train_config.cache == config.cache and train_config.validation.every == 0
@@ -77,6 +77,18 @@ def test_a_killed_search_trains_no_finished_trial_again_and_loses_none(config: T
     assert [trial.status for trial in result.trials] == ["finished"] * 3
     assert finished().items() >= before.items(), "what was found stays as it was"
     assert all(Path(path).with_name("model.safetensors").stat().st_mtime_ns == time for path, time in weights.items())
+
+
+def test_a_trial_whose_loss_bursts_is_a_failed_one_and_the_others_go_on(
+    config: TuneConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # One of the two learning rates is beyond all bounds.
+    wild = replace(config, space=SpaceConfig(w=(), temperature=(), density=(), lr=(1e-7, 1e20)), trials=3)
+    result = search(wild)
+    failed = [trial for trial in result.trials if trial.status == "failed"]
+    assert failed and all("lower --optimiser.lr" in trial.problem for trial in failed)
+    assert f"trial failed: {failed[0].name}: step" in capfd.readouterr().out
+    assert result.winner["lr"] < min(trial.parameters["lr"] for trial in failed)
 
 
 def test_another_search_in_the_folder_is_refused_and_so_is_resuming_nothing(config: TuneConfig) -> None:

@@ -33,6 +33,8 @@ class BenchmarkConfig(JobConfig):
     """Clips of each measurement."""
     rounds: int = 3
     """Repetitions of each comparison, side after side."""
+    search: bool = True
+    """train: time a search as well (half an hour)."""
     trials: int = 16
     """train: trials of the search that is timed."""
     trial_steps: int = 700
