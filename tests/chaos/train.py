@@ -44,7 +44,17 @@ def run(kills: int, steps: int, workers: int, moments: random.Random, folder: Pa
     env = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     cache = folder / "cache"
     _finish(["jobs.cache", "--preset", "smoke", "--out", str(cache)], env, folder)
-    flags = ["jobs.train", "--preset", "smoke", "--cache", str(cache), "--steps", str(steps), "--batch", "4"]
+    flags = [
+        "jobs.train",
+        "--preset",
+        "smoke",
+        "--cache",
+        str(cache),
+        "--steps",
+        str(steps),
+        "--batch",
+        str(2 * workers),
+    ]
     flags += ["--workers", str(workers), "--checkpoint-every", "5", "--max-failures", str(kills)]
     began = time.monotonic()
     _finish([*flags, "--out", str(folder / "calm")], env, folder)
