@@ -114,7 +114,7 @@ def _shares(config: BenchmarkConfig) -> Iterator[Row]:
         features.grad = None
 
     reporter = Reporter(new_board().post.remote)
-    losses, telling = [], []
+    losses, whole_s, telling_s = [], [], []
     for step in range(4 * config.rounds + WARM_UP):
         terms: dict[str, float] = {}
         whole = seconds(
@@ -123,12 +123,14 @@ def _shares(config: BenchmarkConfig) -> Iterator[Row]:
             )
         )
         losses.append(100 * seconds(representation) / whole)
-        telling.append(100 * seconds(reporter.add, step, terms) / whole)
+        whole_s.append(whole)
+        telling_s.append(seconds(reporter.add, step, terms))
     sizes = f"{config.samples} samples, rank {targets.factor.shape[-1]}, {present} objects, 4 query frames"
     how = f"gather, forward and backward / a step; {sizes}"
     yield figure("L_repr, % of a step", losses[WARM_UP:], "<= 5", lambda value: value <= 5, how)
     how = "time in the call that hands a step's metrics over / the step; MLflow is the driver's work"
-    yield figure("metrics, % of a step", telling[WARM_UP:], "<= 1", lambda value: value <= 1, how)
+    share = 100 * sum(telling_s) / sum(whole_s)  # most calls only collect; one a second posts
+    yield figure("metrics, % of a step", [share], "<= 1", lambda value: value <= 1, how)
 
 
 def _search(config: BenchmarkConfig) -> Iterator[Row]:

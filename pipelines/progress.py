@@ -33,6 +33,9 @@ class Board:
         entries, self._entries = self._entries, []
         return entries
 
+    def waiting(self) -> int:
+        return len(self._entries)
+
     def fail(self, problem: str) -> None:
         """Bad input that a worker found: it ends the job, and no restart would mend it."""
         self._problem = problem
@@ -74,15 +77,18 @@ def followed(
     logged = max(run.history("train/total"), default=0) if run is not None else 0
 
     def drain() -> None:
+        nonlocal logged
         entries = ray.get(board.take.remote())
         if not entries:
             return
         history.extend(entries)
-        bar.update((entries[-1][0] if unit == "step" else done + len(history)) - bar.n)
+        bar.update(max(0, (entries[-1][0] if unit == "step" else done + len(history)) - bar.n))
         name, value = list(entries[-1][2].items())[0]
         bar.set_postfix({name.split("/")[-1]: f"{value:.3f}"}, refresh=False)
         if run is not None:
+            # A worker that was started again repeats the steps since its checkpoint.
             run.log_series([entry for entry in entries if entry[0] > logged])
+            logged = max(logged, entries[-1][0])
 
     def follow() -> None:
         while not ended.wait(POLL_S):

@@ -18,13 +18,12 @@ from typing import Any
 from pipelines import search_pages, storage, tracking, training
 from pipelines.folders import claim_folder, read_json
 from pipelines.manifest import data_of_cache, read_manifest
-from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
 from pipelines.trials import Trial, repeat_rows, trial_name
 from vos.config import TrainConfig, TuneConfig, ValidationConfig
 from vos.config_json import dumps, fingerprint, without
-from vos.errors import InputError
+from vos.errors import InputError, NotFiniteError
 
 COSMETIC = (
     *("out", "debug", "preset", "resume", "concurrent", "repeat", "workers", "threads"),
@@ -54,7 +53,7 @@ def search(config: TuneConfig) -> SearchResult:
     manifest = read_manifest(config.cache)
     data, _ = data_of_cache(config.cache, manifest, config.data)
     base = _base(config, data)
-    index_videos(data, "val")
+    training.check(base)  # what is wrong with every trial is said before the first
     storage.make_folder(config.out)
     with storage.only_writer(config.out):
         identity = {**without(config, COSMETIC), "cache": manifest["fingerprint"]}
@@ -198,11 +197,16 @@ def _tuned(
     """Run or continue one experiment of Ray Tune; returns the trials of the search that its folder holds afterwards."""
     # A driver that is killed forgets what happened since its last snapshot.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
+    # Ctrl-C is for us: Tune would take it for the end of the search.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    import ray
     from ray import tune
     from tqdm import tqdm
 
     fixed = {"search_config": config, "base": base, "parent": parent, "store": tracking.environment()}
-    trainable = tune.with_resources(tune.with_parameters(_trial, **fixed), {"cpu": 1})
+    gpus = ray.cluster_resources().get("GPU", 0) if base.workers == 1 else 0
+    resources = {"cpu": 1.0, "gpu": min(1.0, gpus / config.concurrent)}
+    trainable = tune.with_resources(tune.with_parameters(_trial, **fixed), resources)
     folder = storage.join(config.out, "ray")
     global _bar
     with progress_bar(label, total, "trial") as _bar:
@@ -313,10 +317,11 @@ def _trial(
     tags = {"mlflow.parentRunId": parent, "trial": name}
     alone = config.workers == 1
     try:
+        # A killed search's last trial may still be dying.
         done = training.train(
-            config, label, tags, here=alone, register=False, on_validated=validated if alone else None
+            config, label, tags, here=alone, register=False, on_validated=validated if alone else None, wait_s=60
         )
-    except InputError as error:  # a loss that is not finite, mostly: as bad as can be, and no reason to try again
+    except NotFiniteError as error:  # as bad as can be, and no reason to try again
         _write(search_config, replace(trial, status="failed", problem=str(error)))
         tune.report({tracking.SCORE: 0.0, "step": config.steps})
         return
@@ -358,6 +363,10 @@ def _log(
     folder = storage.join(config.out, "pages")
     storage.make_folder(folder)
     page = search_pages.write(folder, list(config.space.ranges()), trials, repeats, winner, metrics)
-    run.log_artifact(folder)
-    run.log_artifact(best_config)
+    if storage.is_uri(folder):  # the pictures are inside the page
+        for path in (page, best_config):
+            run.log_text(storage.read_bytes(path).decode(), os.path.basename(path))
+    else:
+        run.log_artifact(folder)
+        run.log_artifact(best_config)
     return page

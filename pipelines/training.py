@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines import storage, tracking, training_state
-from pipelines.cached_clips import CachedClips
+from pipelines.cached_clips import CachedClips, DrawnClips
 from pipelines.folders import claim_folder, read_json
 from pipelines.inputs import log_cache, log_videos
 from pipelines.progress import Reporter, followed, new_board
@@ -46,19 +46,19 @@ def train(
     here: bool = False,
     register: bool = True,
     on_validated: Listener | None = None,
+    wait_s: float = 0,
 ) -> TrainResult:
     """Train as configured, or continue an interrupted run of the same configuration.
 
     here          in this process, without Ray Train (one worker)
     on_validated  told of validations, with `here`
+    wait_s        how long to wait for another process that writes to `config.out`
     Raises InputError for bad input.
     """
-    source = make_source(config)
+    source = check(config)
     cache = source.manifest["fingerprint"] if isinstance(source, CachedClips) else "none"
-    new_model(config)
-    validation_videos(config, source)
     storage.make_folder(config.out)
-    with storage.only_writer(config.out, wait_s=60 if here else 0):  # a killed search's last trial may still be dying
+    with storage.only_writer(config.out, wait_s):
         identity = run_identity(config, cache)
         claim_folder(config, identity, "a training")
         if (finished := read_json(storage.join(config.out, "result.json"))) is not None:
@@ -86,6 +86,14 @@ def train(
     return TrainResult(config.out, **outcome)
 
 
+def check(config: TrainConfig) -> CachedClips | DrawnClips:
+    """Find bad input before anything is started; returns where the clips come from. Raises InputError."""
+    source = make_source(config)
+    new_model(config)
+    validation_videos(config, source)
+    return source
+
+
 def _concluded(config: TrainConfig, run: tracking.Run, description: str) -> dict[str, Any]:
     """Log the last figures, register the model (with a description), and write down that the training is finished."""
     saved = training_state.newest(config.out)
@@ -93,8 +101,9 @@ def _concluded(config: TrainConfig, run: tracking.Run, description: str) -> dict
     progress = saved.progress
     best = {"val/j_and_f": progress.best_score, "best_step": float(progress.best_step)} if progress.best_step else {}
     spent = {"train/seconds": progress.seconds, "train/teacher_forwards": float(progress.teacher_forwards)}
-    run.log_metrics(spent)
-    version = run.register(config.model, config.out, description) if description else ""
+    run.log_metrics(spent, progress.step)
+    key = f"training-{run.run_id}"  # a kill from here on must not make a second version
+    version = run.register(config.model, config.out, description, key) if description else ""
     outcome = {"run_id": run.run_id, "version": version, "metrics": {**progress.metrics, **best, **spent}}
     storage.write_bytes(storage.join(config.out, "result.json"), dumps(outcome).encode())
     return outcome
@@ -170,6 +179,8 @@ def train_worker(arguments: dict[str, Any]) -> None:
 
 def _fit_here(config: TrainConfig, about: dict[str, Any], run: tracking.Run, on_validated: Listener | None) -> None:
     """Run the loop in this process; a thread speaks to MLflow meanwhile."""
+    import torch
+
     logged = max(run.history("train/total"), default=0)
     said: list[Future[None]] = []
     with ThreadPoolExecutor(1) as speaker:
@@ -179,7 +190,8 @@ def _fit_here(config: TrainConfig, about: dict[str, Any], run: tracking.Run, on_
             )
         )
         try:
-            run_training(config, about, Ranks(), lambda module: module, reporter.add, on_validated)
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            run_training(config, about, Ranks(device), lambda module: module, reporter.add, on_validated)
         finally:
             reporter.flush()
     for one in said:

@@ -23,7 +23,7 @@ from pipelines.models import load_model
 from pipelines.plan import index_videos
 from pipelines.session import set_threads
 from pipelines.training_state import Progress
-from vos.checkpoint import load_trunk_weights
+from vos.checkpoint import DESCRIPTION, WEIGHTS, load_trunk_weights
 from vos.config import MemoryConfig, TrainConfig
 from vos.datasets import Video
 from vos.errors import InputError
@@ -34,6 +34,8 @@ from vos.ranks import Ranks
 from vos.training_step import TrainingStep
 
 BEST = "best"
+RECENT = 100
+"""Steps whose metrics a checkpoint keeps: more than can be on their way to MLflow when a process is killed."""
 Listener = Callable[[int, dict[str, float]], None]
 """Told (steps that are done, metrics) on rank 0."""
 
@@ -57,7 +59,10 @@ def run_training(
         model = new_model(config).to(ranks.device)
         videos = validation_videos(config, source)
     take = TrainingStep(model, config, ranks, wrap)
-    progress = _restored(config, take, ranks)
+    progress, recent = _restored(config, take, ranks)
+    if ranks.rank == 0:
+        for step, metrics in recent:  # a kill may have come before they were told
+            on_metrics(step, metrics)
     steps = range(config.steps if progress.stopped else progress.step, config.steps)
     batches = prefetched(source, steps, config.batch, config.seed, ranks.rank, ranks.size)
     started, forwards = progress, teacher.forwards
@@ -80,11 +85,12 @@ def run_training(
             began = time.monotonic()
         if ranks.rank == 0:
             on_metrics(step + 1, metrics)
+            recent = [*recent[1 - RECENT :], (step + 1, metrics)]
         if last or progress.stopped or (step + 1) % config.checkpoint_every == 0:
             used = sum(ranks.gather(teacher.forwards - forwards))
             progress = replace(progress, teacher_forwards=started.teacher_forwards + used)
             place = {"epoch": (step + 1) * config.batch // source.num_draws, "next_clip": (step + 1) * config.batch}
-            _save(config, take, {**about, "data": place}, progress, ranks)
+            _save(config, take, {**about, "data": place, "recent": recent}, progress, ranks)
             began = time.monotonic()
         # After the checkpoint: who listens may end this process.
         if on_validated is not None and "val/j_and_f" in metrics and ranks.rank == 0:
@@ -141,6 +147,8 @@ def validation_videos(config: TrainConfig, source: CachedClips | DrawnClips) -> 
 
 def validate(model: VOSModel, config: TrainConfig, videos: list[Video], ranks: Ranks) -> dict[str, float]:
     """`val/j_and_f`, `val/j`, `val/f` of these videos, each segmented whole by the engine that jobs.evaluate uses."""
+    # Each rank has statistics of BatchNorm of its own; those of rank 0 are what is saved.
+    ranks.take_first(model.buffers())
     chosen, policy = config.validation, memory_policy(MemoryConfig(), infinite=config.role == "teacher")
     own = []
     with ranks.together():
@@ -160,8 +168,10 @@ def manner(config: TrainConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def _restored(config: TrainConfig, take: TrainingStep, ranks: Ranks) -> Progress:
-    """Go on from the newest checkpoint."""
+def _restored(
+    config: TrainConfig, take: TrainingStep, ranks: Ranks
+) -> tuple[Progress, list[tuple[int, dict[str, float]]]]:
+    """Go on from the newest checkpoint; returns also what its last steps measured."""
     saved = training_state.newest(config.out)
     seen = ranks.gather(saved.progress.step if saved else 0)
     if len(set(seen)) > 1:
@@ -170,11 +180,11 @@ def _restored(config: TrainConfig, take: TrainingStep, ranks: Ranks) -> Progress
         )
     training_state.seed_everything(config.seed, ranks.rank)
     if saved is None:
-        return Progress()
+        return Progress(), []
     take.restore(saved.tensors())
     if len(saved.random) == ranks.size:
         training_state.set_random_state(saved.random[ranks.rank])
-    return saved.progress
+    return saved.progress, saved.recent
 
 
 def _save(config: TrainConfig, take: TrainingStep, about: dict[str, Any], progress: Progress, ranks: Ranks) -> None:
@@ -185,6 +195,7 @@ def _save(config: TrainConfig, take: TrainingStep, about: dict[str, Any], progre
         if ranks.rank == 0:
             with _writing():
                 training_state.write(config.out, progress, take.average, take.state(), about, config.half)
+                _drop_worse(config, progress)
 
 
 def _save_best(
@@ -192,7 +203,7 @@ def _save_best(
 ) -> None:
     with ranks.together():
         if ranks.rank == 0:
-            folder = storage.join(config.out, BEST)
+            folder = _best_folder(config, progress)
             with _writing():
                 storage.make_folder(folder)
                 description = training_state.describe(about, progress) | {"val/j_and_f": progress.best_score}
@@ -204,8 +215,24 @@ def _publish(config: TrainConfig) -> None:
     saved = training_state.newest(config.out)
     assert saved is not None, "a training ends with a checkpoint"
     with _writing():
-        best = storage.join(config.out, BEST)
-        training_state.publish(best if config.validation.every else saved.folder, config.out)
+        best = saved.progress.best_step
+        training_state.publish(_best_folder(config, saved.progress) if best else saved.folder, config.out)
+
+
+def _best_folder(config: TrainConfig, progress: Progress) -> str:
+    """One for each step that was the best: a checkpoint's best must stay until the next checkpoint, whatever comes between."""
+    return storage.join(config.out, BEST, f"step-{progress.best_step:07d}")
+
+
+def _drop_worse(config: TrainConfig, progress: Progress) -> None:
+    """Delete models that no checkpoint calls the best any more."""
+    parent = storage.join(config.out, BEST)
+    for name in storage.list_folders(parent):
+        folder = storage.join(parent, name)
+        if folder != _best_folder(config, progress):
+            for file in (DESCRIPTION, WEIGHTS):
+                storage.remove(storage.join(folder, file))
+            storage.remove_folder(folder)
 
 
 @contextmanager

@@ -71,6 +71,8 @@ class Saved:
     progress: Progress
     manner: dict[str, Any]
     """What changes last bits and nothing else: workers, micro-batch, threads, compilation."""
+    recent: list[tuple[int, dict[str, float]]]
+    """(step, metrics) of the last steps"""
     random: list[dict[str, Any]]
     """Random states, one of each rank."""
     cache: str
@@ -91,7 +93,7 @@ def write(
     """Save a checkpoint and drop all but the newest ones.
 
     average  the network to ship, `half` in float16
-    about    JSON: `role`, `config`, `manner`, `random`, `cache`, `commit` and the place in the data
+    about    JSON: `role`, `config`, `manner`, `recent`, `random`, `cache`, `commit` and the place in the data
     """
     folder = storage.join(out, FOLDER, f"step-{progress.step:07d}")
     storage.make_folder(folder)
@@ -132,7 +134,8 @@ def newest(out: str) -> Saved | None:
             ):
                 continue
             progress = Progress(**state["progress"])
-            return Saved(folder, progress, state["manner"], state["random"], state["cache"])
+            recent = [(step, metrics) for step, metrics in state["recent"]]
+            return Saved(folder, progress, state["manner"], recent, state["random"], state["cache"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             continue
     return None

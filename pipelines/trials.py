@@ -44,10 +44,11 @@ def by_parameters(trials: Sequence[Trial]) -> list[list[Trial]]:
 
 
 def repeat_rows(repeats: Sequence[Trial]) -> list[tuple[dict[str, float], float, float, int]]:
-    """(parameters, mean J&F, sample sd, seeds) of what was repeated, the best mean first."""
+    """(parameters, mean J&F, sample sd, seeds) of what was repeated, most finished seeds first, then the best mean."""
     rows = []
     for group in by_parameters(repeats):
         scores = [trial.score for trial in group]
         spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
         rows.append((group[0].parameters, statistics.mean(scores), spread, len(scores)))
-    return sorted(rows, key=lambda row: -row[1])
+    # What ended with fewer seeds diverged with the others: its mean is that of the survivors.
+    return sorted(rows, key=lambda row: (-row[3], -row[1]))

@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The message is one line: what is wrong, where (file, row, flag) and how to mend it. A job prints it and exits with 2.
     """
+
+
+class NotFiniteError(InputError):
+    """A training's loss or gradient is NaN or infinite: these hyper-parameters or clips will not do, and trying again mends nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vos.errors import InputError
+from vos.errors import InputError, NotFiniteError
 
 
 class Ranks:
@@ -40,15 +40,23 @@ class Ranks:
     @contextmanager
     def together(self) -> Iterator[None]:
         """A block that ends with the same InputError on every rank when it raised one on any: nobody waits for a rank that left."""
-        problem = ""
+        own: InputError | None = None
         try:
             yield
         except InputError as error:
-            problem = str(error)
+            own = error
         if self.size > 1:
-            flag = torch.tensor([float(bool(problem))], device=self.device)
+            flag = torch.tensor([float(own is not None)], device=self.device)
             dist.all_reduce(flag)
             if flag.item():
-                problem = next(text for text in self.gather(problem) if text)
-        if problem:
-            raise InputError(problem)
+                problems = self.gather((type(own).__name__, str(own)) if own else None)
+                kind, text = next(problem for problem in problems if problem)
+                own = (NotFiniteError if kind == NotFiniteError.__name__ else InputError)(text)
+        if own is not None:
+            raise own
+
+    def take_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank what rank 0 has in these tensors."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vos.config import TrainConfig
-from vos.errors import InputError
+from vos.errors import NotFiniteError
 from vos.models.interface import VOSModel
 from vos.objective import Targets, objective
 from vos.ranks import Ranks
@@ -48,7 +48,7 @@ class TrainingStep:
         """Take step number `step` (from 0); returns the loss terms of the whole batch, learning rate and gradient norm.
 
         frames (B, T, 3, H, W) normalised, labels (B, T, H, W), num_objects (B,): this rank's part of the batch, of which
-        `config.micro_batch` clips pass at a time; their gradients are added up. Raises InputError on every rank, naming the
+        `config.micro_batch` clips pass at a time; their gradients are added up. Raises NotFiniteError on every rank, naming the
         draws, for a loss or gradient that is not finite; the weights stay as they were.
         """
         config = self.config
@@ -76,7 +76,7 @@ class TrainingStep:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimiser.clip_norm).item()
         if not abs(norm) < float("inf"):
             everyone = sorted(draw for part in self.ranks.gather(draws) for draw in part)
-            raise InputError(
+            raise NotFiniteError(
                 f"step {step}: the gradient's norm is {norm} on draws {everyone}; lower --optimiser.lr or look at these clips"
             )
         self.optimiser.step()
@@ -112,12 +112,12 @@ class TrainingStep:
 
     @torch.no_grad()
     def _blame(self, step: int, own: Tensor, batch: tuple[Any, ...], draws: list[int]) -> None:
-        """Raise InputError naming the clips whose own loss is not finite, where this rank's is not."""
+        """Raise NotFiniteError naming the clips whose own loss is not finite, where this rank's is not."""
         if own.isfinite():
             return
         alone = [self._terms(self._alone, step, slice(i, i + 1), *batch)["total"] for i in range(len(draws))]
         guilty = [draw for draw, loss in zip(draws, alone, strict=True) if not loss.isfinite()] or draws
-        raise InputError(
+        raise NotFiniteError(
             f"step {step}: the loss is {own.item()} on draws {guilty}; lower --optimiser.lr or look at these clips"
         )
 

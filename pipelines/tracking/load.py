@@ -14,14 +14,16 @@ from typing import Any
 
 SAMPLE_S = 5.0
 SAMPLES_PER_BATCH = 6
+CPU = "system/cpu_utilization_percentage"
 Series = list[tuple[int, float, dict[str, float]]]
 
 
 class Sampler:
     """Samples from `with` to its end and hands series to `log`."""
 
-    def __init__(self, log: Callable[[Series], None]) -> None:
-        self._log, self._done = log, threading.Event()
+    def __init__(self, log: Callable[[Series], None], first: int = 0) -> None:
+        """first: number of the first sample; a run that goes on has some already."""
+        self._log, self._first, self._done = log, first, threading.Event()
         self._thread = threading.Thread(target=self._follow, name="system metrics", daemon=True)
 
     def __enter__(self) -> Sampler:
@@ -37,7 +39,7 @@ class Sampler:
     def _follow(self) -> None:
         series: Series = []
         before = cpu_times()
-        number = 0
+        number = self._first
         while not self._done.wait(SAMPLE_S):
             now = cpu_times()
             series.append((number, time.time(), {**cpu_share(before, now), **memory()}))
@@ -57,7 +59,7 @@ def cpu_times() -> tuple[int, int]:
 
 
 def cpu_share(before: tuple[int, int], now: tuple[int, int]) -> dict[str, float]:
-    return {"system/cpu_utilization_percentage": 100 * (now[0] - before[0]) / max(1, now[1] - before[1])}
+    return {CPU: 100 * (now[0] - before[0]) / max(1, now[1] - before[1])}
 
 
 def memory() -> dict[str, float]:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipelines.tracking import events, spool, store
-from pipelines.tracking.load import Sampler
+from pipelines.tracking.load import CPU, Sampler
 from pipelines.tracking.spool import Spool
 from vos.config import JobConfig
 from vos.config_json import to_dict
@@ -90,9 +90,12 @@ class Run:
             return {}
         return {one.step: one.value for one in sorted(history, key=lambda one: one.step)}
 
-    def register(self, name: str, folder: str, description: str) -> str:
-        """Make a checkpoint folder the next version of a registered model, loadable with mlflow.pyfunc; returns `name/version`."""
-        return self._register({"name": name, "description": description}, folder)
+    def register(self, name: str, folder: str, description: str, key: str = "") -> str:
+        """Make a checkpoint folder the next version of a registered model, loadable with mlflow.pyfunc; returns `name/version`.
+
+        key  registering again under the same one finds the version that is there
+        """
+        return self._register({"name": name, "description": description, "key": key or uuid.uuid4().hex}, folder)
 
     def register_evaluated(self, name: str, folder: str, evaluation: dict[str, Any], version: str = "") -> str:
         """The same for an evaluated checkpoint, which becomes champion or challenger (`registry.verdict`).
@@ -100,14 +103,15 @@ class Run:
         evaluation  {"metrics", "data", "protocol", "serving"}: figures, fingerprint and protocol they hold for, how to segment
         version     an existing version that was evaluated; no new one is made then
         """
-        return self._register({"name": name, "evaluation": evaluation, "version": version}, folder)
+        event = {"name": name, "evaluation": evaluation, "version": version, "key": uuid.uuid4().hex}
+        return self._register(event, folder)
 
     def _register(self, event: events.Event, folder: str) -> str:
         from pipelines.tracking.packaging import packaged
 
         evaluation = event.get("evaluation", {})
         with packaged(folder, evaluation.get("serving", {}), evaluation.get("metrics", {})) as model:
-            name = self._say({"op": "register", "path": model, "key": uuid.uuid4().hex, **event})
+            name = self._say({"op": "register", "path": model, **event})
         return name or f"{event['name']}/(when the tracking server is back)"
 
     def end(self, status: str) -> None:
@@ -157,7 +161,7 @@ def start_run(
     run.set_tags({**_code_tags(), "job": experiment, **(tags or {})})
     run.log_dict(to_dict(config), "config.json")
     try:
-        with Sampler(run.log_series):
+        with Sampler(run.log_series, 1 + max(run.history(CPU) if resume else (), default=-1)):
             yield run
     except BaseException as error:
         run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")

@@ -103,7 +103,7 @@ def test_a_bucket_that_is_not_there_is_one_line(object_store: None, cache_config
 def test_checkpoints_at_a_uri_are_found_again_and_old_ones_go(object_store: None) -> None:
     out = "s3://team/student"
     step = TrainingStep(build("mobilevos-tiny"), TrainConfig())
-    about = {"role": "student", "config": {}, "cache": "none", "commit": "", "manner": {}, "random": []}
+    about = {"role": "student", "config": {}, "cache": "none", "commit": "", "manner": {}, "recent": [], "random": []}
     for number in (1, 2, 3):
         training_state.write(out, training_state.Progress(step=number), step.average, step.state(), about, half=False)
     newest = training_state.newest(out)

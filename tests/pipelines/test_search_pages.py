@@ -78,6 +78,12 @@ def test_repeats_are_put_together_by_their_parameters_the_best_mean_first():
     assert [len(group) for group in by_parameters([*repeated(low), *repeated(high)])] == [3, 3]
 
 
+def test_a_setting_that_lost_seeds_does_not_win_by_those_that_are_left():
+    steady, lucky = trials()[:2]
+    lost = repeated(replace(lucky, score=0.9))[:1]
+    assert repeat_rows([*lost, *repeated(replace(steady, score=0.5))])[0][0] == steady.parameters
+
+
 def test_a_trial_is_named_by_its_parameters_and_the_number_of_its_seed():
     assert trial_name({"w": 0.314, "temperature": 2.0, "density": 0.5}) == "w 0.31 τ 2.00 d 0.50"
     assert trial_name({"lr": 0.00123}, 2) == "lr 1.2e-03 #2"

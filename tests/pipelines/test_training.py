@@ -155,6 +155,40 @@ def test_a_training_broken_off_anywhere_ends_with_the_same_weights_and_one_curve
     assert losses(store, result) == losses(store, undisturbed)
 
 
+def test_metrics_that_never_reached_mlflow_are_said_again_from_the_checkpoint(
+    undisturbed: TrainResult, train_config: TrainConfig, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(train_config, 3, monkeypatch)
+    Path(train_config.out, "run.json").unlink()  # as if none of them had
+    result = train(train_config, here=True)
+    assert losses(store, result) == losses(store, undisturbed)
+
+
+def test_a_training_killed_while_it_was_registered_is_registered_once(train_config: TrainConfig) -> None:
+    result = train(train_config, here=True)
+    Path(train_config.out, "result.json").unlink()
+    again = train(train_config, here=True)
+    assert (again.version, again.run_id) == (result.version, result.run_id)
+
+
+def test_a_worker_that_repeats_steps_makes_no_second_row_of_them(ray_cluster: None, store: str) -> None:
+    import mlflow
+    import ray
+
+    from pipelines import tracking
+    from pipelines.progress import followed, new_board
+
+    with tracking.start_run("testing", "repeats", TrainConfig()) as run:
+        board = new_board()
+        with followed(board, run, "repeats", 4):
+            for steps in ((1, 2, 3), (2, 3, 4)):
+                ray.get(board.post.remote([(step, 1.7e9, {"train/total": float(step)}) for step in steps]))
+                while ray.get(board.waiting.remote()):
+                    pass
+    history = mlflow.MlflowClient(tracking_uri=store).get_metric_history(run.run_id, "train/total")
+    assert [metric.step for metric in history] == [1, 2, 3, 4]
+
+
 def test_a_damaged_checkpoint_is_passed_over(
     undisturbed: TrainResult, train_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +252,7 @@ def test_the_best_validation_is_kept_and_patience_ends_a_training(train_config: 
     assert seen == [2, 4, 6], "two validations after the best one"
     assert json.loads(Path(result.checkpoint, "model.json").read_text())["step"] == 2
     assert result.metrics["best_step"] == 2
+    assert [path.name for path in Path(result.checkpoint, "best").iterdir()] == ["step-0000002"]
     history = mlflow.MlflowClient(tracking_uri=store).get_metric_history(result.run_id, "val/j_and_f")
     assert [metric.step for metric in history] == [2, 4, 6]
     assert result.metrics["val/j_and_f"] == history[0].value

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from vos.errors import InputError
+from vos.errors import InputError, NotFiniteError
 from vos.ranks import Ranks
 
 
@@ -30,6 +30,15 @@ def _process(rank: int, folder: str) -> None:
                 raise InputError("shard 7 is damaged")
     except InputError as error:
         seen["error"] = str(error)
+    try:
+        with ranks.together():
+            if rank == 0:
+                raise NotFiniteError("nan")
+    except NotFiniteError as error:
+        seen["kind"] = str(error)
+    statistics = torch.tensor([rank + 5.0])
+    ranks.take_first([statistics])
+    seen["first"] = statistics.item()
     dist.destroy_process_group()
     Path(folder, f"{rank}.json").write_text(json.dumps(seen))
 
@@ -45,6 +54,8 @@ def test_bad_input_of_one_rank_is_the_same_error_on_all(tmp_path: Path):
             "nan": True,
             "gathered": [{"of": 0}, {"of": 1}],
             "error": "shard 7 is damaged",
+            "kind": "nan",
+            "first": 5.0,
         }
 
 
