@@ -296,6 +296,7 @@ def small_manifest(folder: Path, **changes: Any) -> Path:
         "frames": "replay",
         "data": fingerprint(index_videos(data, "train")),
         "clip": to_dict(ClipConfig(crop_px=32)),
+        "shapes": {"rank": 16},
     }
     manifest = {"fingerprint": "f", "data": to_dict(data), "shards": [], "identity": identity | changes}
     folder.mkdir()
