@@ -54,9 +54,7 @@ def plan_cache(config: CacheConfig) -> tuple[CachePlan, str]:
     storage.make_folder(config.out)
     teacher = Teacher(config, design.videos, design.shapes, design.recipe)
     numbers = _spread(config.draws)
-    start_s = time.process_time()
     schema.to_parquet([teacher.row(teacher.work(0))], design.shapes, {})  # everything is slower the first time
-    start_s = time.process_time() - start_s
     rows, cpu_s, wall_s = [], time.process_time(), time.monotonic()
     most = min(config.draws, 10_000)
     with progress_bar("measuring", most, "draw") as bar:
@@ -68,8 +66,7 @@ def plan_cache(config: CacheConfig) -> tuple[CachePlan, str]:
             if len(rows) >= LEAST_DRAWS and time.monotonic() - wall_s > CALIBRATION_S:
                 break
     cpu_s, wall_s = time.process_time() - cpu_s, time.monotonic() - wall_s
-    extra_s = max(0.0, start_s - cpu_s / len(rows)) * min(config.actors, len(design.plans))
-    plan = _extrapolated(config, design, rows, cpu_s, wall_s, extra_s)
+    plan = _extrapolated(config, design, rows, cpu_s, wall_s)
     storage.write_bytes(storage.join(config.out, PLAN_FILE), dumps(asdict(plan)).encode())
     return plan, _text(config, design, plan)
 
@@ -81,9 +78,8 @@ def _spread(draws: int) -> Iterator[int]:
 
 
 def _extrapolated(
-    config: CacheConfig, design: Blueprint, rows: list[dict[str, Any]], cpu_s: float, wall_s: float, extra_s: float
+    config: CacheConfig, design: Blueprint, rows: list[dict[str, Any]], cpu_s: float, wall_s: float
 ) -> CachePlan:
-    """The looks at some draws as a forecast for all; extra_s: what the first look of every actor costs beyond a usual one."""
     columns: dict[str, float] = {}
     for row in rows:
         for name, size in schema.column_bytes(schema.to_parquet([row], design.shapes, {})).items():
@@ -107,8 +103,8 @@ def _extrapolated(
         sampled_draws=len(rows),
         bytes=round(sum(columns.values())),
         column_bytes={name: round(size) for name, size in columns.items()},
-        teacher_cpu_s=cpu_s * config.draws / len(rows) + extra_s,
-        teacher_wall_s=wall_s * config.draws / len(rows) + extra_s,
+        teacher_cpu_s=cpu_s * config.draws / len(rows),
+        teacher_wall_s=wall_s * config.draws / len(rows),
         factor_error_mean=float(errors.mean()),
         factor_error_max=float(errors.max()),
         logit_error_max=max((float(row["logit_error"].max()) for row in rows if "logit_error" in row), default=0.0),
