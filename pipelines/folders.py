@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from pipelines import storage
+from pipelines import storage, tracking
 from vos.config import JobConfig
 from vos.config_json import differences, dumps
 from vos.errors import InputError
+
+RUN = "run.json"
 
 
 def claim_folder(config: JobConfig, identity: dict[str, Any], what: str) -> bool:
@@ -27,6 +31,20 @@ def claim_folder(config: JobConfig, identity: dict[str, Any], what: str) -> bool
     storage.write_bytes(storage.join(config.out, "identity.json"), dumps(identity).encode())
     storage.write_bytes(storage.join(config.out, "config.json"), dumps(config).encode())
     return old is not None
+
+
+@contextmanager
+def folder_run(config: JobConfig, experiment: str, name: str, tags: dict[str, str]) -> Iterator[tracking.Run]:
+    """The MLflow run of what is made in `config.out`: however often it was interrupted, it is one run."""
+    before = run_id_of(config.out)
+    with tracking.start_run(experiment, name, config, tags, resume=before) as run:
+        storage.write_bytes(storage.join(config.out, RUN), dumps({"run_id": run.run_id}).encode())
+        yield run
+
+
+def run_id_of(folder: str) -> str:
+    """The MLflow run that a folder's result belongs to, "" before there is one."""
+    return (read_json(storage.join(folder, RUN)) or {}).get("run_id", "")
 
 
 def read_json(path: str) -> Any:

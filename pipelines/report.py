@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.evaluation import Evaluation
-from pipelines.trials import Trial, repeat_rows
+from pipelines.trials import Trial, ranked, repeat_rows
 from vos.reference import METHOD_OF_MODEL, published
 from vos.scores import Scores
 
@@ -106,7 +106,7 @@ def trial_table(trials: list[Trial], names: list[str], seed: int) -> str:
             f"{one.seconds:.0f}",
             one.status,
         ]
-        for one in sorted(own, key=lambda trial: (trial.status != "finished", -trial.score))
+        for one in ranked(own)
     ]
     return table(["trial", *names, "J&F", "steps", "s", "status"], rows)
 

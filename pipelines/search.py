@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipelines import search_pages, storage, tracking, training
-from pipelines.folders import claim_folder, read_json
+from pipelines.folders import claim_folder, folder_run, read_json, run_id_of
 from pipelines.manifest import data_of_cache, read_manifest
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
@@ -61,11 +61,8 @@ def search(config: TuneConfig) -> SearchResult:
             raise InputError(f"--resume: {config.out} holds no search; leave --resume out to begin one there")
         claim_folder(config, identity, "a search")
         name = f"search-{fingerprint(identity)[:8]}"
-        run_path = storage.join(config.out, "run.json")
-        before = (read_json(run_path) or {}).get("run_id", "")
         tags = {"cache.fingerprint": manifest["fingerprint"]}
-        with tracking.start_run("tune", name, config, tags, resume=before) as run:
-            storage.write_bytes(run_path, dumps({"run_id": run.run_id}).encode())
+        with folder_run(config, "tune", name, tags) as run:
             with ray_session(num_cpus=config.concurrent * (1 + base.workers) + 2):
                 began = time.monotonic()
                 trials = _run_trials(config, base, name, run.run_id)
@@ -305,9 +302,12 @@ def _trial(
     def validated(step: int, metrics: dict[str, float]) -> None:
         nonlocal trial
         score = metrics[tracking.SCORE]
-        run_id = (read_json(storage.join(config.out, "run.json")) or {}).get("run_id", "")
         trial = replace(
-            trial, score=max(trial.score, score), step=step, seconds=metrics["train/seconds"], run_id=run_id
+            trial,
+            score=max(trial.score, score),
+            step=step,
+            seconds=metrics["train/seconds"],
+            run_id=run_id_of(config.out),
         )
         _write(search_config, trial)
         if step < config.steps:  # the last word is said when everything is kept

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines import storage
-from pipelines.trials import Trial, by_parameters, repeat_rows
+from pipelines.trials import Trial, by_parameters, ranked, repeat_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -295,7 +295,7 @@ def _html_figure(name: str, png: bytes, words: str) -> str:
 
 def _html_table(names: Sequence[str], trials: Sequence[Trial], winner: dict[str, float]) -> str:
     rows = []
-    for one in sorted(trials, key=lambda trial: (trial.status != "finished", -trial.score)):
+    for one in ranked(trials):
         kind = "winner" if one.parameters == winner else "stopped" if one.status != "finished" else ""
         cells = [
             one.name,
@@ -305,16 +305,7 @@ def _html_table(names: Sequence[str], trials: Sequence[Trial], winner: dict[str,
             one.status,
         ]
         rows.append((kind, cells))
-    return _rows(
-        [
-            "trial",
-            *names,
-            "J&F",
-            "steps",
-            "",
-        ],
-        rows,
-    )
+    return _rows(["trial", *names, "J&F", "steps", ""], rows)
 
 
 def _html_repeats(names: Sequence[str], repeats: Sequence[Trial], winner: dict[str, float]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines import storage, tracking, training_state
 from pipelines.cached_clips import CachedClips, DrawnClips
-from pipelines.folders import claim_folder, read_json
+from pipelines.folders import claim_folder, folder_run, read_json
 from pipelines.inputs import log_cache, log_videos
 from pipelines.progress import Reporter, followed, new_board
 from pipelines.session import ray_session
@@ -68,10 +68,7 @@ def train(
         known["world_size"] = str(config.workers)
         begun = _announce_continuation(config)
         name = label or f"{config.model}-{fingerprint(identity)[:6]}"
-        run_path = storage.join(config.out, "run.json")
-        before = (read_json(run_path) or {}).get("run_id", "")
-        with tracking.start_run(config.experiment, name, config, known | (tags or {}), resume=before) as run:
-            storage.write_bytes(run_path, dumps({"run_id": run.run_id}).encode())
+        with folder_run(config, config.experiment, name, known | (tags or {})) as run:
             if isinstance(source, CachedClips):
                 log_cache(run, config.cache, source.manifest, "training")
             else:

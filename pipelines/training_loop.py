@@ -7,6 +7,7 @@ weights are what is validated and shipped.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -59,7 +60,8 @@ def run_training(
         model = new_model(config).to(ranks.device)
         videos = validation_videos(config, source)
     take = TrainingStep(model, config, ranks, wrap)
-    progress, recent = _restored(config, take, ranks)
+    progress, measured = _restored(config, take, ranks)
+    recent = deque(measured, maxlen=RECENT)
     if ranks.rank == 0:
         for step, metrics in recent:  # a kill may have come before they were told
             on_metrics(step, metrics)
@@ -85,12 +87,12 @@ def run_training(
             began = time.monotonic()
         if ranks.rank == 0:
             on_metrics(step + 1, metrics)
-            recent = [*recent[1 - RECENT :], (step + 1, metrics)]
+            recent.append((step + 1, metrics))
         if last or progress.stopped or (step + 1) % config.checkpoint_every == 0:
             used = sum(ranks.gather(teacher.forwards - forwards))
             progress = replace(progress, teacher_forwards=started.teacher_forwards + used)
             place = {"epoch": (step + 1) * config.batch // source.num_draws, "next_clip": (step + 1) * config.batch}
-            _save(config, take, {**about, "data": place, "recent": recent}, progress, ranks)
+            _save(config, take, {**about, "data": place, "recent": list(recent)}, progress, ranks)
             began = time.monotonic()
         # After the checkpoint: who listens may end this process.
         if on_validated is not None and "val/j_and_f" in metrics and ranks.rank == 0:

@@ -35,6 +35,11 @@ def trial_name(parameters: Mapping[str, float], number: int = 0) -> str:
     return " ".join(parts + ([f"#{number}"] if number else []))
 
 
+def ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """Finished trials first, the best first."""
+    return sorted(trials, key=lambda trial: (trial.status != "finished", -trial.score))
+
+
 def by_parameters(trials: Sequence[Trial]) -> list[list[Trial]]:
     """Trials that differ in nothing but their seed, together."""
     groups: dict[tuple[tuple[str, float], ...], list[Trial]] = {}

@@ -14,7 +14,7 @@ from vos.errors import InputError, NotFiniteError
 
 
 class Ranks:
-    """What a process knows of the others. Every method but `alone` is called by all of them, in the same order."""
+    """What a process knows of the others. Every method is called by all of them, in the same order."""
 
     def __init__(self, device: torch.device | None = None) -> None:
         joined = dist.is_available() and dist.is_initialized()

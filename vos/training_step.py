@@ -144,9 +144,5 @@ class TrainingStep:
             like = parameters[int(index)]
             # In the parameter's own layout: another one takes other kernels, whose last bits differ.
             moments.setdefault(int(index), {})[kind] = torch.empty_like(like).copy_(value) if value.ndim else value
-        self.optimiser.load_state_dict(
-            {
-                "state": moments,
-                "param_groups": self.optimiser.state_dict()["param_groups"],
-            }  # rates follow from the step
-        )
+        groups_now = self.optimiser.state_dict()["param_groups"]  # their rates follow from the step
+        self.optimiser.load_state_dict({"state": moments, "param_groups": groups_now})
