@@ -143,7 +143,7 @@ class _Tracker:
         """frame (3, H, W), labels (H, W) if given here -> prob (K+1, H, W)."""
         parameter = next(self.model.parameters())
         height, width = frame.shape[1:]
-        pads = _pads(height, width)
+        pads = padding(height, width)
         frame = F.pad(frame.to(parameter.device, parameter.dtype), pads).unsqueeze(0)
         self._remember_previous()
         query = self.model.encode_query(frame)
@@ -198,7 +198,7 @@ class _Tracker:
             group.memory.add(done.index, done.query.key, group_value, labelled=done.labelled)
 
 
-def _pads(height: int, width: int) -> tuple[int, int, int, int]:
+def padding(height: int, width: int) -> tuple[int, int, int, int]:
     """Left, right, top, bottom zeros to a multiple of 16, the smaller half first (as STCN pads)."""
     extra_h, extra_w = -height % STRIDE, -width % STRIDE
     return extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2

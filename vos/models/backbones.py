@@ -135,7 +135,7 @@ class ResNetTrunk(Trunk):
         return TrunkFeatures(self.get_submodule("layer3")(f8), f8, f4)
 
 
-class _StridedConv2d(nn.Conv2d):
+class StridedConv2d(nn.Conv2d):
     """A convolution that can pad as TensorFlow's SAME does.
 
     At stride 2 on an even side SAME needs one row of padding in all and puts it last (right, bottom), where the usual
@@ -143,10 +143,16 @@ class _StridedConv2d(nn.Conv2d):
     """
 
     same_padding = False
+    even_sides = False
+    """Set where every side is known to be even: the padding is a constant then, also in a graph of free size."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.same_padding:
             return super().forward(input)
+        if self.even_sides:
+            kernel_h, kernel_w = self.kernel_size
+            input = F.pad(input, (0, kernel_w - self.stride[1], 0, kernel_h - self.stride[0]))
+            return F.conv2d(input, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
         pads: list[int] = []
         for side, kernel, stride in zip(input.shape[:-3:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
             total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
@@ -158,7 +164,7 @@ def conv_bn_relu6(
     in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
     """MobileNetV2's unit; the entries are numbered as torchvision numbers them."""
-    conv_type = _StridedConv2d if stride > 1 else nn.Conv2d
+    conv_type = StridedConv2d if stride > 1 else nn.Conv2d
     conv = conv_type(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU6(inplace=True))
 
@@ -222,7 +228,7 @@ class MobileNetV2Trunk(Trunk):
     def set_preprocessing(self, preprocessing: str) -> None:
         super().set_preprocessing(preprocessing)
         for module in self.modules():
-            if isinstance(module, _StridedConv2d):
+            if isinstance(module, StridedConv2d):
                 module.same_padding = preprocessing == "tensorflow"
 
     def to_weight_range(self, x: Tensor) -> Tensor:

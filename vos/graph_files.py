@@ -1,0 +1,102 @@
+"""Where the runtimes' graph files come from: a folder that `jobs.export` wrote, or made for a network when first needed and kept.
+
+An exported folder has `graphs.json`: {"model", "precision", "size": [H, W] or null, "files": {graph: file name}}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Sequence
+
+import torch
+
+import vos.export
+import vos.graphs
+from vos.errors import InputError
+from vos.export import write_onnx
+from vos.graphs import inference_copy
+from vos.models.interface import VOSModel
+
+DESCRIPTION = "graphs.json"
+ENGINE_GRAPHS = ("encode_query", "read_decode", "encode_value")
+
+
+class GraphFiles:
+    """ONNX files of the engine's three graphs, by frame size."""
+
+    precision = "fp32"
+
+    def paths(self, size: tuple[int, int]) -> dict[str, str]:
+        """graph -> path, for frames of a size. Raises InputError where there are none for it."""
+        raise NotImplementedError
+
+
+class MadeGraphs(GraphFiles):
+    """Written into a cache folder ($MOBILEVOS_CACHE, default ~/.cache/mobilevos-ray), under a digest of all that decides their content."""
+
+    def __init__(self, model: VOSModel) -> None:
+        self._model = model
+
+    def paths(self, size: tuple[int, int]) -> dict[str, str]:
+        folder = os.path.join(_cache_folder(), f"{self._digest()}-{size[0]}x{size[1]}")
+        paths = {name: os.path.join(folder, f"{name}.onnx") for name in ENGINE_GRAPHS}
+        missing = [name for name in ENGINE_GRAPHS if not os.path.exists(paths[name])]
+        if missing:
+            model = inference_copy(self._model)
+            for name in missing:
+                write_onnx(name, model, paths[name], size)
+        return paths
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256(f"{torch.__version__} {self._model.name} {self._model.preprocessing}".encode())
+        for module in (vos.graphs, vos.export, type(self._model)):
+            digest.update(inspect.getsource(module).encode())
+        for name, tensor in sorted(self._model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:20]
+
+
+class ExportedGraphs(GraphFiles):
+    """A folder of jobs.export. Raises InputError where it is none."""
+
+    def __init__(self, folder: str) -> None:
+        path = os.path.join(folder, DESCRIPTION)
+        try:
+            with open(path, encoding="utf-8") as file:
+                self._description = json.load(file)
+            files = self._description["files"]
+            self.precision = self._description["precision"]
+            self._paths = {name: os.path.join(folder, os.path.basename(files[name])) for name in ENGINE_GRAPHS}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: cannot be read ({type(error).__name__}); give a folder written by jobs.export --to onnx"
+            ) from error
+        self._folder = folder
+
+    def paths(self, size: tuple[int, int]) -> dict[str, str]:
+        made_for: Sequence[int] | None = self._description.get("size")
+        if made_for is not None and tuple(made_for) != size:
+            raise InputError(
+                f"{self._folder}: exported for frames of {made_for[1]}x{made_for[0]}, these are {size[1]}x{size[0]}; "
+                "export with that --size, or with free sides"
+            )
+        if made_for is None and (size[0] % 16 or size[1] % 16):
+            raise InputError(
+                f"{self._folder}: graphs of free size take sides that are multiples of 16, these are {size[1]}x{size[0]}; "
+                "export with that --size"
+            )
+        return self._paths
+
+
+def is_exported(path: str) -> bool:
+    return os.path.isfile(os.path.join(path, DESCRIPTION))
+
+
+def _cache_folder() -> str:
+    given = os.environ.get("MOBILEVOS_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return given or os.path.join(base, "mobilevos-ray")

@@ -1,0 +1,233 @@
+"""What runs the graphs of a step: PyTorch, torch.compile, ONNX Runtime or OpenVINO behind one small interface.
+
+The engine passes tensors from graph to graph without looking into them; only frames, labels and probabilities are NumPy arrays to it. Every
+runtime keeps to two rules: a graph's outputs stay valid until that graph runs again, and nothing is kept that grows with the video.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from vos.errors import InputError
+from vos.graph_files import GraphFiles
+from vos.graphs import GRAPHS, inference_copy
+from vos.models.interface import VOSModel
+
+NAMES = ("auto", "eager", "compile", "onnxruntime", "openvino")
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
+
+
+class Runtime(Protocol):
+    """Runs graphs of `vos.graphs` by name, on tensors by name."""
+
+    name: str
+    precision: str
+
+    def prepare(self, size: tuple[int, int]) -> None:
+        """Make ready for frames of a size (H, W). May take seconds the first time."""
+        ...
+
+    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """A graph's outputs by name; `tensors` has its inputs and possibly more."""
+        ...
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """An array as this runtime's tensor; may share its memory."""
+        ...
+
+    def array(self, tensor: Any) -> np.ndarray:
+        """A tensor as an array; may share its memory."""
+        ...
+
+
+class TorchRuntime:
+    """PyTorch, as it is (the reference) or through torch.compile."""
+
+    precision = "fp32"
+
+    def __init__(self, model: VOSModel, threads: int, compiled: bool) -> None:
+        self.name = "compile" if compiled else "eager"
+        torch.set_num_threads(threads)
+        self._device = next(model.parameters()).device
+        model = inference_copy(model)
+        modules = {name: graph(model) for name, graph in GRAPHS.items()}
+        # Freezing folds the weights into the kernels' own layout (25 % on CPU).
+        self._graphs: Mapping[str, Callable[..., Any]] = (
+            {name: torch.compile(module, options={"freezing": True}) for name, module in modules.items()}
+            if compiled
+            else modules
+        )
+
+    def prepare(self, size: tuple[int, int]) -> None:
+        pass
+
+    @torch.no_grad()
+    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        results = self._graphs[graph](*[tensors[name] for name in GRAPHS[graph].inputs])
+        return dict(zip(GRAPHS[graph].outputs, results if isinstance(results, tuple) else (results,), strict=True))
+
+    def tensor(self, array: np.ndarray) -> Any:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+    def array(self, tensor: Any) -> np.ndarray:
+        return tensor.cpu().numpy()
+
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU."""
+
+    name = "onnxruntime"
+
+    def __init__(self, files: GraphFiles, threads: int) -> None:
+        self._files, self._threads = files, threads
+        self.precision = files.precision
+        self._sessions: dict[str, Any] = {}
+
+    def prepare(self, size: tuple[int, int]) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3
+        self._sessions = {
+            name: onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            for name, path in self._files.paths(size).items()
+        }
+
+    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        results = self._sessions[graph].run(None, {name: tensors[name] for name in GRAPHS[graph].inputs})
+        return dict(zip(GRAPHS[graph].outputs, results, strict=True))
+
+    def tensor(self, array: np.ndarray) -> Any:
+        return np.ascontiguousarray(array)
+
+    def array(self, tensor: Any) -> np.ndarray:
+        return tensor
+
+
+class OpenVINORuntime:
+    """OpenVINO on the CPU. Graphs are compiled for the very shapes that they get: again when an object is added."""
+
+    name = "openvino"
+
+    def __init__(self, files: GraphFiles, threads: int, precision: str) -> None:
+        import openvino
+
+        self._files, self.precision = files, precision
+        self._core = openvino.Core()
+        # An int8 graph says itself what is int8; the rest of it may be bf16 where the processor has it.
+        rest = "bf16" if precision == "bf16" or (precision == "int8" and has_bf16()) else "f32"
+        self._settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": rest,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._paths: dict[str, str] = {}
+        self._requests: dict[str, tuple[int, Any]] = {}
+
+    def prepare(self, size: tuple[int, int]) -> None:
+        self._paths, self._requests = self._files.paths(size), {}
+
+    def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        inputs = {name: tensors[name] for name in GRAPHS[graph].inputs}
+        request = self._request(graph, inputs)
+        results = request.infer(inputs, share_inputs=True, share_outputs=True)
+        return {name: results[index] for index, name in enumerate(GRAPHS[graph].outputs)}
+
+    def _request(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Any:
+        num_objects = max((len(inputs[name]) for name in ("masks", "first_value") if name in inputs), default=1)
+        made_for, request = self._requests.get(graph, (0, None))
+        if made_for != num_objects:
+            model = self._core.read_model(self._paths[graph])
+            model.reshape({name: list(array.shape) for name, array in inputs.items()})
+            request = self._core.compile_model(model, "CPU", self._settings).create_infer_request()
+            self._requests[graph] = num_objects, request
+        return request
+
+    def tensor(self, array: np.ndarray) -> Any:
+        return np.ascontiguousarray(array)
+
+    def array(self, tensor: Any) -> np.ndarray:
+        return tensor
+
+
+class Choice(NamedTuple):
+    """A runtime and its precision, and why."""
+
+    runtime: str
+    precision: str
+    reason: str
+
+
+def has_bf16() -> bool:
+    """Whether OpenVINO finds bf16 arithmetic in this processor (elsewhere it is emulated, and slow)."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def choose(runtime: str, precision: str, exported_precision: str, on_gpu: bool) -> Choice:
+    """What `auto` means on this machine.
+
+    exported_precision  "fp32" or "int8": that of the files, where the model is a folder of exported graphs; "" for a network
+
+    Raises InputError for names that are unknown, do not fit together, or are not installed.
+    """
+    if runtime not in NAMES:
+        raise InputError(f'runtime "{runtime}" is unknown; use one of {", ".join(NAMES)}')
+    if precision not in PRECISIONS:
+        raise InputError(f'precision "{precision}" is unknown; use one of {", ".join(PRECISIONS)}')
+    why = []
+    if runtime == "auto":
+        if on_gpu:
+            runtime, reason = "compile", "the network is on a GPU"
+        elif installed("openvino"):
+            runtime, reason = "openvino", "the fastest on a CPU"
+        elif installed("onnxruntime"):
+            runtime, reason = "onnxruntime", "OpenVINO is not installed"
+        else:
+            runtime, reason = "eager", "neither OpenVINO nor ONNX Runtime is installed"
+        why.append(f"{runtime}: {reason}")
+    if runtime in ("openvino", "onnxruntime") and not installed(runtime):
+        raise InputError(
+            f'runtime "{runtime}": not installed; pip install {runtime}, or use another of {", ".join(NAMES)}'
+        )
+    possible = _possible_precisions(runtime, exported_precision)
+    if precision == "auto":
+        precision = possible[0]
+        if len(possible) > 1 or exported_precision:
+            reason = {
+                "int8": "the exported graphs are int8",
+                "bf16": "this processor multiplies bf16",
+                "fp32": "bf16 would be emulated here" if runtime == "openvino" else "the exported graphs are fp32",
+            }
+            why.append(f"{precision}: {reason[precision]}")
+    elif precision not in possible:
+        hint = "; int8 needs calibrated graphs: jobs.export --int8" if precision == "int8" else ""
+        raise InputError(f'precision "{precision}" does not fit {runtime}: use {" or ".join(possible)}{hint}')
+    return Choice(runtime, precision, ", ".join(why) or "as asked")
+
+
+def _possible_precisions(runtime: str, exported_precision: str) -> Sequence[str]:
+    """Best first."""
+    if exported_precision == "int8":
+        return ("int8",)
+    if runtime != "openvino":
+        return ("fp32",)
+    return ("bf16", "fp32") if has_bf16() else ("fp32", "bf16")
+
+
+def available_threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
