@@ -65,29 +65,40 @@ class Preprocess(nn.Module):
         return F.pad(x * self.scale - self.offset, padding(frame.shape[0], frame.shape[1]))
 
 
-class EncodeQuery(nn.Module):
+class Graph(nn.Module):
+    """A step or a part of it; tensors go in and come out in this order."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def __init__(self, model: VOSModel) -> None:
+        super().__init__()
+        self.model = model
+
+
+class EncodeQuery(Graph):
     """A frame -> what it is matched and decoded with, once for all objects."""
 
     inputs = ("frame",)
     outputs = ("key", "f16_thin", "f16", "f8", "f4")
 
     def __init__(self, model: VOSModel) -> None:
-        super().__init__()
-        self.preprocess, self.model = Preprocess(), model
+        super().__init__(model)
+        self.preprocess = Preprocess()
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.model.encode_query(self.preprocess(frame)))
 
 
-class ReadDecode(nn.Module):
+class ReadDecode(Graph):
     """Query features and memory -> the objects' masks. The frame gives only its size."""
 
     inputs = ("frame", "key", "f16_thin", "f8", "f4", "first_key", "first_value", "recent_key", "recent_value")
     outputs = ("labels", "prob", "masks")
 
     def __init__(self, model: VOSModel) -> None:
-        super().__init__()
-        self.model, self.enlarge = model, Enlarge4()
+        super().__init__(model)
+        self.enlarge = Enlarge4()
 
     def forward(
         self,
@@ -111,9 +122,9 @@ class ReadDecode(nn.Module):
 
 
 class Enlarge4(nn.Module):
-    """Bilinear enlargement by 4, as `F.interpolate(..., align_corners=False)`: a convolution to the 16 phases of a cell, shuffled into place.
+    """Bilinear enlargement by 4, as `F.interpolate(align_corners=False)`: a convolution to the 16 phases of a cell, shuffled into place.
 
-    Runtimes' own interpolation works along channels and takes a tenth of a frame's time for these maps of one channel; this takes a hundredth.
+    Runtimes' own interpolation works along channels and takes a tenth of a frame's time for these maps of one channel; this, a hundredth.
     """
 
     weight: Tensor
@@ -130,28 +141,28 @@ class Enlarge4(nn.Module):
         return F.pixel_shuffle(F.conv2d(padded, self.weight), 4).squeeze(1)
 
 
-class EncodeValue(nn.Module):
+class EncodeValue(Graph):
     """A frame, its f16 and the objects' masks -> the memory value of that frame."""
 
     inputs = ("frame", "f16", "masks")
     outputs = ("value",)
 
     def __init__(self, model: VOSModel) -> None:
-        super().__init__()
-        self.preprocess, self.model = Preprocess(), model
+        super().__init__(model)
+        self.preprocess = Preprocess()
 
     def forward(self, frame: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
         return self.model.encode_value(self.preprocess(frame), f16, masks.unsqueeze(0))[0]
 
 
-class Step(nn.Module):
+class Step(Graph):
     """A frame and the memory -> masks and the next recent memory: the whole pipeline, for any runtime to loop over."""
 
     inputs = ("frame", "first_key", "first_value", "recent_key", "recent_value")
     outputs = ("labels", "prob", "key", "value")
 
     def __init__(self, model: VOSModel) -> None:
-        super().__init__()
+        super().__init__(model)
         self.encode_query, self.encode_value = EncodeQuery(model), EncodeValue(model)
         self.read_decode = ReadDecode(model)
 
@@ -164,7 +175,7 @@ class Step(nn.Module):
         return labels, prob, key, self.encode_value(frame, f16, masks)
 
 
-class Start(nn.Module):
+class Start(Graph):
     """The first frame and its given labels -> its memory, which is first and recent memory of the next frame.
 
     labels (H, W) uint8 with objects 1 to O; `objects` (O,) uint8 = 1 to O says how many there are.
@@ -174,7 +185,7 @@ class Start(nn.Module):
     outputs = ("key", "value")
 
     def __init__(self, model: VOSModel) -> None:
-        super().__init__()
+        super().__init__(model)
         self.encode_query, self.encode_value = EncodeQuery(model), EncodeValue(model)
 
     def forward(self, frame: Tensor, labels: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,7 +230,7 @@ def aggregate(prob: Tensor) -> Tensor:
     return odds / odds.sum(0, keepdim=True)
 
 
-GRAPHS: dict[str, type[nn.Module]] = {
+GRAPHS: dict[str, type[Graph]] = {
     "start": Start,
     "step": Step,
     "encode_query": EncodeQuery,
