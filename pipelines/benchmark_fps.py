@@ -157,7 +157,8 @@ def _sequence(config: FpsBenchmarkConfig) -> Clip:
     videos = {video.name: video for video in index_videos(config.data, "val")}
     if config.sequence and config.sequence not in videos:
         raise InputError(f"--sequence {config.sequence}: the validation split has {', '.join(sorted(videos))}")
-    video = videos[config.sequence or min(videos, key=lambda name: (videos[name].num_frames, name))]
+    by_length = sorted(videos, key=lambda name: (videos[name].num_frames, name))
+    video = videos[config.sequence or by_length[len(by_length) // 2]]
     size = (config.height_px, config.width_px)
     frames, times = [], []
     span = segmented_span(video, config.max_frames)

@@ -19,7 +19,7 @@ class FpsBenchmarkConfig(JobConfig):
     threads: int = 2
     """Threads of each system; one system runs at a time."""
     sequence: str = ""
-    """Sequence of the validation split (empty: its shortest)."""
+    """Sequence of the validation split (empty: the one of median length)."""
     width_px: int = 854
     """Frames are resized to this width ..."""
     height_px: int = 480
