@@ -5,12 +5,14 @@ Examples:
   python -m jobs.benchmark cache --preset smoke --out runs/benchmark-smoke # seconds: does it run?
   python -m jobs.benchmark cache --data.root DAVIS --teacher runs/teacher --json rows.json
   python -m jobs.benchmark train                                           # trainings and a search, some forty minutes
+  python -m jobs.benchmark fps --data.root DAVIS                           # every network's speed and memory, a quarter of an hour
+  python -m jobs.benchmark fps --systems stcn openvino --objects 1 --json rows.json
 """
 
 import sys
 
 from vos.command_line import run_job
-from vos.config import BenchmarkConfig
+from vos.config import BenchmarkConfig, FpsBenchmarkConfig
 
 
 def benchmark(config: BenchmarkConfig) -> None:
@@ -20,8 +22,17 @@ def benchmark(config: BenchmarkConfig) -> None:
     print(f"rows   {config.json or config.out + '/rows.json'}")
 
 
+def benchmark_fps(config: FpsBenchmarkConfig) -> None:
+    from pipelines import benchmark_fps as measuring
+
+    print(measuring.benchmark_fps(config))
+    print(f"rows   {config.json or config.out + '/rows.json'}\nplots  {config.out}")
+
+
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] == "fps":
+        return run_job(FpsBenchmarkConfig, __doc__ or "", benchmark_fps, argv[1:])
     if argv and not argv[0].startswith("-"):
         argv = ["--what", *argv]
     return run_job(BenchmarkConfig, __doc__ or "", benchmark, argv)

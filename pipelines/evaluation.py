@@ -18,7 +18,7 @@ from pipelines import storage, tracking
 from pipelines.actors import run_on_actors
 from pipelines.evaluation_pages import log_pages
 from pipelines.inputs import log_videos
-from pipelines.models import BUILTIN_FOLDER, load_model
+from pipelines.models import BUILTIN_FOLDER, load_engine, load_model
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
@@ -26,7 +26,9 @@ from vos.checkpoint import WEIGHTS, is_infinite, save_checkpoint
 from vos.config import BUILTIN_TEACHER, EvaluateConfig
 from vos.config_json import dumps, to_dict
 from vos.datasets import Video
+from vos.engine import Engine
 from vos.errors import InputError
+from vos.models.memory import MemoryPolicy
 from vos.video_segmentation import memory_policy, segment_video
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 COPY = "copy"
 """The baseline that repeats the first mask."""
+ENGINE_MEMORY = MemoryPolicy("first_recent", top_k=None)
+"""What the engine remembers and reads."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,14 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
     if storage.is_uri(config.out):
         raise InputError(f"--out {config.out}: masks are written to a local folder; choose one and copy it afterwards")
     chosen, registered = _local_checkpoint(config)
-    model, info = (
-        (None, {"model": COPY, "parameters": 0}) if chosen.checkpoint == COPY else load_model(chosen.checkpoint)
-    )
-    policy = memory_policy(config.memory, infinite=is_infinite(info))
+    model, info = _segmenter(chosen)
+    policy = ENGINE_MEMORY if config.runtime else memory_policy(config.memory, infinite=is_infinite(info))
     masks = os.path.join(config.out, "masks")
     storage.make_folder(masks)
     storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
     tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
+    if isinstance(model, Engine):
+        tags |= {"runtime": model.runtime, "precision": model.precision, "runtime.reason": model.reason}
     name = label or f"{os.path.basename(config.checkpoint.rstrip('/'))} on {config.split}"
     with tracking.start_run("evaluate", name, config, tags) as run:
         data = log_videos(run, config.data, config.split, videos, "evaluation")
@@ -100,6 +104,16 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
     return Evaluation(metrics, sequences, masks, info["parameters"], info["model"], run.run_id, version)
 
 
+def _segmenter(config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
+    """What segments (a network, an engine, or None for the copy of the first mask), and what is known of it."""
+    if config.checkpoint == COPY:
+        return None, {"model": COPY, "parameters": 0}
+    if not config.runtime:
+        return load_model(config.checkpoint)
+    engine = load_engine(config.checkpoint, config.runtime, config.precision, config.size_px, config.threads)
+    return engine, engine.description
+
+
 def _local_checkpoint(config: EvaluateConfig) -> tuple[EvaluateConfig, str]:
     """The configuration with its checkpoint as something to load, and the number of the registered version that it is, or ""."""
     if not tracking.is_reference(config.checkpoint):
@@ -110,7 +124,7 @@ def _local_checkpoint(config: EvaluateConfig) -> tuple[EvaluateConfig, str]:
 
 def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
     """What must be equal for two evaluations of the same videos to be comparable."""
-    memory = {"kind": policy.kind, "top_k": config.memory.top_k}
+    memory = {"kind": policy.kind, "top_k": policy.top_k or 0}
     if policy.kind == "infinite":
         memory["every"] = config.memory.every
     return {"split": config.split, "size_px": config.size_px, "max_frames": config.max_frames, "memory": memory}
@@ -207,8 +221,9 @@ class SegmentActor:
         import torch
 
         set_threads(config.threads)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = None if config.checkpoint == COPY else load_model(config.checkpoint)[0].to(device)
+        self._model = _segmenter(config)[0]
+        if torch.cuda.is_available() and isinstance(self._model, torch.nn.Module):
+            self._model = self._model.to("cuda")
         self._config, self._videos, self._policy, self._masks = config, videos, policy, masks
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
@@ -266,15 +281,22 @@ def _measure_speed(
 ) -> dict[str, float]:
     import torch
 
-    from vos.timing import hardware, measure_fps
+    from vos.timing import hardware, measure_engine_fps, measure_fps
     from vos.transforms import resize_labels
     from vos.video_segmentation import first_mask, network_frame, network_size, segmented_span
 
     set_threads(config.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = model.to(device)
+    if not isinstance(model, Engine):
+        model = model.to(device)
     short, long = [], []
     for video in videos:
+        if isinstance(model, Engine):
+            span = segmented_span(video, config.max_frames)
+            images, labels = [video.frame(index) for index in span], first_mask(video, span.start)
+            short.append(measure_engine_fps(model, images, labels))
+            long.append(measure_engine_fps(model, images, labels, repeats=config.fps.long_repeats))
+            continue
         size = network_size(video, config.size_px)
         span = segmented_span(video, config.max_frames)
         frames = [network_frame(video, index, size).to(device) for index in span]

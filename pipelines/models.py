@@ -13,8 +13,10 @@ from torch import Tensor
 from pipelines import storage
 from vos.checkpoint import DESCRIPTION, WEIGHTS, load_checkpoint
 from vos.config import BUILTIN_TEACHER
+from vos.engine import Engine
 from vos.errors import InputError
 from vos.files import write_atomic
+from vos.graph_files import is_exported
 from vos.models.interface import VOSModel
 
 BUILTIN_FOLDER = os.path.join(
@@ -35,6 +37,14 @@ def load_model(path: str) -> tuple[VOSModel, dict[str, Any]]:
         if not copy_checkpoint(path, folder):
             raise InputError(f"{path}: no checkpoint there; name the --out folder of a finished jobs.train")
         return load_checkpoint(folder)
+
+
+def load_engine(
+    path: str, runtime: str, precision: str = "auto", size_px: int = 0, threads: int = 0, upsampling: str = "bilinear"
+) -> Engine:
+    """The real-time engine of a checkpoint (as `load_model` takes it) or of a folder of exported graphs; arguments as Engine's."""
+    model = path if is_exported(path) else load_model(path)[0]
+    return Engine(model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling)
 
 
 def copy_checkpoint(path: str, folder: str) -> list[str]:

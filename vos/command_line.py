@@ -37,6 +37,7 @@ PATH_FIELDS = frozenset(
         "teacher",
     }
 )
+PATH_LISTS = frozenset({"exports", "evaluations"})
 PATH_KEYWORDS = {
     "checkpoint": ("", BUILTIN_TEACHER, "copy"),
     "init": ("", BUILTIN_TEACHER),
@@ -119,7 +120,7 @@ def _parse_flags(cls: type[Job], default: Job, description: str, argv: list[str]
     """tyro over the dataclass; what it refuses becomes one line instead of a box of several."""
     import tyro
 
-    job = cls.__name__.removesuffix("Config").lower()
+    job = cls.__name__.removesuffix("Config").removeprefix("Fps").lower()
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -163,9 +164,15 @@ def resolve_paths(config: Any, home: str) -> Any:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             changes[field.name] = resolve_paths(value, home)
+        elif field.name in PATH_LISTS:
+            changes[field.name] = tuple(one if _is_address(one) else _absolute(one, home) for one in value)
         elif field.name in PATH_FIELDS and not (value in PATH_KEYWORDS.get(field.name, ("",)) or _is_address(value)):
-            changes[field.name] = os.path.normpath(os.path.join(home, os.path.expanduser(value)))
+            changes[field.name] = _absolute(value, home)
     return dataclasses.replace(config, **changes)
+
+
+def _absolute(path: str, home: str) -> str:
+    return os.path.normpath(os.path.join(home, os.path.expanduser(path)))
 
 
 def _is_address(value: str) -> bool:

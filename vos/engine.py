@@ -5,12 +5,14 @@
     for frame in camera:
         labels = engine.step(frame)
 
-The memory is the first and the most recent frame (MobileVOS). A frame's value is encoded only when the next one comes, so the last one's never
-is; the query is encoded once for all objects. Nothing is kept of older frames.
+The memory is the first and the most recent frame (MobileVOS). A frame's value is encoded only when the next one comes, so the last one's
+never is; the query is encoded once for all objects. Nothing is kept of older frames.
 """
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,8 @@ class Engine:
     threads     0: every core that this process may use. PyTorch's own count is set for the whole process.
     upsampling  from the working size to the frame's: "bilinear", or "edge" to follow the frame's edges
 
-    `runtime`, `precision` and `reason` say what was chosen and why. Raises InputError for names that do not fit.
+    `runtime`, `precision` and `reason` say what was chosen and why, `description` which network it is. Raises InputError for names that do
+    not fit.
     """
 
     def __init__(
@@ -57,9 +60,12 @@ class Engine:
         choice = choose(runtime, precision, exported.precision if exported else "", on_gpu)
         self.runtime, self.precision, self.reason = choice
         self.threads = threads
+        self.description = exported.description if exported else _describe(model)
         self._runtime = _make_runtime(model, exported, self.runtime, self.precision, threads)
         self._size_px, self._upsampling = size_px, upsampling
         self._prepared: tuple[int, int] | None = None
+        self.graph_seconds: dict[str, float] = defaultdict(float)
+        """Seconds spent in each graph since the engine was made; what a step takes beyond their sum is the engine's own."""
         self.reset()
 
     def reset(self) -> None:
@@ -92,7 +98,6 @@ class Engine:
             self._runtime.prepare(self._size)
             self._prepared = self._size
         self._frame = np.empty((*self._size, 3), np.uint8)
-        self._tensors["frame"] = self._runtime.tensor(self._frame)
         self._encode_query(frame)
         self._give_masks(np.zeros((0, *padded(self._size)), np.float32), labels, objects)
 
@@ -108,7 +113,7 @@ class Engine:
         self._check_frame(frame, self._frame_size)
         self._remember()
         self._encode_query(frame)
-        self._tensors |= self._runtime.run("read_decode", self._tensors)
+        self._tensors |= self._run("read_decode")
         return self._labels()
 
     def probabilities(self) -> np.ndarray:
@@ -157,10 +162,15 @@ class Engine:
     def _encode_query(self, frame: np.ndarray) -> None:
         # Copied: the frame is looked at once more when the next one comes, and cameras reuse their buffers.
         np.copyto(self._frame, resize_frame(frame, self._size))
-        if self._runtime.name == "eager" or self._runtime.name == "compile":
-            self._tensors["frame"] = self._runtime.tensor(self._frame)
+        self._tensors["frame"] = self._runtime.tensor(self._frame)
         self._original = frame if self._size != self._frame_size else None
-        self._tensors |= self._runtime.run("encode_query", self._tensors)
+        self._tensors |= self._run("encode_query")
+
+    def _run(self, graph: str) -> dict[str, Any]:
+        began = time.perf_counter()
+        outputs = self._runtime.run(graph, self._tensors)
+        self.graph_seconds[graph] += time.perf_counter() - began
+        return outputs
 
     def _give_masks(self, masks: np.ndarray, labels: np.ndarray, objects: list[int]) -> None:
         """Write given masks over what was predicted in the frame at hand, whose value is then their first memory."""
@@ -180,7 +190,7 @@ class Engine:
     def _remember(self) -> None:
         """Encode the value of the frame before, and make it the recent memory; where objects began in it, their first one too."""
         tensors = self._tensors
-        value = self._runtime.run("encode_value", tensors)["value"]
+        value = self._run("encode_value")["value"]
         key = np.array(self._runtime.array(tensors["key"]))  # the next query overwrites it
         if self._num_remembered < len(self._ids):
             num_new = len(self._ids) - self._num_remembered
@@ -198,6 +208,11 @@ class Engine:
         same_size = self._size == self._frame_size
         labels = self._runtime.array(self._tensors["labels"]) if same_size else self.probabilities().argmax(0)
         return np.array([0, *self._ids], np.uint8)[labels]
+
+
+def _describe(model: VOSModel | str) -> dict[str, Any]:
+    assert isinstance(model, VOSModel)
+    return {"model": model.name, "parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
 def _make_runtime(

@@ -67,9 +67,9 @@ class ExportedGraphs(GraphFiles):
         path = os.path.join(folder, DESCRIPTION)
         try:
             with open(path, encoding="utf-8") as file:
-                self._description = json.load(file)
-            files = self._description["files"]
-            self.precision = self._description["precision"]
+                self.description = json.load(file)
+            files = self.description["files"]
+            self.precision = self.description["precision"]
             self._paths = {name: os.path.join(folder, os.path.basename(files[name])) for name in ENGINE_GRAPHS}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
@@ -78,7 +78,7 @@ class ExportedGraphs(GraphFiles):
         self._folder = folder
 
     def paths(self, size: tuple[int, int]) -> dict[str, str]:
-        made_for: Sequence[int] | None = self._description.get("size")
+        made_for: Sequence[int] | None = self.description.get("size")
         if made_for is not None and tuple(made_for) != size:
             raise InputError(
                 f"{self._folder}: exported for frames of {made_for[1]}x{made_for[0]}, these are {size[1]}x{size[0]}; "

@@ -13,6 +13,7 @@ from vos.config import (
     DemoConfig,
     EvaluateConfig,
     FactorConfig,
+    FpsBenchmarkConfig,
     FpsConfig,
     JobConfig,
     LossConfig,
@@ -141,6 +142,18 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         "demo": lambda: BenchmarkConfig(preset="demo", crop_px=224, samples=512, data=DEMO_DATA),
         "paper": lambda: BenchmarkConfig(),
     },
+    FpsBenchmarkConfig: {
+        "smoke": lambda: FpsBenchmarkConfig(
+            preset="smoke",
+            width_px=144,
+            height_px=96,
+            systems=("tiny", "teacher-small"),
+            turn_s=0.2,
+            data=SMOKE_DATA,
+        ),
+        "demo": lambda: FpsBenchmarkConfig(preset="demo", data=DEMO_DATA),
+        "paper": lambda: FpsBenchmarkConfig(),
+    },
     VerifyConfig: {
         "smoke": lambda: VerifyConfig(preset="smoke"),
         "demo": lambda: VerifyConfig(preset="demo"),
@@ -156,7 +169,7 @@ def preset(cls: type[Job], name: str | None) -> Job:
     """
     table = PRESETS[cls]
     if name is None:
-        name = {DemoConfig: "demo", BenchmarkConfig: "paper"}.get(cls, "smoke")
+        name = {DemoConfig: "demo", BenchmarkConfig: "paper", FpsBenchmarkConfig: "paper"}.get(cls, "smoke")
     if not isinstance(name, str) or name not in table:
         raise InputError(f"--preset {name}: unknown; use one of {', '.join(table)}")
     return table[name]()

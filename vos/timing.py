@@ -10,9 +10,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from vos.engine import Engine
 from vos.inference import iter_propagate
 from vos.models.interface import VOSModel
 from vos.models.memory import MemoryPolicy
@@ -50,6 +52,22 @@ def measure_fps(
             count += 1
     _synchronise(device)
     return Speed(count / (time.perf_counter() - start), count, (frames[0].shape[1], frames[0].shape[2]))
+
+
+def measure_engine_fps(
+    engine: Engine, frames: Sequence[np.ndarray], first_labels: np.ndarray, repeats: int = 1
+) -> Speed:
+    """The same protocol for the real-time engine; frames are (H, W, 3) uint8 as they come from a decoder."""
+    assert len(frames) > 1, "a sequence of one frame has nothing to time"
+    engine.start(frames[0], first_labels)
+    for frame in frames[1 : WARMUP_FRAMES + 1]:
+        engine.step(frame)
+    engine.start(frames[0], first_labels)
+    count = len(frames) * repeats - 1
+    start = time.perf_counter()
+    for index in range(1, count + 1):
+        engine.step(frames[index % len(frames)])
+    return Speed(count / (time.perf_counter() - start), count, (frames[0].shape[0], frames[0].shape[1]))
 
 
 def hardware() -> str:

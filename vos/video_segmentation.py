@@ -1,4 +1,4 @@
-"""A whole video at its own size: first masks in, labels of every later frame out.
+"""A whole video at its own size: first masks in, labels of every later frame out, by the reference loop or by the engine.
 
 Plain PyTorch and NumPy, so that it runs in a notebook and inside a model that MLflow loads, with no cluster.
 """
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from vos.config import MemoryConfig
 from vos.datasets import Video
+from vos.engine import Engine
 from vos.inference import iter_propagate
 from vos.models.memory import MemoryPolicy
 from vos.transforms import resize_frame, resize_labels, short_side_size, to_tensor
@@ -28,7 +29,10 @@ def memory_policy(config: MemoryConfig, infinite: bool) -> MemoryPolicy:
 def segment_video(
     model: Any, video: Video, policy: Any, size_px: int = 0, max_frames: int = 0
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(frame index, labels (H, W) uint8) of a video from its first masks on, at the original size; `model` None repeats those masks."""
+    """(frame index, labels (H, W) uint8) of a video from its first masks on, at the original size.
+
+    model  a network, whose memory is `policy`; an Engine, which has its own memory and size; None repeats the first masks
+    """
     span = segmented_span(video, max_frames)
     start, stop = span.start, span.stop
     given = {i: first_mask(video, i) for i in sorted(set(video.first_seen.values())) if i < stop}
@@ -38,6 +42,9 @@ def segment_video(
             labels = np.where(labels == 0, given.get(index, 0), labels).astype(np.uint8)
             yield index, labels
         return
+    if isinstance(model, Engine):
+        yield from _by_engine(model, video, range(start, stop), given)
+        return
     size = network_size(video, size_px)
     labels = {i - start: torch.from_numpy(resize_labels(mask, size)).long() for i, mask in given.items()}
     frames = (network_frame(video, index, size) for index in range(start, stop))
@@ -45,6 +52,20 @@ def segment_video(
     for offset, prob in enumerate(iter_propagate(model, frames, labels[0], policy, later)):
         index = start + offset
         yield index, full_size_labels(prob, video.size) if offset else given[index]
+
+
+def _by_engine(
+    engine: Engine, video: Video, span: range, given: dict[int, np.ndarray]
+) -> Iterator[tuple[int, np.ndarray]]:
+    engine.start(video.frame(span.start), given[span.start])
+    yield span.start, given[span.start]
+    for index in span[1:]:
+        frame = video.frame(index)
+        labels = engine.step(frame)
+        known = engine.object_ids
+        if index in given and not np.isin(given[index], (0, *known)).all():
+            labels = engine.add_object(frame, given[index])
+        yield index, labels
 
 
 def segmented_span(video: Video, max_frames: int = 0) -> range:

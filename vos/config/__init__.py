@@ -6,6 +6,7 @@ No torch, no Ray here, so `--help` answers at once. A preset (`vos/presets.py`) 
 
 from vos.config.base import BUILTIN_TEACHER, DataConfig, JobConfig, Preset
 from vos.config.benchmark import BenchmarkConfig
+from vos.config.benchmark_fps import FpsBenchmarkConfig
 from vos.config.cache import CacheConfig, ClipConfig, FactorConfig, TeacherConfig
 from vos.config.demo import DemoConfig
 from vos.config.evaluate import EvaluateConfig, FpsConfig, MemoryConfig, VerifyConfig
@@ -21,6 +22,7 @@ __all__ = [
     "DemoConfig",
     "EvaluateConfig",
     "FactorConfig",
+    "FpsBenchmarkConfig",
     "FpsConfig",
     "JobConfig",
     "LossConfig",

@@ -52,7 +52,7 @@ class EvaluateConfig(JobConfig):
     """Folder of the masks and scores."""
     checkpoint: str = BUILTIN_TEACHER
     """Folder written by jobs.train, models:/NAME/3 or models:/NAME@champion, an official STCN file (.pth), 'builtin', or 'copy'
-    (repeat the first mask)."""
+    (repeat the first mask). With --runtime also a folder of jobs.export."""
     register: bool = False
     """Make it a version in the registry: champion where this very evaluation is better than the champion's, else challenger."""
     split: str = "val"
@@ -62,6 +62,10 @@ class EvaluateConfig(JobConfig):
     max_frames: int = 0
     """Only the first so many frames of each sequence (0 = all)."""
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    runtime: Literal["", "auto", "eager", "compile", "onnxruntime", "openvino"] = ""
+    """Segment with the real-time engine on this runtime, with first and recent memory (empty: the reference loop with --memory)."""
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """Arithmetic of the engine; auto takes bf16 where the processor has it and the runtime can."""
     fps: FpsConfig = field(default_factory=FpsConfig)
     gt: str = ""
     """Score only: folder of true masks, one folder per sequence."""
@@ -84,8 +88,18 @@ class EvaluateConfig(JobConfig):
             raise InputError("--gt and --pred go together: the folder of true masks and the folder of predicted masks")
         if bool(self.meta) != bool(self.train_meta):
             raise InputError("--meta and --train-meta go together: the categories of these videos and the seen ones")
-        if self.register and (self.gt or self.checkpoint == "copy"):
-            raise InputError("--register: there is no network to register; name one with --checkpoint, without --gt")
+        if self.register and (self.gt or self.checkpoint == "copy" or self.runtime):
+            raise InputError(
+                "--register: there is no network to register; name one with --checkpoint, without --gt or --runtime"
+            )
+        if self.precision != "auto" and not self.runtime:
+            raise InputError(
+                f"--precision {self.precision}: the reference loop is fp32; name the engine's --runtime too"
+            )
+        if self.runtime and (self.checkpoint == "copy" or self.memory.kind == "infinite"):
+            raise InputError(
+                f"--runtime {self.runtime}: the engine runs networks with first and recent memory; leave it out"
+            )
         check_working_size(self.size_px, self.max_frames)
 
 

@@ -21,6 +21,8 @@ class UpsampleBlock(nn.Module):
         """skip (B, Cs, 2h, 2w), x (B*O, Ci, h, w) -> (B*O, Co, 2h, 2w)."""
         skip = self.skip_conv(skip)
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        if skip.shape[0] == 1:  # one frame: without a fifth dimension, for which runtimes give up their fast layouts
+            return self.out_conv(x + skip)
         x = x.unflatten(0, (skip.shape[0], -1)) + skip.unsqueeze(1)
         return self.out_conv(x.flatten(0, 1))
 

@@ -1,0 +1,338 @@
+"""Frames per second by the field's protocol, every system in one run, taking turns, so that ratios hold on a noisy machine.
+
+*short* is the sequence as it is, *long* the same played ten times in a row. Batch 1, the first frame and decoding excluded, after warm-up.
+Constant-memory systems are played in full. A growing memory would take hours: it is timed at a grid of the memory sizes that it would
+really hold, and integrated over the video.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from pipelines import storage, tracking
+from pipelines.fps_systems import Played, System, Worker, workers, write_frames
+from pipelines.fps_tables import Ratio, component_table, ratio_table, ratios, system_table
+from pipelines.plan import index_videos
+from pipelines.progress import progress_bar
+from vos.config import FpsBenchmarkConfig
+from vos.config_json import dumps
+from vos.errors import InputError
+from vos.models import names
+from vos.transforms import resize_frame, resize_labels
+from vos.video_segmentation import first_mask, segmented_span
+
+MEMORY_EVERY = 5
+MAIN = "mobilevos-mobilenetv2-noaspp"
+"""The student that is shown on every runtime."""
+
+
+@dataclass
+class Measured:
+    """What is known of one system with so many objects on one protocol."""
+
+    system: System
+    about: dict[str, Any]
+    objects: int
+    protocol: str
+    frame_s: list[float] = field(default_factory=list)
+    graph_s: dict[str, float] = field(default_factory=dict)
+    rss_mib: list[float] = field(default_factory=list)
+    """Resident memory after each turn."""
+    rss_at: list[int] = field(default_factory=list)
+    """The frame of each of these."""
+    peak_mib: float = 0.0
+    integrated: bool = False
+
+    def add(self, played: Played) -> None:
+        self.frame_s += played.frame_s
+        for name, seconds in played.graph_s.items():
+            self.graph_s[name] = self.graph_s.get(name, 0.0) + seconds
+        self.rss_mib.append(played.rss_mib)
+        self.rss_at.append(len(self.frame_s))
+        self.peak_mib = max(self.peak_mib, played.peak_mib)
+
+    @property
+    def fps(self) -> float:
+        return len(self.frame_s) / sum(self.frame_s)
+
+    @property
+    def median_ms(self) -> float:
+        return 1e3 * statistics.median(self.frame_s)
+
+    def row(self, threads: int) -> dict[str, Any]:
+        quartiles = statistics.quantiles(self.frame_s, n=20) if len(self.frame_s) > 1 else self.frame_s * 19
+        return {
+            "system": self.about["model"],
+            "runtime": self.about["runtime"],
+            "precision": self.about["precision"],
+            "threads": threads,
+            "objects": self.objects,
+            "protocol": self.protocol,
+            "fps": round(self.fps, 3),
+            "ms_per_frame_median": round(self.median_ms, 2),
+            "ms_per_frame_p5": round(1e3 * quartiles[0], 2),
+            "ms_per_frame_p95": round(1e3 * quartiles[-1], 2),
+            "rss_mib_peak": round(self.peak_mib, 1),
+            "params": self.about["params"],
+            "frames": len(self.frame_s),
+            "how": "integrated over a grid of memory sizes" if self.integrated else "played in full",
+        }
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The decoded sequence. decode_ms: median time of reading and resizing a frame, which is in no other figure."""
+
+    name: str
+    frames: np.ndarray
+    labels: np.ndarray
+    decode_ms: float
+
+
+def benchmark_fps(config: FpsBenchmarkConfig) -> str:
+    """Measure, write rows.json, series.json, table and plots, log them to MLflow; returns the tables."""
+    from pipelines.fps_plots import write_plots
+
+    storage.make_folder(config.out)
+    storage.write_bytes(storage.join(config.out, "config.json"), dumps(config).encode())
+    systems = _systems(config)
+    sequence = _sequence(config)
+    with tracking.start_run("benchmark", f"benchmark-fps-{config.preset}", config) as run:
+        measured, gflops = _measure(config, systems, sequence)
+        rows = [one.row(config.threads) for one in measured]
+        found = ratios(measured, gflops, _macs(measured, config))
+        path = config.json or storage.join(config.out, "rows.json")
+        storage.write_bytes(path, (json.dumps(rows, indent=1) + "\n").encode())
+        storage.write_bytes(storage.join(config.out, "series.json"), json.dumps(_series(measured)).encode())
+        text = "\n\n".join(
+            (_said(config, sequence, gflops), system_table(rows), component_table(measured), ratio_table(found))
+        )
+        storage.write_bytes(storage.join(config.out, "table.txt"), f"{text}\n".encode())
+        pictures = write_plots(measured, config.out, config.evaluations)
+        run.log_metrics({f"benchmark/{name}": value for name, value in _metrics(measured, found).items()})
+        for one in (path, storage.join(config.out, "table.txt"), *pictures):
+            if not storage.is_uri(one):
+                run.log_artifact(one)
+    return text
+
+
+def _systems(config: FpsBenchmarkConfig) -> list[System]:
+    """STCN, the main student on every runtime, every other network in PyTorch and on the best one, and exported folders."""
+    sources = {name: name for name in names()}
+    if config.checkpoint:
+        from pipelines.models import load_model
+
+        sources[load_model(config.checkpoint)[0].name] = config.checkpoint
+    systems = [System("stcn eager", "stcn", "eager", "fp32", growing=True)]
+    for runtime, precision in (
+        ("eager", "fp32"),
+        ("compile", "fp32"),
+        ("onnxruntime", "fp32"),
+        ("openvino", "fp32"),
+        ("openvino", "auto"),
+    ):
+        systems.append(System(f"{MAIN} {runtime} {precision}", sources[MAIN], runtime, precision))
+    for name in names():
+        if name not in ("stcn", MAIN):
+            systems.append(System(f"{name} eager fp32", sources[name], "eager", "fp32"))
+            systems.append(System(f"{name} openvino auto", sources[name], "openvino", "auto"))
+    for folder in config.exports:
+        systems.append(System(f"{os.path.basename(folder.rstrip('/'))} openvino auto", folder, "openvino", "auto"))
+    chosen = [one for one in systems if not config.systems or any(word in one.label for word in config.systems)]
+    if not chosen:
+        raise InputError(f"--systems {' '.join(config.systems)}: none of {', '.join(one.label for one in systems)}")
+    return chosen
+
+
+def _sequence(config: FpsBenchmarkConfig) -> Clip:
+    videos = {video.name: video for video in index_videos(config.data, "val")}
+    if config.sequence and config.sequence not in videos:
+        raise InputError(f"--sequence {config.sequence}: the validation split has {', '.join(sorted(videos))}")
+    video = videos[config.sequence or min(videos, key=lambda name: (videos[name].num_frames, name))]
+    size = (config.height_px, config.width_px)
+    frames, times = [], []
+    span = segmented_span(video, config.max_frames)
+    for index in span:
+        began = time.perf_counter()
+        frames.append(resize_frame(video.frame(index), size))
+        times.append(time.perf_counter() - began)
+    if len(frames) < 2:
+        raise InputError(f"--sequence {video.name}: one frame has nothing to time; name another")
+    labels = resize_labels(first_mask(video, span.start), size)
+    return Clip(video.name, np.stack(frames), labels, 1e3 * statistics.median(times))
+
+
+def _objects(labels: np.ndarray, num_objects: int) -> np.ndarray:
+    """Labels with exactly so many objects 1, 2, ...: the first ones; the largest is cut at its median column until there are enough."""
+    found = [labels == one for one in np.unique(labels) if one][:num_objects]
+    while len(found) < num_objects:
+        found.sort(key=lambda mask: -int(mask.sum()))
+        columns = np.arange(labels.shape[1])
+        left = columns < np.median(np.nonzero(found[0])[1])
+        found = [found[0] & left, found[0] & ~left, *found[1:]]
+    result = np.zeros_like(labels)
+    for index, mask in enumerate(found, 1):
+        result[mask] = index
+    return result
+
+
+def _measure(config: FpsBenchmarkConfig, systems: list[System], sequence: Clip) -> tuple[list[Measured], list[float]]:
+    measured: list[Measured] = []
+    gflops: list[float] = []
+    num_short = len(sequence.frames) - 1
+    num_long = len(sequence.frames) * config.long_repeats - 1
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_frames(sequence.frames, folder)
+        with workers([System("gemm", "gemm", "eager", "fp32"), *systems], path, config.threads) as (gemm, *playing):
+            gemm.ask("gflops", 2)  # warm-up
+            for objects in config.objects:
+                labels = _objects(sequence.labels, objects)
+                abouts = {}
+                with progress_bar(f"{objects} object(s): start", len(playing), "system") as bar:
+                    for worker in playing:
+                        worker.ask("start", labels)
+                        abouts[worker.system.label] = worker.ask("about")
+                        bar.update()
+                for protocol, count in (("short", num_short), ("long", num_long)):
+                    shown = [one for one in playing if protocol == "short" or _plays_long(one.system, objects)]
+                    results = [Measured(one.system, abouts[one.system.label], objects, protocol) for one in shown]
+                    gflops += _turns(config, shown, results, count, gemm)
+                    measured += results
+    if config.soak_frames:
+        measured += _soak(config, sequence, measured)
+    return measured, gflops
+
+
+def _plays_long(system: System, objects: int) -> bool:
+    """Systems that ship are played in full; other runtimes of the same network, and more objects, would tell the same."""
+    best = system.growing or system.precision == "auto"
+    return best and (objects == 1 or system.growing or MAIN in system.label)
+
+
+def _turns(
+    config: FpsBenchmarkConfig, playing: Sequence[Worker], results: list[Measured], num_frames: int, gemm: Worker
+) -> list[float]:
+    """One system after the other for some seconds, round and round; returns the machine's GFLOP/s, measured between the rounds."""
+    gflops: list[float] = []
+    growing = [pair for pair in zip(playing, results, strict=True) if pair[0].system.growing]
+    constant = [pair for pair in zip(playing, results, strict=True) if not pair[0].system.growing]
+    grid = _memory_grid(num_frames)
+    sweeps: dict[str, dict[int, list[dict[str, Any]]]] = {worker.system.label: {} for worker, _ in growing}
+    protocol = results[0].protocol if results else ""
+    with progress_bar(f"{protocol}", num_frames * len(constant) + len(grid) * len(growing), "frame") as bar:
+        pending = iter(grid)
+        while True:
+            busy = [(worker, result) for worker, result in constant if len(result.frame_s) < num_frames]
+            num_memory = next(pending, None)
+            if not busy and num_memory is None:
+                break
+            gflops += gemm.ask("gflops", 1)
+            for worker, _ in growing:
+                if num_memory is not None:
+                    sweeps[worker.system.label].setdefault(num_memory, []).append(
+                        worker.ask("at_memory", num_memory, 2)
+                    )
+                    bar.update()
+            for worker, result in busy:
+                played = worker.ask("play", num_frames - len(result.frame_s), config.turn_s)
+                result.add(played)
+                bar.update(len(played.frame_s))
+    for worker, result in growing:
+        _integrate(result, sweeps[worker.system.label], num_frames)
+    return gflops
+
+
+def _memory_grid(num_frames: int) -> list[int]:
+    """Memory sizes from 1 to what the video ends with, in steps that double."""
+    largest = _memory_of(num_frames)
+    grid = [1]
+    while grid[-1] < largest:
+        grid.append(min(largest, 2 * grid[-1]))
+    return grid
+
+
+def _memory_of(frame: int) -> int:
+    """Memory frames that frame `frame` (1, 2, ...) reads: the first, and every fifth before it."""
+    return (frame - 1) // MEMORY_EVERY + 1
+
+
+def _integrate(result: Measured, sweep: dict[int, list[dict[str, Any]]], num_frames: int) -> None:
+    """Seconds of every frame of the video, by linear interpolation between the memory sizes that were timed."""
+    sizes = sorted(sweep)
+    query = [statistics.median(s for one in sweep[size] for s in one["query_s"]) for size in sizes]
+    value = statistics.median(one["value_s"] for size in sizes for one in sweep[size])
+    frames = np.arange(1, num_frames + 1)
+    seconds = np.interp([_memory_of(int(frame)) for frame in frames], sizes, query)
+    seconds[frames % MEMORY_EVERY == 0] += value
+    result.frame_s = [float(one) for one in seconds]
+    result.rss_mib = [max(one["rss_mib"] for one in sweep[size]) for size in sizes]
+    result.rss_at = [(size - 1) * MEMORY_EVERY + 1 for size in sizes]
+    result.peak_mib = max(one["peak_mib"] for size in sizes for one in sweep[size])
+    result.integrated = True
+
+
+def _soak(config: FpsBenchmarkConfig, sequence: Clip, measured: list[Measured]) -> list[Measured]:
+    """A long video on the fastest constant-memory system, alone: resident memory at frame 100 and ever after."""
+    constant = [one for one in measured if not one.system.growing and one.objects == min(config.objects)]
+    fastest = min(constant, key=lambda one: one.median_ms)
+    result = Measured(fastest.system, fastest.about, fastest.objects, "soak")
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_frames(sequence.frames, folder)
+        with (
+            workers([fastest.system], path, config.threads) as (worker,),
+            progress_bar("soak", config.soak_frames, "frame") as bar,
+        ):
+            worker.ask("start", _objects(sequence.labels, fastest.objects))
+            for until in [100, *range(1000, config.soak_frames, 1000), config.soak_frames]:
+                while len(result.frame_s) < until:
+                    played = worker.ask("play", until - len(result.frame_s), 60.0)
+                    result.add(played)
+                    bar.update(len(played.frame_s))
+    return [result]
+
+
+def _macs(measured: Iterable[Measured], config: FpsBenchmarkConfig) -> dict[str, float]:
+    """Multiply-accumulates of a frame with one object, by network, counted by PyTorch over the step's graph."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from vos.export import example_tensors, run_graph
+    from vos.models import build
+
+    counts = {}
+    for name in {one.about["model"] for one in measured} - {"stcn"}:
+        model = build(name).eval()
+        tensors = example_tensors(model, (config.height_px, config.width_px), 1)
+        with FlopCounterMode(display=False) as counter:
+            run_graph("step", model, tensors)
+        counts[name] = counter.get_total_flops() / 2
+    return counts
+
+
+def _said(config: FpsBenchmarkConfig, sequence: Clip, gflops: list[float]) -> str:
+    protocol = (
+        f"{sequence.name}, {len(sequence.frames)} frames of {config.width_px}x{config.height_px}; batch 1, {config.threads} thread(s), "
+        f"first frame excluded, after warm-up, decoding excluded ({sequence.decode_ms:.1f} ms a frame); freed memory is kept (mallopt)"
+    )
+    peak = (
+        f"this machine: {statistics.median(gflops):.0f} GFLOP/s (float32 GEMM of 2048, median of {len(gflops)} between the turns; "
+        f"{min(gflops):.0f} to {max(gflops):.0f})"
+    )
+    return f"{protocol}\n{peak}"
+
+
+def _series(measured: list[Measured]) -> list[dict[str, Any]]:
+    return [asdict(replace(one, system=one.system)) | {"system": one.system.label, "fps": one.fps} for one in measured]
+
+
+def _metrics(measured: list[Measured], found: list[Ratio]) -> dict[str, float]:
+    values = {f"fps/{one.protocol}/{one.system.label}/{one.objects}".replace(" ", "_"): one.fps for one in measured}
+    return values | {f"{one.slug}": one.value for one in found}

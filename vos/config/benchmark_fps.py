@@ -1,0 +1,69 @@
+"""Measuring frames per second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vos.config.base import JobConfig, Preset
+from vos.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FpsBenchmarkConfig(JobConfig):
+    """Frames per second and memory of every network by the field's protocol, all systems taking turns in one run."""
+
+    preset: Preset = "paper"
+    """Named configuration the other flags change: smoke (seconds), demo and paper (480p, a quarter of an hour on 2 cores)."""
+    out: str = "runs/benchmark-fps"
+    """Folder of rows.json, the table, the plots and series.json."""
+    threads: int = 2
+    """Threads of each system; one system runs at a time."""
+    sequence: str = ""
+    """Sequence of the validation split (empty: its shortest)."""
+    width_px: int = 854
+    """Frames are resized to this width ..."""
+    height_px: int = 480
+    """... and this height before anything is timed."""
+    max_frames: int = 0
+    """Only the first so many frames (0 = all)."""
+    objects: tuple[int, ...] = (1, 2)
+    """Numbers of objects; where the first mask has fewer, its last object is cut in two."""
+    long_repeats: int = 10
+    """The long protocol plays the sequence this many times in a row."""
+    systems: tuple[str, ...] = ()
+    """Only systems whose label has one of these words, such as: stcn mobilenetv2 openvino (default: all)."""
+    checkpoint: str = ""
+    """Folder of a trained MobileVOS student, whose weights take the place of random ones (speed does not depend on them)."""
+    exports: tuple[str, ...] = ()
+    """Folders of jobs.export --to onnx, timed as further systems (int8, for example)."""
+    evaluations: tuple[str, ...] = ()
+    """Folders of jobs.evaluate, whose J&F is drawn against the speed measured here."""
+    turn_s: float = 4.0
+    """Seconds after which the next system takes its turn."""
+    soak_frames: int = 0
+    """Also play this many frames on the fastest system, and compare its resident memory with that of frame 100 (0 = not)."""
+    json: str = ""
+    """Another file for the rows; it is rows.json in --out otherwise."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (
+            min(self.width_px, self.height_px) < 64
+            or not self.objects
+            or min(self.objects) < 1
+            or max(self.objects) > 8
+        ):
+            raise InputError(
+                f"--width-px {self.width_px} --height-px {self.height_px} --objects {self.objects}: use 64 or more, and 1 to 8"
+            )
+        if (
+            self.long_repeats < 1
+            or self.turn_s <= 0
+            or self.max_frames == 1
+            or self.max_frames < 0
+            or self.soak_frames < 0
+        ):
+            raise InputError(
+                f"--long-repeats {self.long_repeats} --turn-s {self.turn_s} --max-frames {self.max_frames} "
+                f"--soak-frames {self.soak_frames}: use 1 or more, above 0, 0 or 2 and more, 0 or more"
+            )
