@@ -1,4 +1,4 @@
-"""Video in and out, one frame at a time: files (PyAV, which carries ffmpeg), folders of images, raw pipes; H.264 files.
+"""Video in, one frame at a time: files (PyAV, which carries ffmpeg), folders of images, raw pipes.
 
 Nothing holds more than a frame, so a video may last for days. A source that ends too early yields all frames that it has and raises then:
 whoever reads decides what becomes of them. Frame rates are constant: a recording of varying rate is taken at its average.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,16 +24,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 DEFAULT_FPS = Fraction(25)
-VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv")
-"""Of files that VideoWriter writes."""
-
-# In order of preference: which of them exist depends on how ffmpeg was built. OpenH264 and MPEG-4 Part 2 need a rate to be as good.
-ENCODERS = (
-    ("libx264", {"preset": "veryfast", "crf": "18"}),
-    ("libopenh264", {"b": "8M"}),
-    ("h264", {"b": "8M"}),
-    ("mpeg4", {"b": "12M"}),
-)
 
 
 @dataclass(frozen=True)
@@ -65,12 +54,13 @@ def open_video(path: str, fps: float = 0.0) -> FrameStream:
     if "://" not in path and not os.path.exists(path):
         raise InputError(f"{path}: no such video; name a video file or a folder of JPEG or PNG frames")
     import av
+    from av.error import FFmpegError
 
     try:
         container = av.open(path)
         stream = container.streams.video[0] if container.streams.video else None
-    except (av.FFmpegError, ValueError) as error:
-        raise InputError(f"{path}: cannot be decoded ({_reason(error)}); give a whole video file") from error
+    except (FFmpegError, ValueError) as error:
+        raise InputError(f"{path}: cannot be decoded ({reason(error)}); give a whole video file") from error
     if stream is None:
         container.close()
         raise InputError(f"{path}: holds no picture track; give a video")
@@ -88,83 +78,6 @@ def read_pipe(pipe: BinaryIO, size: tuple[int, int], fps: float = 0.0, name: str
     return _opened(name, _fraction(fps) if fps else DEFAULT_FPS, None, _raw_frames(pipe, size, name))
 
 
-class VideoWriter:
-    """An H.264 file, or what this ffmpeg can encode; it appears under its name when `close` has finished it.
-
-    path   ends in one of VIDEO_ENDINGS; its folder is made
-    size   (H, W) of the frames, in pixels; H.264 needs even sides, an odd one is continued by a pixel
-    Raises InputError where it cannot be written.
-    """
-
-    def __init__(
-        self, path: str, size: tuple[int, int], fps: Fraction, encoders: Sequence[tuple[str, dict[str, str]]] = ENCODERS
-    ) -> None:
-        import av
-
-        stem, ending = os.path.splitext(path)
-        self._path, self._part = path, f"{stem}.{uuid.uuid4().hex[:8]}.part{ending}"
-        self._pad = ((0, size[0] % 2), (0, size[1] % 2), (0, 0))
-        # The index at the front lets a browser play the file while it loads.
-        options = {"movflags": "+faststart"} if ending in (".mp4", ".m4v", ".mov") else {}
-        available = [one for one in encoders if _has_encoder(one[0])]
-        if not available:
-            raise InputError(f"{path}: PyAV has none of {', '.join(name for name, _ in encoders)}; pip install av")
-        self.encoder, settings = available[0]
-        try:
-            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            self._container = av.open(self._part, "w", options=options)
-            # MPEG-4 Part 2 counts time in 16 bits.
-            self._stream: Any = self._container.add_stream(
-                self.encoder, rate=fps.limit_denominator(1001 if fps < 65 else 100), options=settings
-            )
-        except (av.FFmpegError, OSError) as error:
-            raise InputError(f"{path}: cannot be written ({_reason(error)}); choose another --out") from error
-        self._stream.height, self._stream.width = size[0] + size[0] % 2, size[1] + size[1] % 2
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.colorspace = 6  # BT.601, which the conversion from RGB writes; players guess by size
-        self._stream.codec_context.color_range = 1
-        self.num_frames = 0
-
-    def write(self, frame: np.ndarray) -> None:
-        """Append a frame, (H, W, 3) uint8 RGB. Raises InputError where the disk is full."""
-        import av
-
-        if self._pad[0][1] or self._pad[1][1]:
-            frame = np.pad(frame, self._pad, mode="edge")
-        self._mux(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"))
-        self.num_frames += 1
-
-    def close(self) -> None:
-        """Finish the file and give it its name; of no frames, nothing is left."""
-        import av
-
-        try:
-            if self.num_frames:
-                self._mux(None)
-            self._container.close()
-            if self.num_frames:
-                os.replace(self._part, self._path)
-        except (av.FFmpegError, OSError) as error:
-            raise InputError(f"{self._path}: cannot be finished ({_reason(error)}); free the disk") from error
-        finally:
-            if os.path.exists(self._part):
-                os.remove(self._part)
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _mux(self, frame: Any) -> None:
-        import av
-
-        try:
-            self._container.mux(self._stream.encode(frame))
-        except (av.FFmpegError, OSError) as error:
-            raise InputError(f"{self._path}: cannot be written ({_reason(error)}); free the disk") from error
-
-
 def _opened(
     name: str, fps: Fraction, num_frames: int | None, frames: Iterator[np.ndarray], stems: Sequence[str] | None = None
 ) -> FrameStream:
@@ -172,7 +85,9 @@ def _opened(
     if first is None:
         raise InputError(f"{name}: holds no frame; give a whole video")
     size = (first.shape[0], first.shape[1])
-    return FrameStream(name, size, fps, num_frames, itertools.chain([first], _of_size(name, size, frames, stems)), stems)
+    return FrameStream(
+        name, size, fps, num_frames, itertools.chain([first], _of_size(name, size, frames, stems)), stems
+    )
 
 
 def _of_size(
@@ -182,7 +97,9 @@ def _of_size(
         if frame.shape[:2] != size:
             which = f"{name}: frame {stems[index] if stems else index}"
             found = f"{frame.shape[1]}x{frame.shape[0]}"
-            raise InputError(f"{which} is {found} pixels, the first {size[1]}x{size[0]}; resize it or cut the video there")
+            raise InputError(
+                f"{which} is {found} pixels, the first {size[1]}x{size[0]}; resize it or cut the video there"
+            )
         yield frame
 
 
@@ -197,7 +114,8 @@ def _open_folder(path: str, fps: float) -> FrameStream:
 
 def _decoded(path: str, container: InputContainer, stream: VideoStream) -> Iterator[np.ndarray]:
     """Every frame up to the first packet that is cut or damaged, then an InputError if there is more that should have come."""
-    import av
+    from av.error import EOFError as EndOfFile
+    from av.error import FFmpegError
 
     num_packets, end_s, held, problem = 0, 0.0, None, ""
     with container:
@@ -214,10 +132,10 @@ def _decoded(path: str, container: InputContainer, stream: VideoStream) -> Itera
                 else:
                     ready = [packet]  # it empties the decoder
                 frames = [frame for one in ready for frame in stream.decode(one)]
-            except (StopIteration, av.error.EOFError):
+            except (StopIteration, EndOfFile):
                 break
-            except av.FFmpegError as error:
-                problem = _reason(error)
+            except FFmpegError as error:
+                problem = reason(error)
                 frames = stream.decode(None)
             for frame in frames:
                 yield _upright(frame)
@@ -243,7 +161,7 @@ def _upright(frame: Any) -> np.ndarray:
 def _raw_frames(pipe: BinaryIO, size: tuple[int, int], name: str) -> Iterator[np.ndarray]:
     for number in itertools.count():
         frame = np.empty((*size, 3), np.uint8)
-        rest = memoryview(frame.reshape(-1))
+        rest = memoryview(frame.data).cast("B")
         while len(rest):
             got = pipe.readinto(rest)  # type: ignore[attr-defined]
             if not got:
@@ -268,15 +186,6 @@ def _duration_s(stream: VideoStream) -> float:
         return 0.0
 
 
-def _has_encoder(name: str) -> bool:
-    import av
-
-    try:
-        return av.Codec(name, "w").is_encoder
-    except ValueError:  # PyAV's UnknownCodecError
-        return False
-
-
 def _fraction(fps: float) -> Fraction:
     """29.97 and its like are multiples of 1/1001."""
     exact = Fraction(fps).limit_denominator(1001)
@@ -284,6 +193,6 @@ def _fraction(fps: float) -> Fraction:
     return ntsc if abs(ntsc - Fraction(fps)) < Fraction(1, 200) and exact.denominator != 1 else exact
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """libav's words without its numbers."""
     return (getattr(error, "strerror", None) or str(error).splitlines()[0] or type(error).__name__).lower()
