@@ -74,7 +74,7 @@ class Engine:
         self._ids: list[int] = []
         self._num_remembered = 0
         self._frame_size = (0, 0)
-        self._original: np.ndarray | None = None
+        self._guide: np.ndarray | None = None
 
     @property
     def object_ids(self) -> tuple[int, ...]:
@@ -121,7 +121,7 @@ class Engine:
         if not self._ids:
             raise InputError("probabilities before start: nothing has been segmented")
         prob = self._runtime.array(self._tensors["prob"])
-        return enlarge(prob, self._original, self._upsampling) if self._size != self._frame_size else prob.copy()
+        return prob.copy() if self._size == self._frame_size else enlarge(prob, self._frame_size, self._guide)
 
     def add_object(self, frame: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Follow further objects from this frame on.
@@ -163,7 +163,7 @@ class Engine:
         # Copied: the frame is looked at once more when the next one comes, and cameras reuse their buffers.
         np.copyto(self._frame, resize_frame(frame, self._size))
         self._tensors["frame"] = self._runtime.tensor(self._frame)
-        self._original = frame if self._size != self._frame_size else None
+        self._guide = frame.copy() if self._size != self._frame_size and self._upsampling == "edge" else None
         self._tensors |= self._run("encode_query")
 
     def _run(self, graph: str) -> dict[str, Any]:
