@@ -134,6 +134,8 @@ def _follow(
         except KeyboardInterrupt:
             result.problem, result.exit_code = "interrupted", 130
     result.seconds = time.perf_counter() - began
+    if result.problem and not result.num_frames:
+        raise InputError(result.problem)
     if result.problem:
         result.exit_code = result.exit_code or 2
         kept = f"{result.out} and {result.masks}" if result.masks else result.out
@@ -158,7 +160,9 @@ class _Interrupt:
         self._before: Any = None
 
     def __enter__(self) -> _Interrupt:
-        if threading.current_thread() is threading.main_thread():
+        # A shell that starts a job in the background has it ignore Ctrl-C, which is for the job in front.
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if threading.current_thread() is threading.main_thread() and not ignored:
             self._before = signal.signal(signal.SIGINT, self._heard)
         return self
 
