@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines import storage
+from pipelines import storage, tracking
 from vos.checkpoint import DESCRIPTION, WEIGHTS, load_checkpoint
 from vos.config import BUILTIN_TEACHER
 from vos.engine import Engine
@@ -45,6 +45,27 @@ def load_engine(
     """The real-time engine of a checkpoint (as `load_model` takes it) or of a folder of exported graphs; arguments as Engine's."""
     model = path if is_exported(path) else load_model(path)[0]
     return Engine(model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling)
+
+
+def find_model(name: str, folder: str, home: str = "") -> str:
+    """What `load_engine` takes for a name that a user may give: a path, a name of the registry, or the id of an MLflow run.
+
+    folder  where a registered version is copied to
+    home    the folder that relative paths mean
+    Raises InputError where it is none of them.
+    """
+    path = os.path.join(home, os.path.expanduser(name))
+    if name == BUILTIN_TEACHER or storage.is_uri(name):
+        return name
+    if name and os.path.exists(path):
+        return path
+    reference = name if tracking.is_reference(name) else tracking.reference_of(name)
+    if not reference:
+        raise InputError(
+            f"--model {name}: no such file or folder; give a folder of jobs.train or jobs.export, a .safetensors or .pth file, "
+            "models:/NAME@champion, champion, or the id of an MLflow run"
+        )
+    return tracking.resolve(reference, folder, "--model")[0]
 
 
 def copy_checkpoint(path: str, folder: str) -> list[str]:

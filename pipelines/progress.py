@@ -44,8 +44,11 @@ class Board:
         return self._problem
 
 
-def progress_bar(label: str, total: int, unit: str, done: int = 0) -> Any:
-    """A tqdm bar; without a terminal (a job's log) it prints a line every ten seconds instead of ten times a second."""
+def progress_bar(label: str, total: int | None, unit: str, done: int = 0) -> Any:
+    """A tqdm bar, without an end where the total is unknown.
+
+    Without a terminal (a job's log) it prints a line every ten seconds instead of ten times a second.
+    """
     from tqdm import tqdm
 
     interval = 0.1 if sys.stderr.isatty() else 10

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from errno import EACCES, EDQUOT, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from typing import Any, TypeVar
 
-from vos.config import BUILTIN_TEACHER, JobConfig
+from vos.config import BUILTIN_TEACHER, JobConfig, SegmentConfig
 from vos.config_json import from_dict
 from vos.errors import InputError
 from vos.presets import preset
@@ -35,6 +35,9 @@ PATH_FIELDS = frozenset(
         "weights",
         "json",
         "teacher",
+        "video",
+        "first_mask",
+        "masks",
     }
 )
 PATH_LISTS = frozenset({"exports", "evaluations"})
@@ -42,6 +45,7 @@ PATH_KEYWORDS = {
     "checkpoint": ("", BUILTIN_TEACHER, "copy"),
     "init": ("", BUILTIN_TEACHER),
     "teacher": (BUILTIN_TEACHER,),
+    "video": ("", "-"),
 }
 
 
@@ -122,9 +126,13 @@ def _parse_flags(cls: type[Job], default: Job, description: str, argv: list[str]
 
     job = cls.__name__.removesuffix("Config").removeprefix("Fps").lower()
     said = io.StringIO()
+    # Objects are added one by one, and there is a --no-masks already; markers at the fields would import tyro with every config.
+    markers = (tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff) if cls is SegmentConfig else ()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(cls, args=argv, default=default, description=description, prog=f"python -m jobs.{job}")
+            return tyro.cli(
+                cls, args=argv, default=default, description=description, prog=f"python -m jobs.{job}", config=markers
+            )
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -62,8 +62,8 @@ def from_dict(cls: type[Config], values: dict[str, Any], default: Config, origin
 
 
 def _fits(items: list[Any], kinds: tuple[Any, ...]) -> bool:
-    """Whether a JSON list can be a `tuple[int, ...]` or `tuple[float, ...]`."""
-    allowed = (int, float) if float in kinds else (int,)
+    """Whether a JSON list can be a `tuple[int, ...]`, `tuple[float, ...]` or `tuple[str, ...]`."""
+    allowed = (int, float) if float in kinds else (str,) if str in kinds else (int,)
     return all(type(item) in allowed for item in items)
 
 

@@ -247,7 +247,7 @@ def _index_folder(root: str, split: str) -> Iterator[Video]:
     if not os.path.isdir(masks):
         raise InputError(f"{masks}: no such folder; put the first mask of each video there, masks/VIDEO/00000.png")
     frames = os.path.join(root, "frames")
-    single = next((folder for folder in (root, frames) if os.path.isdir(folder) and _image_files(folder)), None)
+    single = next((folder for folder in (root, frames) if os.path.isdir(folder) and image_files(folder)), None)
     if single:
         video = _scan("", single, masks, "black_and_white_or_palette")
         _require_masks(video, [0])
@@ -275,7 +275,7 @@ def _scan(name: str, all_frames: str, all_masks: str, meaning: MaskMeaning) -> F
         raise InputError(
             f"{frame_folder}: the split names this video, but its folder is missing; add it or drop the name"
         )
-    frame_files = _image_files(frame_folder)
+    frame_files = image_files(frame_folder)
     if not frame_files:
         raise InputError(f"{frame_folder}: no frame in it (.jpg, .jpeg or .png); add them or drop the video")
     mask_of = {os.path.splitext(file)[0]: file for file in _entries(mask_folder) if file.lower().endswith(".png")}
@@ -347,7 +347,7 @@ def _read_meta(path: str) -> dict[str, dict[int, list[str]]]:
     return videos
 
 
-def _image_files(folder: str) -> tuple[str, ...]:
+def image_files(folder: str) -> tuple[str, ...]:
     files = sorted((file for file in _entries(folder) if file.lower().endswith(FRAME_ENDINGS)), key=_by_numbers)
     stems = [os.path.splitext(file)[0] for file in files]
     if len(set(stems)) < len(stems):

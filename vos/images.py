@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
 import cv2
@@ -25,6 +26,7 @@ _END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _FRAME_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
+@lru_cache(maxsize=1)
 def davis_palette() -> np.ndarray:
     """The colours of the DAVIS (and PASCAL VOC) palette: (256, 3) uint8 RGB, made by interleaving the bits of the
     index.
@@ -34,6 +36,7 @@ def davis_palette() -> np.ndarray:
     for bit in range(8):
         for channel in range(3):
             palette[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    palette.flags.writeable = False  # one array for all callers
     return palette
 
 
@@ -117,14 +120,22 @@ def overlay(frame: np.ndarray, labels: np.ndarray, alpha: float = 0.5) -> np.nda
     returns  (H, W, 3) uint8, a new array
     """
     labels = np.asarray(labels).astype(np.uint8)
+    result = frame.copy()
+    left, top, width, height = cv2.boundingRect(labels)
+    if not width:
+        return result
+    # Only where objects are, and a pixel around, which their contours look at: a quarter of the time on most videos.
+    box = slice(max(0, top - 1), top + height + 1), slice(max(0, left - 1), left + width + 1)
+    labels, part = np.ascontiguousarray(labels[box]), result[box]
     colours = davis_palette()[labels]
     inside = labels > 0
-    painted = cv2.addWeighted(frame, 1 - alpha, colours, alpha, 0)
-    result = np.where(inside[..., None], painted, frame)
+    painted = cv2.addWeighted(part, 1 - alpha, colours, alpha, 0)
+    part[inside] = painted[inside]
     # The contour is the object's own outermost pixels, so that two touching objects each keep their line.
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     contour = inside & ((cv2.dilate(labels, cross) != labels) | (cv2.erode(labels, cross) != labels))
-    result[contour] = cv2.add(colours, colours)[contour]
+    lines = colours[contour]
+    part[contour] = np.minimum(lines.astype(np.uint16) * 2, 255).astype(np.uint8)
     return result
 
 

@@ -18,6 +18,7 @@ from vos.config import (
     JobConfig,
     LossConfig,
     OptimiserConfig,
+    SegmentConfig,
     TeacherConfig,
     TrainConfig,
     TuneConfig,
@@ -153,6 +154,12 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         ),
         "demo": lambda: FpsBenchmarkConfig(preset="demo", data=DEMO_DATA),
         "paper": lambda: FpsBenchmarkConfig(),
+    },
+    # A user's video is neither small nor large by preset: they differ in who computes, the fastest or the reference.
+    SegmentConfig: {
+        "smoke": lambda: SegmentConfig(preset="smoke"),
+        "demo": lambda: SegmentConfig(preset="demo"),
+        "paper": lambda: SegmentConfig(preset="paper", runtime="eager", precision="fp32"),
     },
     VerifyConfig: {
         "smoke": lambda: VerifyConfig(preset="smoke"),

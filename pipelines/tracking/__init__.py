@@ -5,7 +5,7 @@ answer, kept on disk and said later (`spool`). `registry` decides which version 
 `pages` arranges what a browser shows, `load` watches the machine.
 """
 
-from pipelines.tracking.registry import SCORE, is_reference, resolve
+from pipelines.tracking.registry import SCORE, is_reference, reference_of, resolve
 from pipelines.tracking.run import Run, commit, existing_run, start_run
 from pipelines.tracking.store import environment, page_line, store_uri
 
@@ -17,6 +17,7 @@ __all__ = [
     "existing_run",
     "is_reference",
     "page_line",
+    "reference_of",
     "resolve",
     "start_run",
     "store_uri",

@@ -20,6 +20,7 @@ SCORE = "val/j_and_f"
 DATA, PROTOCOL = "evaluation.data", "evaluation.protocol"
 KEY = "tracking.id"
 """Tag of every run and version: a name that is known before the server has given it an id."""
+_RUN = re.compile(r"(?:runs:/)?(?P<id>[0-9a-f]{32})")
 _REFERENCE = re.compile(
     r"models:/(?P<name>[A-Za-z0-9_][A-Za-z0-9_ .-]*)(?:@(?P<alias>[A-Za-z][\w-]*)|/(?P<version>\d+))"
 )
@@ -87,10 +88,45 @@ def is_reference(checkpoint: str) -> bool:
     return checkpoint.startswith(MODELS)
 
 
-def resolve(checkpoint: str, folder: str) -> tuple[str, str]:
+def reference_of(name: str) -> str:
+    """What a shorter name means as models:/…: champion (of the only model that has one), NAME@champion, the id of a run; "" for others.
+
+    Raises InputError for several or no champions, and for a run that registered no version.
+    """
+    run = _RUN.fullmatch(name)
+    if run is None and name != CHAMPION and not _REFERENCE.fullmatch(f"{MODELS}{name}"):
+        return ""
+    if run is None and name != CHAMPION:
+        return f"{MODELS}{name}" if "@" in name else ""  # NAME/3 would be a folder
+    from mlflow.exceptions import MlflowException
+
+    from pipelines.tracking import store
+
+    try:
+        client = store.connect()
+        if run is not None:
+            versions = client.search_model_versions(f"run_id = '{run['id']}'")
+            if not versions:
+                raise InputError(
+                    f"--model {name}: {store.store_uri()} has no version of that run; name its --out folder"
+                )
+            newest = max(versions, key=lambda version: int(version.version))
+            return f"{MODELS}{newest.name}/{newest.version}"
+        champions = [model.name for model in client.search_registered_models() if CHAMPION in model.aliases]
+    except (store.Unreachable, MlflowException) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"--model {name}: {store.store_uri()} cannot tell ({reason}); name a folder") from error
+    if len(champions) != 1:
+        have = f"several: {', '.join(f'{one}@champion' for one in champions)}" if champions else "none"
+        raise InputError(f"--model champion: {store.store_uri()} has {have}; name one, or a folder of jobs.train")
+    return f"{MODELS}{champions[0]}@{CHAMPION}"
+
+
+def resolve(checkpoint: str, folder: str, flag: str = "--checkpoint") -> tuple[str, str]:
     """(folder with the checkpoint of a registered version, that version's number).
 
-    Its files are copied into `folder`, under the name of the version. Raises InputError for what the registry does not have.
+    Its files are copied into `folder`, under the name of the version. Raises InputError, which begins with `flag`, for what the registry
+    does not have.
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -100,9 +136,7 @@ def resolve(checkpoint: str, folder: str) -> tuple[str, str]:
 
     found = _REFERENCE.fullmatch(checkpoint)
     if found is None or ".." in found["name"]:
-        raise InputError(
-            f"--checkpoint {checkpoint}: no name of a version; use models:/NAME/3 or models:/NAME@champion"
-        )
+        raise InputError(f"{flag} {checkpoint}: no name of a version; use models:/NAME/3 or models:/NAME@champion")
     name = found["name"]
     try:
         client = store.connect()
@@ -114,18 +148,16 @@ def resolve(checkpoint: str, folder: str) -> tuple[str, str]:
         kept = download_artifacts(artifact_uri=source, tracking_uri=store.store_uri())
     except (MlflowException, OSError) as error:
         if store.is_unreachable(error):
-            raise InputError(
-                f"--checkpoint {checkpoint}: {store.store_uri()} does not answer; name a folder"
-            ) from error
+            raise InputError(f"{flag} {checkpoint}: {store.store_uri()} does not answer; name a folder") from error
         reason = " ".join(str(error).split())[:160]
-        raise InputError(f"--checkpoint {checkpoint}: not in the registry of {store.store_uri()} ({reason})") from error
+        raise InputError(f"{flag} {checkpoint}: not in the registry of {store.store_uri()} ({reason})") from error
     target = os.path.join(folder, f"{name}-{version.version}")
     os.makedirs(target, exist_ok=True)
     files = [
         os.path.join(at, file) for at, _, names in os.walk(kept) for file in names if file in (WEIGHTS, DESCRIPTION)
     ]
     if not files:
-        raise InputError(f"--checkpoint {checkpoint}: this version holds no checkpoint of this project; name another")
+        raise InputError(f"{flag} {checkpoint}: this version holds no checkpoint of this project; name another")
     for file in files:
         shutil.copyfile(file, os.path.join(target, os.path.basename(file)))
     return target, str(version.version)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vos.command_line import input_error, parse_config, resolve_paths, run_job
-from vos.config import CacheConfig, EvaluateConfig, TrainConfig, TuneConfig, VerifyConfig
+from vos.config import CacheConfig, EvaluateConfig, SegmentConfig, TrainConfig, TuneConfig, VerifyConfig
 from vos.config_json import dumps, to_dict
 from vos.errors import InputError
 from vos.presets import preset
@@ -172,6 +172,18 @@ def test_words_in_place_of_a_checkpoint_are_no_paths(word: str):
     assert parse_config(EvaluateConfig, "", ["--checkpoint", word]).checkpoint == word
 
 
+def test_what_stands_for_standard_input_is_no_path():
+    config = parse_config(SegmentConfig, "", ["--video=-", "--pipe-size", "64x48"])
+    assert (config.video, config.first_mask, config.masks) == ("-", "", "")
+
+
+def test_a_flag_that_may_be_repeated_keeps_every_value_also_through_a_saved_configuration(tmp_path: Path):
+    config = parse_config(SegmentConfig, "", ["--add", "3:a.png", "--add", "9:b.png", "--no-masks"])
+    assert (config.add, config.no_masks, config.threads) == (("3:a.png", "9:b.png"), True, 0)
+    (tmp_path / "config.json").write_text(dumps(config))
+    assert parse_config(SegmentConfig, "", ["--config", str(tmp_path / "config.json")]) == config
+
+
 def test_an_empty_path_stays_empty():
     assert parse().cache == parse().init == ""
 
@@ -179,12 +191,13 @@ def test_an_empty_path_stays_empty():
 def test_every_path_field_is_resolved_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch):
     """Each text flag is either a known word or a path: a new path field must not be forgotten."""
     words = {"model", "experiment", "split", "sequences", "protocol", "preset", "kind", "role", "logits", "frames"}
-    for cls in (TrainConfig, CacheConfig, EvaluateConfig, TuneConfig, VerifyConfig):
+    words |= {"runtime", "precision", "upsampling", "pipe_size"}
+    for cls in (TrainConfig, CacheConfig, EvaluateConfig, TuneConfig, VerifyConfig, SegmentConfig):
         for name, value in to_dict(cls()).items():
             if isinstance(value, str) and name not in words:
                 flag = f"--{name.replace('_', '-')}"
                 partners = {"gt": "--pred", "pred": "--gt", "meta": "--train-meta", "train_meta": "--meta"}
-                argv = [flag, "some/where"] + ([partners[name], "x"] if name in partners else [])
+                argv = [flag, "some/where.mp4"] + ([partners[name], "x"] if name in partners else [])
                 assert os.path.isabs(getattr(parse_config(cls, "", argv), name)), f"{cls.__name__}.{name}"
 
 

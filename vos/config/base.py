@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vos.errors import InputError
 
@@ -33,6 +33,9 @@ class DataConfig:
 class JobConfig:
     """What every job takes."""
 
+    least_threads: ClassVar[int] = 1
+    """0 where a job takes --threads 0 for all cores."""
+
     preset: Preset = "smoke"
     """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's recipe)."""
     out: str = "runs/out"
@@ -48,7 +51,8 @@ class JobConfig:
     """Show the traceback of an error."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1 or self.threads < 1:
-            raise InputError(f"--workers {self.workers} --threads {self.threads}: use 1 or more of each")
+        if self.workers < 1 or self.threads < self.least_threads:
+            least = "1 or more of each" if self.least_threads else "1 or more, and 0 (all cores) or more"
+            raise InputError(f"--workers {self.workers} --threads {self.threads}: use {least}")
         if not 0 <= self.seed < 2**31:
             raise InputError(f"--seed {self.seed}: use 0 to {2**31 - 1}")

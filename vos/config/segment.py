@@ -1,0 +1,70 @@
+"""Segmenting a video of one's own."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from vos.config.base import BUILTIN_TEACHER, JobConfig
+from vos.config.evaluate import check_working_size
+from vos.errors import InputError
+
+OUT_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv")
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig(JobConfig):
+    """Follow the objects of a first mask through a video: an overlay video and palette PNGs."""
+
+    least_threads: ClassVar[int] = 0
+
+    video: str = ""
+    """Video file or address, folder of JPEG or PNG frames, or - for raw frames on standard input; the first word of the command line
+    says it too."""
+    first_mask: str = ""
+    """PNG with the objects of the first frame: palette or grey, 0 is background, each other value an object; 0 and 255 mean one object."""
+    add: tuple[str, ...] = ()
+    """FRAME:MASK.png, objects that appear in that frame, counted from 0; may be given several times (default: none)"""
+    out: str = "runs/segment.mp4"
+    """The overlay video (.mp4, .m4v, .mov or .mkv): H.264 where PyAV can."""
+    masks: str = ""
+    """Folder of the palette PNGs. Default: --out without its ending, with -masks."""
+    no_masks: bool = False
+    """Write no palette PNGs."""
+    model: str = BUILTIN_TEACHER
+    """Folder of jobs.train or jobs.export, .safetensors or .pth file, champion, NAME@champion, models:/NAME/3, the id of an MLflow run,
+    or 'builtin'."""
+    runtime: Literal["auto", "eager", "compile", "onnxruntime", "openvino"] = "auto"
+    """What runs the network: auto takes the fastest that is installed, eager is PyTorch as it is."""
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """Arithmetic; auto takes bf16 where the processor has it and the runtime can."""
+    size_px: int = 0
+    """Shorter side at which the network sees frames, in pixels (0 = as they are); outputs have the video's size."""
+    upsampling: Literal["bilinear", "edge"] = "bilinear"
+    """From --size-px to the video's size; edge follows the picture's edges."""
+    threads: int = 0
+    """Threads of the network (0 = all cores)."""
+    fps: float = 0.0
+    """Frames per second of the overlay video (0 = the video's own; 25 for a folder and for standard input)."""
+    pipe_size: str = ""
+    """WIDTHxHEIGHT of the raw RGB24 frames on standard input."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.out.lower().endswith(OUT_ENDINGS):
+            raise InputError(f"--out {self.out}: name a video file that ends in {', '.join(OUT_ENDINGS)}")
+        if not 0 <= self.fps <= 1000:
+            raise InputError(f"--fps {self.fps:g}: use 0 (the video's own) to 1000")
+        check_working_size(self.size_px, 0)
+        for one in self.add:
+            if not re.fullmatch(r"\d+:.+", one) or one.startswith("0:"):
+                raise InputError(f"--add {one}: use FRAME:MASK.png with FRAME from 1 on; frame 0 has --first-mask")
+        if self.pipe_size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.pipe_size):
+            raise InputError(f"--pipe-size {self.pipe_size}: use WIDTHxHEIGHT, such as 854x480")
+        if bool(self.pipe_size) != (self.video == STANDARD_INPUT):
+            raise InputError(
+                f"--pipe-size {self.pipe_size or '(not given)'}: raw frames on standard input need it, as in "
+                "'ffmpeg -i … -f rawvideo -pix_fmt rgb24 - | python -m jobs.segment - --pipe-size 854x480 …', others do not"
+            )
