@@ -47,14 +47,13 @@ def load_engine(
     return Engine(model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling)
 
 
-def find_model(name: str, folder: str, home: str = "") -> str:
+def find_model(name: str, folder: str) -> str:
     """What `load_engine` takes for a name that a user may give: a path, a name of the registry, or the id of an MLflow run.
 
     folder  where a registered version is copied to
-    home    the folder that relative paths mean
     Raises InputError where it is none of them.
     """
-    path = os.path.join(home, os.path.expanduser(name))
+    path = os.path.join(os.environ.get("MOBILEVOS_HOME", ""), os.path.expanduser(name))
     if name == BUILTIN_TEACHER or storage.is_uri(name):
         return name
     if name and os.path.exists(path):

@@ -22,7 +22,7 @@ import numpy as np
 
 from pipelines.models import find_model, load_engine
 from pipelines.progress import progress_bar
-from pipelines.segment_inputs import check_masks, check_outputs, home, mask_folder, open_source, read_masks
+from pipelines.segment_inputs import check_masks, check_outputs, mask_folder, open_source, read_masks
 from pipelines.session import set_threads
 from vos.config import SegmentConfig
 from vos.engine import Engine
@@ -63,7 +63,7 @@ def segment(config: SegmentConfig) -> Segmentation:
     check_masks(config, masks, source)
     set_threads(config.threads or available_threads())
     with tempfile.TemporaryDirectory() as folder:
-        model = find_model(config.model, folder, home())
+        model = find_model(config.model, folder)
         engine = load_engine(
             model, config.runtime, config.precision, config.size_px, config.threads, upsampling=config.upsampling
         )

@@ -35,6 +35,7 @@ PATH_FIELDS = frozenset(
         "weights",
         "json",
         "teacher",
+        "evaluation",
         "video",
         "first_mask",
         "masks",

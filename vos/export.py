@@ -1,21 +1,25 @@
 """The graphs of `vos.graphs` as files that other runtimes load.
 
-A graph takes any number of objects. Its frame size is fixed, which lets runtimes plan their memory, or free (`size` None): then the sides
-have to be multiples of 16 (tracing cannot follow a padding that depends on them).
+A graph takes any number of objects (ExecuTorch: the number it was made for). Its frame size is fixed, which lets runtimes plan their memory,
+or free (`size` None): then the sides have to be multiples of 16, since tracing cannot follow a padding that depends on them.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.export import Dim
 
+from vos.errors import InputError
 from vos.files import write_atomic
 from vos.graphs import GRAPHS
 from vos.models.interface import VOSModel
@@ -49,28 +53,27 @@ def example_tensors(model: VOSModel, size: tuple[int, int], num_objects: int = 2
     return tensors
 
 
-def run_graph(name: str, model: VOSModel, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def run_graph(name: str, model: VOSModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A graph's outputs by name, in PyTorch."""
     inputs, outputs = tensor_names(name)
     results = GRAPHS[name](model)(*[tensors[one] for one in inputs])
     return dict(zip(outputs, results if isinstance(results, tuple) else (results,), strict=True))
 
 
-def traced_arguments(name: str, model: VOSModel, size: tuple[int, int] | None) -> dict[str, Any]:
-    """What torch's exporters trace a graph with: examples, and which dimensions are free."""
-    examples = example_tensors(model, size or TRACED_SIZE)
-    inputs = tensor_names(name)[0]
-    shapes = tuple(_free_dimensions(one, examples[one].ndim, size is None) for one in inputs)
-    return {"args": tuple(examples[one].clone() for one in inputs), "dynamic_shapes": shapes}
+class Shape(NamedTuple):
+    """What a graph is made for: frames (H, W) or None for free sides; a number of objects or None for any."""
+
+    size: tuple[int, int] | None
+    num_objects: int | None = None
 
 
-def write_onnx(name: str, model: VOSModel, path: str, size: tuple[int, int] | None) -> None:
+def write_onnx(name: str, model: VOSModel, path: str, shape: Shape) -> None:
     """One graph as an ONNX file, weights inside, written whole. Raises InputError where it cannot be written."""
     inputs, outputs = tensor_names(name)
     with _quiet():
         exported = torch.onnx.export(
             GRAPHS[name](model),
-            **traced_arguments(name, model, size),
+            **_traced_by(name, model, shape),
             dynamo=True,
             verbose=False,
             opset_version=18,
@@ -81,11 +84,116 @@ def write_onnx(name: str, model: VOSModel, path: str, size: tuple[int, int] | No
     write_atomic(path, exported.model_proto.SerializeToString())
 
 
-def _free_dimensions(name: str, ndim: int, free_size: bool) -> dict[int, Any] | None:
+def write_openvino(name: str, model: VOSModel, path: str, shape: Shape) -> None:
+    """One graph as OpenVINO's .xml with its .bin beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = os.path.join(folder, f"{name}.onnx")
+        write_onnx(name, model, source, shape)
+        openvino_from_onnx(source, path)
+
+
+def openvino_from_onnx(source: str, path: str) -> None:
+    """An ONNX file as OpenVINO's .xml and .bin, the .xml last. Weights keep their precision."""
+    openvino = required("openvino")
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = os.path.join(folder, os.path.basename(path))
+        openvino.save_model(openvino.Core().read_model(source), temporary, compress_to_fp16=False)
+        for ending in (".bin", ".xml"):
+            with open(os.path.splitext(temporary)[0] + ending, "rb") as file:
+                write_atomic(os.path.splitext(path)[0] + ending, file.read())
+
+
+def write_program(name: str, model: VOSModel, path: str, shape: Shape) -> None:
+    """One graph as torch.export's .pt2."""
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        temporary = os.path.join(folder, "graph.pt2")
+        torch.export.save(_exported(name, model, shape), temporary)
+        with open(temporary, "rb") as file:
+            write_atomic(path, file.read())
+
+
+def write_executorch(name: str, model: VOSModel, path: str, shape: Shape) -> None:
+    """One graph as ExecuTorch's .pte, convolutions lowered to XNNPACK; fixed size and number of objects."""
+    required("executorch")
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    if shape.size is None or shape.num_objects is None:
+        raise InputError("--to executorch: ExecuTorch plans its memory ahead; give --size WIDTHxHEIGHT and --objects")
+    with _quiet():
+        program = _exported(name, model, shape)
+        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        write_atomic(path, lowered.to_executorch().buffer)
+
+
+WRITERS: dict[str, tuple[str, Callable[[str, VOSModel, str, Shape], None]]] = {
+    "onnx": (".onnx", write_onnx),
+    "openvino": (".xml", write_openvino),
+    "torch-export": (".pt2", write_program),
+    "executorch": (".pte", write_executorch),
+}
+"""Format -> ending of its files, and how a graph is written."""
+
+
+def load_graph(name: str, path: str) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """An exported graph in its own runtime: arrays by name in, arrays by name out."""
+    inputs, outputs = tensor_names(name)
+    ending = os.path.splitext(path)[1]
+    if ending == ".onnx":
+        session = required("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+        return lambda arrays: _named(outputs, session.run(None, {one: arrays[one] for one in inputs}))
+    if ending == ".xml":
+        compiled = required("openvino").compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return lambda arrays: _named(outputs, list(compiled({one: arrays[one] for one in inputs}).values()))
+
+    def tensors(arrays: Mapping[str, np.ndarray]) -> list[Tensor]:
+        return [torch.from_numpy(np.ascontiguousarray(arrays[one])) for one in inputs]
+
+    if ending == ".pt2":
+        module = torch.export.load(path).module()
+        return lambda arrays: _named(outputs, _arrays(module(*tensors(arrays))))
+    required("executorch")
+    from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(path).load_method("forward")
+    return lambda arrays: _named(outputs, _arrays(method.execute(tensors(arrays))))
+
+
+def required(package: str) -> Any:
+    """Import an optional package. Raises InputError with the line that installs it."""
+    import importlib
+
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise InputError(f"{package}: not installed; pip install {package}") from None
+
+
+def _named(outputs: tuple[str, ...], results: list[np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.array(result) for name, result in zip(outputs, results, strict=True)}
+
+
+def _arrays(results: Any) -> list[np.ndarray]:
+    return [one.detach().numpy() for one in (results if isinstance(results, list | tuple) else (results,))]
+
+
+def _exported(name: str, model: VOSModel, shape: Shape) -> torch.export.ExportedProgram:
+    return torch.export.export(GRAPHS[name](model), **_traced_by(name, model, shape))
+
+
+def _traced_by(name: str, model: VOSModel, shape: Shape) -> dict[str, Any]:
+    """What torch's exporters trace a graph with: examples, and which dimensions are free."""
+    examples = example_tensors(model, shape.size or TRACED_SIZE, shape.num_objects or 2)
+    inputs = tensor_names(name)[0]
+    free = tuple(_free_dimensions(one, examples[one].ndim, shape) for one in inputs)
+    return {"args": tuple(examples[one].clone() for one in inputs), "dynamic_shapes": free}
+
+
+def _free_dimensions(name: str, ndim: int, shape: Shape) -> dict[int, Any] | None:
     free: dict[int, Any] = {}
-    if name in _PER_OBJECT:
+    if name in _PER_OBJECT and shape.num_objects is None:
         free[0] = Dim("O", min=1, max=MAX_OBJECTS)
-    if free_size and name != "objects":
+    if shape.size is None and name != "objects":
         cells = 16 // _STRIDES.get(name, 16)
         height_axis = 0 if name in _FRAME else ndim - 2
         free |= {height_axis: cells * Dim("h", min=2, max=256), height_axis + 1: cells * Dim("w", min=2, max=256)}
@@ -94,13 +202,12 @@ def _free_dimensions(name: str, ndim: int, free_size: bool) -> dict[int, Any] | 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporter tells of every operator of packages that are not installed."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """torch's exporters tell of every operator of packages that are not installed."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(previous)

@@ -16,7 +16,7 @@ import torch
 import vos.export
 import vos.graphs
 from vos.errors import InputError
-from vos.export import write_onnx
+from vos.export import Shape, write_onnx
 from vos.graphs import inference_copy
 from vos.models.interface import VOSModel
 
@@ -47,7 +47,7 @@ class MadeGraphs(GraphFiles):
         if missing:
             model = inference_copy(self._model)
             for name in missing:
-                write_onnx(name, model, paths[name], size)
+                write_onnx(name, model, paths[name], Shape(size))
         return paths
 
     def _digest(self) -> str:

@@ -12,6 +12,7 @@ from vos.config import (
     DataConfig,
     DemoConfig,
     EvaluateConfig,
+    ExportConfig,
     FactorConfig,
     FpsBenchmarkConfig,
     FpsConfig,
@@ -143,6 +144,11 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         "demo": lambda: BenchmarkConfig(preset="demo", crop_px=224, samples=512, data=DEMO_DATA),
         "paper": lambda: BenchmarkConfig(),
     },
+    ExportConfig: {
+        "smoke": lambda: ExportConfig(preset="smoke", size="144x96", calibration_clips=2, data=SMOKE_DATA),
+        "demo": lambda: ExportConfig(preset="demo", size="216x144", data=DEMO_DATA),
+        "paper": lambda: ExportConfig(preset="paper"),
+    },
     FpsBenchmarkConfig: {
         "smoke": lambda: FpsBenchmarkConfig(
             preset="smoke",
@@ -176,7 +182,9 @@ def preset(cls: type[Job], name: str | None) -> Job:
     """
     table = PRESETS[cls]
     if name is None:
-        name = {DemoConfig: "demo", BenchmarkConfig: "paper", FpsBenchmarkConfig: "paper"}.get(cls, "smoke")
+        name = {DemoConfig: "demo", BenchmarkConfig: "paper", FpsBenchmarkConfig: "paper", ExportConfig: "paper"}.get(
+            cls, "smoke"
+        )
     if not isinstance(name, str) or name not in table:
         raise InputError(f"--preset {name}: unknown; use one of {', '.join(table)}")
     return table[name]()

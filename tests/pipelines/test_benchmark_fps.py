@@ -13,7 +13,18 @@ from pipelines.fps_systems import System
 from pipelines.fps_tables import ratios
 from vos.models.memory import Memory, MemoryPolicy
 
-FIELDS = ["system", "runtime", "precision", "threads", "objects", "protocol", "fps", "ms_per_frame_median", "rss_mib_peak", "params"]
+FIELDS = [
+    "system",
+    "runtime",
+    "precision",
+    "threads",
+    "objects",
+    "protocol",
+    "fps",
+    "ms_per_frame_median",
+    "rss_mib_peak",
+    "params",
+]
 STCN = System("stcn eager", "stcn", "eager", "fp32", growing=True)
 STUDENT = System("student openvino auto", "mobilevos-mobilenetv2", "openvino", "auto")
 

@@ -10,6 +10,7 @@ from vos.config.benchmark_fps import FpsBenchmarkConfig
 from vos.config.cache import CacheConfig, ClipConfig, FactorConfig, TeacherConfig
 from vos.config.demo import DemoConfig
 from vos.config.evaluate import EvaluateConfig, FpsConfig, MemoryConfig, VerifyConfig
+from vos.config.export import ExportConfig
 from vos.config.segment import SegmentConfig
 from vos.config.train import LossConfig, OptimiserConfig, TrainConfig, ValidationConfig
 from vos.config.tune import SpaceConfig, TuneConfig
@@ -22,6 +23,7 @@ __all__ = [
     "DataConfig",
     "DemoConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FactorConfig",
     "FpsBenchmarkConfig",
     "FpsConfig",

@@ -1,0 +1,57 @@
+"""Taking a model to a device."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from vos.config.base import BUILTIN_TEACHER, JobConfig
+from vos.errors import InputError
+
+FREE = "free"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(JobConfig):
+    """Write the whole video pipeline, memory included, as files for another runtime, and check them against PyTorch."""
+
+    out: str = "runs/export"
+    """Folder of the graphs, their description (graphs.json), the card (README.md) and the example program (segment.py)."""
+    model: str = BUILTIN_TEACHER
+    """Folder of jobs.train, .safetensors or .pth file, champion, NAME@champion, models:/NAME/3, the id of an MLflow run, or 'builtin'."""
+    to: Literal["onnx", "openvino", "torch-export", "executorch"] = "onnx"
+    """Format of the files."""
+    size: str = "854x480"
+    """WIDTHxHEIGHT of the frames, any size (padded inside), or 'free': sides that are multiples of 16."""
+    objects: int = 0
+    """Number of objects (0 = any; executorch needs a number)."""
+    int8: bool = False
+    """Calibrate to int8 on clips of the training split (onnx and openvino; needs NNCF)."""
+    calibration_clips: int = 10
+    """Clips of four frames for --int8, spread over the training split."""
+    evaluation: str = ""
+    """Folder of jobs.evaluate, whose figures the card then tells (empty: 'not measured')."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size != FREE and (not re.fullmatch(r"\d{2,4}x\d{2,4}", self.size) or min(self.frame_size or (0,)) < 64):
+            raise InputError(f"--size {self.size}: use WIDTHxHEIGHT, both from 64, such as 854x480, or free")
+        if not 0 <= self.objects <= 254 or self.calibration_clips < 1:
+            raise InputError(
+                f"--objects {self.objects} --calibration-clips {self.calibration_clips}: use 0 to 254, and 1 or more"
+            )
+        if self.to == "executorch" and (not self.objects or self.size == FREE):
+            raise InputError(
+                "--to executorch: it plans its memory ahead; give --objects 1 (or more) and --size WIDTHxHEIGHT"
+            )
+        if self.int8 and self.to not in ("onnx", "openvino"):
+            raise InputError(f"--int8 --to {self.to}: int8 graphs are written for onnx and openvino")
+
+    @property
+    def frame_size(self) -> tuple[int, int] | None:
+        """(H, W), or None where sides are free."""
+        if self.size == FREE:
+            return None
+        width, height = self.size.split("x")
+        return int(height), int(width)
