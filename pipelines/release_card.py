@@ -47,8 +47,8 @@ def card(config: ExportConfig, about: Mapping[str, Any], info: Mapping[str, Any]
         "   are the recent memory of the next frame. Or the same in three: `encode_query`, `read_decode`, `encode_value`.",
         "",
         "## Input",
-        "Frames are raw RGB, uint8, (H, W, 3): **normalisation is inside** (ImageNet mean and deviation). Labels are uint8, 0 is background, "
-        "objects are 1, 2, …",
+        "Frames are raw RGB, uint8, (H, W, 3): **normalisation is inside** (ImageNet mean and deviation). Labels are uint8, 0 is "
+        "background, objects are 1, 2, …",
         "",
         "| graph | inputs | outputs |",
         "|---|---|---|",
@@ -107,5 +107,5 @@ def _training_data(info: Mapping[str, Any]) -> str:
     named = os.path.basename(root.rstrip("/"))
     return (
         f"videos of the folder `{named}` (and, where the trunk started from ImageNet weights, ImageNet). "
-        "DAVIS is for research, non-commercial use, with attribution (Perazzi et al. 2016, Pont-Tuset et al. 2017); check the terms of yours."
+        "DAVIS is for research, non-commercial use, with attribution (Perazzi et al. 2016, Pont-Tuset et al. 2017); others have theirs."
     )

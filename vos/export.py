@@ -1,11 +1,12 @@
 """The graphs of `vos.graphs` as files that other runtimes load.
 
-A graph takes any number of objects (ExecuTorch: the number it was made for). Its frame size is fixed, which lets runtimes plan their memory,
-or free (`size` None): then the sides have to be multiples of 16, since tracing cannot follow a padding that depends on them.
+A graph takes any number of objects (ExecuTorch: the number it was made for). Its frame size is fixed, which lets runtimes plan their
+memory, or free (`size` None): then the sides have to be multiples of 16, since tracing cannot follow a padding that depends on them.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import tempfile
@@ -114,15 +115,13 @@ def write_program(name: str, model: VOSModel, path: str, shape: Shape) -> None:
 
 def write_executorch(name: str, model: VOSModel, path: str, shape: Shape) -> None:
     """One graph as ExecuTorch's .pte, convolutions lowered to XNNPACK; fixed size and number of objects."""
-    required("executorch")
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-
+    partitioner = required("executorch.backends.xnnpack.partition.xnnpack_partitioner").XnnpackPartitioner
+    exir = required("executorch.exir")
     if shape.size is None or shape.num_objects is None:
         raise InputError("--to executorch: ExecuTorch plans its memory ahead; give --size WIDTHxHEIGHT and --objects")
     with _quiet():
-        program = _exported(name, model, shape)
-        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        lowered = exir.to_edge_transform_and_lower(_exported(name, plain, shape), partitioner=[partitioner()])
         write_atomic(path, lowered.to_executorch().buffer)
 
 
@@ -143,8 +142,7 @@ def load_graph(name: str, path: str) -> Callable[[Mapping[str, np.ndarray]], dic
         session = required("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
         return lambda arrays: _named(outputs, session.run(None, {one: arrays[one] for one in inputs}))
     if ending == ".xml":
-        compiled = required("openvino").compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return lambda arrays: _named(outputs, list(compiled({one: arrays[one] for one in inputs}).values()))
+        return _openvino_graph(path, inputs, outputs)
 
     def tensors(arrays: Mapping[str, np.ndarray]) -> list[Tensor]:
         return [torch.from_numpy(np.ascontiguousarray(arrays[one])) for one in inputs]
@@ -152,11 +150,26 @@ def load_graph(name: str, path: str) -> Callable[[Mapping[str, np.ndarray]], dic
     if ending == ".pt2":
         module = torch.export.load(path).module()
         return lambda arrays: _named(outputs, _arrays(module(*tensors(arrays))))
-    required("executorch")
-    from executorch.runtime import Runtime
-
-    method = Runtime.get().load_program(path).load_method("forward")
+    method = required("executorch.runtime").Runtime.get().load_program(path).load_method("forward")
     return lambda arrays: _named(outputs, _arrays(method.execute(tensors(arrays))))
+
+
+def _openvino_graph(
+    path: str, inputs: tuple[str, ...], outputs: tuple[str, ...]
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    core = required("openvino").Core()
+    compiled: dict[tuple[tuple[int, ...], ...], Any] = {}
+
+    def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        # For the very shapes: the CPU plugin of 2026.4 fails where the number of objects changes under one compiled graph.
+        shapes = tuple(arrays[one].shape for one in inputs)
+        if shapes not in compiled:
+            model = core.read_model(path)
+            model.reshape({one: list(shape) for one, shape in zip(inputs, shapes, strict=True)})
+            compiled[shapes] = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return _named(outputs, list(compiled[shapes]({one: arrays[one] for one in inputs}).values()))
+
+    return run
 
 
 def required(package: str) -> Any:
@@ -166,7 +179,7 @@ def required(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError:
-        raise InputError(f"{package}: not installed; pip install {package}") from None
+        raise InputError(f"{package}: not installed; pip install {package.split('.')[0]}") from None
 
 
 def _named(outputs: tuple[str, ...], results: list[np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
-"""int8 graphs by calibration: activations are watched over real clips, then convolutions get int8 weights and inputs.
+"""int8 graphs by calibration: activations are watched over real clips, then the decoder's convolutions get int8 weights and inputs.
 
-The quantised ONNX files (with QuantizeLinear and DequantizeLinear nodes) serve ONNX Runtime and OpenVINO alike. What decides where a query
-looks, and what turns features into masks, stays in float: the key, the attention, the classifier and everything behind it.
+The quantised ONNX files (with QuantizeLinear and DequantizeLinear nodes) serve ONNX Runtime and OpenVINO alike. The encoders stay in float:
+with MobileNetV2's in int8 the keys were off by 20 %, queries looked anywhere, and J&F fell from 67 to 1 (DECISIONS.md).
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from vos.files import write_atomic
 from vos.graphs import inference_copy
 from vos.models.interface import VOSModel
 
-FLOAT_LAYERS = ("key_proj", "decoder.pred", "enlarge")
-"""Parts of a weight's name: the layers that stay in float."""
-FLOAT_TYPES = ("MatMul", "Softmax", "Sigmoid")
+INT8_LAYERS = ("decoder.compress", "decoder.up_16_8", "decoder.up_8_4")
+"""Parts of a weight's name: the layers that become int8. The classifier behind them stays in float."""
 
 
 def record(model: VOSModel, clips: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, list[dict[str, np.ndarray]]]:
@@ -67,13 +66,15 @@ def quantise(source: str, path: str, samples: Sequence[dict[str, np.ndarray]]) -
 
     nncf.set_log_level(logging.ERROR)
     model = onnx.load(source)
-    kept = [node.name for node in model.graph.node if any(part in one for one in node.input for part in FLOAT_LAYERS)]
-    present = {node.op_type for node in model.graph.node}
-    quantised = nncf.quantize(
-        model,
-        nncf.Dataset(list(samples)),
-        subset_size=len(samples),
-        preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(names=kept, types=[one for one in FLOAT_TYPES if one in present]),
-    )
-    write_atomic(path, quantised.SerializeToString())
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    kept = [node.name for node in convolutions if not any(part in one for one in node.input for part in INT8_LAYERS)]
+    if len(kept) < len(convolutions):
+        others = sorted({node.op_type for node in model.graph.node} - {"Conv"})
+        model = nncf.quantize(
+            model,
+            nncf.Dataset(list(samples)),
+            subset_size=len(samples),
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(names=kept, types=others, validate=False),
+        )
+    write_atomic(path, model.SerializeToString())

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from vos.config.base import BUILTIN_TEACHER, JobConfig
+from vos.config.base import BUILTIN_TEACHER, JobConfig, Preset
 from vos.errors import InputError
 
 FREE = "free"
@@ -16,6 +16,8 @@ FREE = "free"
 class ExportConfig(JobConfig):
     """Write the whole video pipeline, memory included, as files for another runtime, and check them against PyTorch."""
 
+    preset: Preset = "paper"
+    """Named configuration the other flags change: smoke and demo (small synthetic frames), paper (854x480)."""
     out: str = "runs/export"
     """Folder of the graphs, their description (graphs.json), the card (README.md) and the example program (segment.py)."""
     model: str = BUILTIN_TEACHER

@@ -1,0 +1,161 @@
+"""jobs.export: a folder that is proven, says what it holds, and runs where nothing of this project is."""
+
+import json
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from jobs.export import main
+from vos.checkpoint import save_checkpoint
+from vos.engine import Engine
+from vos.errors import InputError
+from vos.models import build
+
+SIZE = (64, 96)
+FILES = {f"{name}.onnx" for name in ("start", "step", "encode_query", "read_decode", "encode_value")}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    model = build("mobilevos-tiny")
+    with torch.no_grad():
+        model.decoder.pred.weight.mul_(5)
+    folder = str(tmp_path_factory.mktemp("checkpoint"))
+    save_checkpoint(folder, model, {"role": "student"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, checkpoint: str, store: str) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("export")
+    assert main(["--preset", "smoke", "--model", checkpoint, "--size", "96x64", "--out", str(folder)]) == 0
+    yield folder
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, np.ndarray]:
+    """A video file, its first mask in two colours, and the frames as they are in the file."""
+    folder = tmp_path_factory.mktemp("clip")
+    rng = np.random.default_rng(0)
+    frames = np.repeat(np.repeat(rng.integers(0, 256, (6, 8, 12, 3), dtype=np.uint8), 8, 1), 8, 2)
+    writer = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, SIZE[::-1])
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    mask = np.zeros((*SIZE, 3), np.uint8)
+    mask[10:40, 10:40], mask[30:60, 50:90] = (0, 0, 128), (0, 128, 0)
+    cv2.imwrite(str(folder / "mask.png"), mask)
+    return folder / "clip.mp4", folder / "mask.png", frames
+
+
+def test_the_folder_says_what_it_holds(exported: Path):
+    about = json.loads((exported / "graphs.json").read_text())
+    assert set(about["bytes"]) == FILES and about["precision"] == "fp32" and about["size"] == list(SIZE)
+    assert all((exported / name).stat().st_size == count for name, count in about["bytes"].items())
+    assert max(about["parity"].values()) <= 1e-3
+    card = (exported / "README.md").read_text()
+    assert "normalisation is inside" in card and "## Licence" in card and all(name in card for name in FILES)
+    step = {one["name"]: one["shape"] for one in about["graphs"]["step"]["inputs"]}
+    assert step == {
+        "frame": [64, 96, 3],
+        "first_key": ["O", 32, 4, 6],
+        "first_value": ["O", 32, 4, 6],
+        "recent_key": [1, 32, 4, 6],
+        "recent_value": ["O", 32, 4, 6],
+    }
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_engine_runs_an_exported_folder_as_it_runs_the_checkpoint(exported: Path, checkpoint: str, runtime: str):
+    from vos.checkpoint import load_checkpoint
+
+    rng = np.random.default_rng(1)
+    frames = rng.integers(0, 256, (4, *SIZE, 3), dtype=np.uint8)
+    labels = np.zeros(SIZE, np.uint8)
+    labels[10:40, 10:40] = 1
+    network = Engine(load_checkpoint(checkpoint)[0], "eager", threads=1)
+    folder = Engine(str(exported), runtime, precision="fp32", threads=1)
+    for engine in (network, folder):
+        engine.start(frames[0], labels)
+    for frame in frames[1:]:
+        for engine in (network, folder):
+            engine.step(frame)
+        assert np.abs(network.probabilities() - folder.probabilities()).max() <= 1e-3
+
+
+def test_frames_of_another_size_are_refused_with_both_sizes(exported: Path):
+    with pytest.raises(InputError, match="exported for frames of 96x64, these are 80x64"):
+        Engine(str(exported), "onnxruntime").start(np.zeros((64, 80, 3), np.uint8), np.ones((64, 80), np.uint8))
+
+
+def run_example(python: str, folder: Path, clip: tuple[Path, Path, np.ndarray], tmp_path: Path) -> np.ndarray:
+    """The frames of the overlay that the example program writes in an empty folder and environment."""
+    out = tmp_path / "overlay.mp4"
+    program = [python, "-I", str(folder / "segment.py"), str(clip[0]), str(clip[1]), str(out)]
+    done = subprocess.run(program, cwd=tmp_path, env={}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    video, frames = cv2.VideoCapture(str(out)), []
+    while True:
+        ok, frame = video.read()
+        if not ok:
+            return np.stack(frames)
+        frames.append(frame)
+
+
+def test_the_example_program_paints_the_masks_of_the_engine(
+    exported: Path, clip: tuple[Path, Path, np.ndarray], tmp_path: Path
+):
+    copied = shutil.copytree(exported, tmp_path / "device")
+    overlay = run_example(sys.executable, copied, clip, tmp_path)
+    video, frames = cv2.VideoCapture(str(clip[0])), []
+    for _ in range(len(overlay)):
+        frames.append(cv2.cvtColor(video.read()[1], cv2.COLOR_BGR2RGB))
+    mask = cv2.imread(str(clip[1]))
+    assert mask is not None and len(frames) == len(clip[2])
+    labels = np.where(mask[..., 1] > 0, 1, np.where(mask[..., 2] > 0, 2, 0)).astype(np.uint8)
+    engine = Engine(str(exported), "onnxruntime", threads=1)
+    engine.start(frames[0], labels)
+    colours = np.array([[0, 0, 0], [0, 128, 0], [128, 0, 0]], np.int32)
+    for frame, painted in zip(frames[1:], overlay[1:], strict=True):
+        masks = engine.step(frame)
+        expected = np.where(masks[..., None] > 0, frame // 2 + colours[masks] // 2, frame)
+        assert np.abs(cv2.cvtColor(painted, cv2.COLOR_BGR2RGB).astype(int) - expected).mean() < 12  # lossy video
+
+
+@pytest.mark.slow  # makes a virtual environment
+def test_the_example_program_needs_only_numpy_opencv_and_the_runtime(
+    exported: Path, clip: tuple[Path, Path, np.ndarray], tmp_path: Path
+):
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    packages = ["numpy", "opencv-python-headless", "onnxruntime"]
+    subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+    copied = shutil.copytree(exported, tmp_path / "device")
+    assert len(run_example(python, copied, clip, tmp_path)) == len(clip[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--size", "wide"], "use WIDTHxHEIGHT"),
+        (["--to", "executorch"], "give --objects"),
+        (["--to", "torch-export", "--int8"], "int8 graphs are written for onnx and openvino"),
+        (["--model", "nowhere"], "no such file or folder"),
+        (["--out", "s3://bucket/x"], "local folder"),
+    ],
+)
+def test_what_cannot_be_exported_is_said_in_one_line(
+    arguments: list[str], words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    assert main(["--preset", "smoke", "--out", str(tmp_path / "x"), *arguments]) == 2
+    said = capfd.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and words in said[0]
