@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import storage, tracking
-from pipelines.fps_systems import Played, System, Worker, workers, write_frames
+from pipelines.fps_systems import LOOP, Played, System, Worker, workers, write_frames
 from pipelines.fps_tables import Ratio, component_table, ratio_table, ratios, system_table
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
@@ -134,6 +134,7 @@ def _systems(config: FpsBenchmarkConfig) -> list[System]:
         sources[load_model(config.checkpoint)[0].name] = config.checkpoint
     systems = [System("stcn eager", "stcn", "eager", "fp32", growing=True)]
     for runtime, precision in (
+        (LOOP, "fp32"),
         ("eager", "fp32"),
         ("compile", "fp32"),
         ("onnxruntime", "fp32"),

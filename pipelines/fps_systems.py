@@ -21,6 +21,8 @@ from pipelines.session import set_threads
 from vos.errors import InputError
 
 GEMM_SIDE = 2048
+LOOP = "loop"
+"""The runtime of a network in the plain evaluation loop, as it was trained: what a user has without the engine."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def _serve(pipe: Connection, system: System, frames_path: str, threads: int) -> 
 def _player(system: System, frames: np.ndarray, threads: int) -> Any:
     if system.source == "gemm":
         return Gemm()
+    if system.runtime == LOOP:
+        return LoopPlayer(system, frames)
     return GrowingPlayer(system, frames) if system.growing else EnginePlayer(system, frames, threads)
 
 
@@ -184,6 +188,41 @@ class EnginePlayer:
         return Played(times, spent, *_resident_mib())
 
 
+class LoopPlayer:
+    """`vos.inference` with first and recent memory, PyTorch eager, nothing folded."""
+
+    def __init__(self, system: System, frames: np.ndarray) -> None:
+        self._model, self._frames = _load(system.source), frames
+
+    def about(self) -> dict[str, Any]:
+        return _about(self._model, LOOP)
+
+    def start(self, labels: np.ndarray) -> None:
+        import torch
+
+        from vos.inference import iter_propagate
+        from vos.models.memory import MemoryPolicy
+
+        policy = MemoryPolicy("first_recent", top_k=None)
+        self._masks = iter_propagate(self._model, self._endless(), torch.from_numpy(labels).long(), policy)
+        for _ in range(4):
+            next(self._masks)
+
+    def play(self, num_frames: int, limit_s: float) -> Played:
+        times: list[float] = []
+        while len(times) < num_frames and sum(times) < limit_s:
+            times.append(_seconds(lambda: next(self._masks).argmax(0)))
+        return Played(times, {}, *_resident_mib())
+
+    def _endless(self) -> Iterator[Any]:
+        from vos.transforms import to_tensor
+
+        index = 0
+        while True:
+            yield to_tensor(np.array(self._frames[index % len(self._frames)])[None])[0]
+            index += 1
+
+
 class GrowingPlayer:
     """STCN as its evaluation runs it (a memory frame every five, top 20), timed at any size of its memory.
 
@@ -197,8 +236,7 @@ class GrowingPlayer:
         self._frames = frames
 
     def about(self) -> dict[str, Any]:
-        parameters = sum(parameter.numel() for parameter in self._model.parameters())
-        return {"runtime": "eager", "precision": "fp32", "params": parameters, "model": self._model.name}
+        return _about(self._model, "eager")
 
     def start(self, labels: np.ndarray) -> None:
         import torch
@@ -251,6 +289,11 @@ class GrowingPlayer:
 
     def _encode_value(self, frame: Any) -> Any:
         return self._model.encode_value(frame, self._f16, self._masks)
+
+
+def _about(model: Any, runtime: str) -> dict[str, Any]:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"runtime": runtime, "precision": "fp32", "params": parameters, "model": model.name}
 
 
 def _seconds(call: Any, *arguments: Any) -> float:

@@ -27,7 +27,7 @@ SIZE = (70, 100)
 @pytest.fixture(scope="module")
 def model() -> VOSModel:
     torch.manual_seed(0)
-    return inference_copy(build("mobilevos-mobilenetv2-noaspp", "tensorflow"))
+    return inference_copy(build("mobilevos-tiny"))
 
 
 @pytest.fixture(scope="module")
