@@ -92,11 +92,12 @@ def test_the_command_plays_every_system_and_writes_rows_series_and_plots(
     from jobs.benchmark import main
 
     out = str(tmp_path / "fps")
-    assert main(["fps", "--preset", "smoke", "--systems", "stcn", "tiny eager", "--max-frames", "8", "--out", out]) == 0
+    assert main(["fps", "--preset", "smoke", "--systems", "stcn", "tiny", "--max-frames", "8", "--out", out]) == 0
     rows = json.loads(Path(out, "rows.json").read_text())
     assert all(set(FIELDS) <= row.keys() and row["fps"] > 0 and row["rss_mib_peak"] > 0 for row in rows)
     played = {(row["system"], row["objects"], row["protocol"]): row["frames"] for row in rows}
     assert played["mobilevos-tiny", 1, "short"] == played["mobilevos-tiny", 2, "short"] == 7
+    assert played["mobilevos-tiny", 1, "long"] == 79
     assert played["stcn", 1, "long"] == played["stcn", 2, "long"] == 79
     printed = capsys.readouterr().out
     assert "integrated over the video" in printed and "GFLOP/s" in printed
