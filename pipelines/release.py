@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ from vos.models.interface import VOSModel
 from vos.transforms import resize_frame, resize_labels
 from vos.video_segmentation import first_mask, segmented_span
 
+CARD, PROGRAM = "README.md", "segment.py"
 PARITY_FRAMES = 8
 PARITY_BOUND = 1e-3
 FREE_PARITY_SIZE = (240, 432)
@@ -58,26 +60,35 @@ def export(config: ExportConfig) -> str:
     shape = Shape(config.frame_size, config.objects or None)
     clips = _calibration(config) if config.int8 else []
     os.makedirs(config.out, exist_ok=True)
-    if os.path.exists(os.path.join(config.out, DESCRIPTION)):
-        os.remove(os.path.join(config.out, DESCRIPTION))  # the folder is no export until the new one is whole
+    _remove_export(config.out)
     with tracking.start_run("export", f"{info['model']} to {config.to}", config) as run:
         files = _write_graphs(config, model, shape, clips)
         found = _parity(config, model, files)
-        worst = max(one.prob for one in found)
-        if worst > PARITY_BOUND and not config.int8:
+        worst = float(np.max([one.prob for one in found]))  # NaN if any is: Python's max may pass over it
+        if not worst <= PARITY_BOUND and not config.int8:  # "not", so that NaN fails too
             raise InputError(
                 f"{config.out}: probabilities differ from PyTorch's by {worst:.2g}, more than {PARITY_BOUND}; not released"
             )
         about = _describe(config, model, info, files, found)
-        write_atomic(os.path.join(config.out, "README.md"), card(config, about, info).encode())
+        write_atomic(os.path.join(config.out, CARD), card(config, about, info).encode())
+        beside = [CARD, DESCRIPTION]
         if config.to in ("onnx", "openvino"):
+            beside.append(PROGRAM)
             with open(example_segment.__file__, "rb") as file:
-                write_atomic(os.path.join(config.out, "segment.py"), file.read())
+                write_atomic(os.path.join(config.out, PROGRAM), file.read())
         write_atomic(os.path.join(config.out, DESCRIPTION), dumps(about).encode())
         run.log_metrics({"export/max_prob_difference": worst, "export/mib": sum(about["bytes"].values()) / 2**20})
-        for name in sorted(os.listdir(config.out)):
+        for name in [*about["bytes"], *beside]:  # whatever else the folder holds is not ours to publish
             run.log_artifact(os.path.join(config.out, name), "export")
     return _tables(about, found)
+
+
+def _remove_export(folder: str) -> None:
+    """Take an older export away, of whatever format: its description first, so that a folder without one is no export."""
+    graphs = [f"{name}{ending}" for name in GRAPHS for ending in (*(ending for ending, _ in WRITERS.values()), ".bin")]
+    for name in (DESCRIPTION, PROGRAM, *graphs):
+        with suppress(FileNotFoundError):
+            os.remove(os.path.join(folder, name))
 
 
 def _write_graphs(config: ExportConfig, model: VOSModel, shape: Shape, clips: list[Any]) -> dict[str, str]:
@@ -147,15 +158,22 @@ def _parity(config: ExportConfig, model: VOSModel, files: Mapping[str, str]) -> 
 
     eager = {name: torch_graph(name) for name in GRAPHS}
     found = []
-    for objects in [config.objects] if config.objects else [1, 2]:
+    for objects in _checked_objects(config):
         given = _with_objects(labels, objects)
         expected = _loop(eager, frames, given, ("step",))
         for what, steps in (("step", ("step",)), ("three parts", ("encode_query", "read_decode", "encode_value"))):
             got = _loop(graphs, frames, given, steps)
-            prob = max(float(np.abs(a["prob"] - b["prob"]).max()) for a, b in zip(expected, got, strict=True))
+            gaps = [np.abs(a["prob"] - b["prob"]).max() for a, b in zip(expected, got, strict=True)]
             same = float(np.mean([(a["labels"] == b["labels"]).mean() for a, b in zip(expected, got, strict=True)]))
-            found.append(Parity(what, objects, prob, same))
+            found.append(Parity(what, objects, float(np.max(gaps)), same))
     return found
+
+
+def _checked_objects(config: ExportConfig) -> Sequence[int]:
+    """Numbers of objects that the files are tried with; ExecuTorch's take any up to theirs."""
+    if config.to == "executorch":
+        return sorted({1, config.objects})
+    return [config.objects] if config.objects else [1, 2]
 
 
 def _loop(graphs: Mapping[str, Any], frames: np.ndarray, labels: np.ndarray, steps: tuple[str, ...]) -> list[Any]:
@@ -195,7 +213,7 @@ def _describe(
     def tensor(name: str, value: torch.Tensor) -> dict[str, Any]:
         free = name in ("first_key", "first_value", "recent_value", "value", "masks", "objects", "prob")
         shape: list[Any] = list(value.shape)
-        if free and not config.objects:
+        if free and (not config.objects or (config.to == "executorch" and config.objects > 1)):
             shape[0] = "O + 1" if name == "prob" else "O"
         if config.frame_size is None and name != "objects":
             axis = 0 if name in ("frame", "labels") else value.ndim - 2

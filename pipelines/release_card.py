@@ -21,7 +21,8 @@ RUNTIMES = {
 def card(config: ExportConfig, about: Mapping[str, Any], info: Mapping[str, Any]) -> str:
     """README.md of the folder. Raises InputError for an evaluation that cannot be read."""
     size = f"{about['size'][1]}x{about['size'][0]}" if about["size"] else "any whose sides are multiples of 16"
-    objects = about["objects"] or "any number of"
+    up_to = "up to " if about["format"] == "executorch" else ""
+    objects = f"{up_to}{about['objects']}" if about["objects"] else "any number of"
     lines = [
         f"# {about['model']}: video object segmentation ({about['format']}, {about['precision']})",
         "",

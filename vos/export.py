@@ -1,7 +1,7 @@
 """The graphs of `vos.graphs` as files that other runtimes load.
 
-A graph takes any number of objects (ExecuTorch: the number it was made for). Its frame size is fixed, which lets runtimes plan their
-memory, or free (`size` None): then the sides have to be multiples of 16, since tracing cannot follow a padding that depends on them.
+A graph takes any number of objects (ExecuTorch: any up to the number it was made for). Its frame size is fixed, which lets runtimes plan
+their memory, or free (`size` None): then the sides have to be multiples of 16, since tracing cannot follow a padding that depends on them.
 """
 
 from __future__ import annotations
@@ -62,10 +62,11 @@ def run_graph(name: str, model: VOSModel, tensors: Mapping[str, Tensor]) -> dict
 
 
 class Shape(NamedTuple):
-    """What a graph is made for: frames (H, W) or None for free sides; a number of objects or None for any."""
+    """What a graph is made for: frames (H, W) or None for free sides; a number of objects, or fewer too if `or_fewer`, or None for any."""
 
     size: tuple[int, int] | None
     num_objects: int | None = None
+    or_fewer: bool = False
 
 
 def write_onnx(name: str, model: VOSModel, path: str, shape: Shape) -> None:
@@ -114,14 +115,15 @@ def write_program(name: str, model: VOSModel, path: str, shape: Shape) -> None:
 
 
 def write_executorch(name: str, model: VOSModel, path: str, shape: Shape) -> None:
-    """One graph as ExecuTorch's .pte, convolutions lowered to XNNPACK; fixed size and number of objects."""
+    """One graph as ExecuTorch's .pte, convolutions lowered to XNNPACK: of fixed size, its memory planned for 1 to `num_objects` objects."""
     partitioner = required("executorch.backends.xnnpack.partition.xnnpack_partitioner").XnnpackPartitioner
     exir = required("executorch.exir")
     if shape.size is None or shape.num_objects is None:
         raise InputError("--to executorch: ExecuTorch plans its memory ahead; give --size WIDTHxHEIGHT and --objects")
     with _quiet():
         plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        lowered = exir.to_edge_transform_and_lower(_exported(name, plain, shape), partitioner=[partitioner()])
+        program = _exported(name, plain, shape._replace(or_fewer=True))
+        lowered = exir.to_edge_transform_and_lower(program, partitioner=[partitioner()])
         write_atomic(path, lowered.to_executorch().buffer)
 
 
@@ -204,8 +206,9 @@ def _traced_by(name: str, model: VOSModel, shape: Shape) -> dict[str, Any]:
 
 def _free_dimensions(name: str, ndim: int, shape: Shape) -> dict[int, Any] | None:
     free: dict[int, Any] = {}
-    if name in _PER_OBJECT and shape.num_objects is None:
-        free[0] = Dim("O", min=1, max=MAX_OBJECTS)
+    most = shape.num_objects or MAX_OBJECTS
+    if name in _PER_OBJECT and most > 1 and (shape.num_objects is None or shape.or_fewer):
+        free[0] = Dim("O", min=1, max=most)
     if shape.size is None and name != "objects":
         cells = 16 // _STRIDES.get(name, 16)
         height_axis = 0 if name in _FRAME else ndim - 2

@@ -70,11 +70,14 @@ class ExportedGraphs(GraphFiles):
                 self.description = json.load(file)
             files = self.description["files"]
             self.precision = self.description["precision"]
+            kind = self.description.get("format", "onnx")
             self._paths = {name: os.path.join(folder, os.path.basename(files[name])) for name in ENGINE_GRAPHS}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: cannot be read ({type(error).__name__}); give a folder written by jobs.export --to onnx"
             ) from error
+        if kind not in ("onnx", "openvino"):
+            raise InputError(f"{folder}: the engine does not run {kind} graphs; give a folder of jobs.export --to onnx")
         self._folder = folder
 
     def paths(self, size: tuple[int, int]) -> dict[str, str]:

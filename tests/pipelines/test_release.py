@@ -97,6 +97,52 @@ def test_frames_of_another_size_are_refused_with_both_sizes(exported: Path):
         Engine(str(exported), "onnxruntime").start(np.zeros((64, 80, 3), np.uint8), np.ones((64, 80), np.uint8))
 
 
+@pytest.fixture(scope="module")
+def replaced(tmp_path_factory: pytest.TempPathFactory, exported: Path, checkpoint: str) -> Path:
+    """A folder with an export to ONNX and a file of the user's, into which torch-export was written."""
+    folder = shutil.copytree(exported, tmp_path_factory.mktemp("replaced") / "export")
+    (folder / "diary.txt").write_text("mine")
+    argv = ["--preset", "smoke", "--model", checkpoint, "--size", "96x64", "--to", "torch-export", "--out", str(folder)]
+    assert main(argv) == 0
+    return folder
+
+
+def test_an_export_replaces_the_one_before_whatever_its_format(replaced: Path):
+    graphs = {name.replace(".onnx", ".pt2") for name in FILES}
+    assert {path.name for path in replaced.iterdir()} == graphs | {"graphs.json", "README.md", "diary.txt"}
+    assert set(json.loads((replaced / "graphs.json").read_text())["bytes"]) == graphs
+
+
+def test_a_file_of_the_users_in_the_folder_is_kept_and_not_logged(replaced: Path):
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("export")
+    assert experiment is not None
+    run = client.search_runs([experiment.experiment_id], "params.to = 'torch-export'", max_results=1)[0]
+    logged = {Path(one.path).name for one in client.list_artifacts(run.info.run_id, "export")}
+    assert (replaced / "diary.txt").read_text() == "mine"
+    assert {"graphs.json", "README.md", "step.pt2"} <= logged and "diary.txt" not in logged
+
+
+def test_the_engine_refuses_graphs_that_its_runtimes_do_not_load(replaced: Path):
+    with pytest.raises(InputError, match="the engine does not run torch-export graphs"):
+        Engine(str(replaced), "onnxruntime")
+
+
+def test_a_network_whose_probabilities_are_no_numbers_is_not_released(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    model = build("mobilevos-tiny")
+    with torch.no_grad():
+        model.decoder.pred.weight.fill_(float("nan"))
+    save_checkpoint(str(tmp_path / "broken"), model, {"role": "student"})
+    argv = ["--preset", "smoke", "--model", str(tmp_path / "broken"), "--size", "96x64", "--to", "torch-export"]
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 2
+    assert "not released" in capfd.readouterr().err
+    assert not (tmp_path / "out" / "graphs.json").exists()
+
+
 def run_example(python: str, folder: Path, clip: tuple[Path, Path, np.ndarray], tmp_path: Path) -> np.ndarray:
     """The frames of the overlay that the example program writes in an empty folder and environment."""
     out = tmp_path / "overlay.mp4"

@@ -27,7 +27,7 @@ class ExportConfig(JobConfig):
     size: str = "854x480"
     """WIDTHxHEIGHT of the frames, any size (padded inside), or 'free': sides that are multiples of 16."""
     objects: int = 0
-    """Number of objects (0 = any; executorch needs a number)."""
+    """Number of objects (0 = any; executorch: the most, for which its memory is planned)."""
     int8: bool = False
     """Calibrate to int8 on clips of the training split (onnx and openvino; needs NNCF)."""
     calibration_clips: int = 10
