@@ -224,6 +224,8 @@ def _make_runtime(
         return TorchRuntime(model.eval(), threads, compiled=runtime == "compile")
     files: GraphFiles
     if exported is not None:
+        if runtime == "onnxruntime" and exported.description.get("format") == "openvino":
+            raise InputError(f'{model}: holds OpenVINO files; use runtime "openvino", or export them --to onnx')
         files = exported
     else:
         assert isinstance(model, VOSModel)
