@@ -118,6 +118,7 @@ class Student(VOSModel):
         frames (B, 3, H, W) ImageNet-normalised, masks (B, 1, H, W) of one object in [0, 1]
         """
         for standard, x in zip(self.query_standard, self.query_trunk(frames), strict=True):
+            assert isinstance(standard, Standard)
             standard.measure(x)
         self.value_standard.measure(self.value_trunk(torch.cat((frames, masks, torch.zeros_like(masks)), 1)).f16)
 
