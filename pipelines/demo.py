@@ -12,7 +12,15 @@ from pipelines.plan import index_videos
 from pipelines.session import ray_session
 from pipelines.teacher_cache import build_cache
 from pipelines.training import train
-from vos.config import BUILTIN_TEACHER, CacheConfig, DemoConfig, EvaluateConfig, TeacherConfig, TrainConfig
+from vos.config import (
+    BUILTIN_STUDENT,
+    BUILTIN_TEACHER,
+    CacheConfig,
+    DemoConfig,
+    EvaluateConfig,
+    TeacherConfig,
+    TrainConfig,
+)
 from vos.config_json import dumps, fingerprint, without
 from vos.datasets import fingerprint as data_fingerprint
 from vos.presets import preset
@@ -20,6 +28,7 @@ from vos.presets import preset
 STUDENT = "student, distilled"
 PLAIN = "student, plain"
 TEACHER = "teacher"
+SHIPPED = "student, shipped"
 COPIED = "first mask repeated"
 
 
@@ -64,7 +73,8 @@ def _work_folder(config: DemoConfig) -> str:
 
 
 def _checkpoints(config: DemoConfig, work: str) -> dict[str, str]:
-    """Make the cache and the two students; returns the checkpoint of each row of the table."""
+    """Make the cache and the two students; returns the checkpoint of each row of the table. The student that comes with the project is
+    one of them: what longer training on real video gives."""
     common = {"data": config.data, "seed": config.seed, "workers": config.workers, "threads": config.threads}
     base = replace(preset(TrainConfig, config.preset), **common)
     teacher = BUILTIN_TEACHER
@@ -94,6 +104,7 @@ def _checkpoints(config: DemoConfig, work: str) -> dict[str, str]:
         COPIED: COPY,
         PLAIN: train(plain, label=PLAIN).checkpoint,
         STUDENT: train(distilled, label=STUDENT).checkpoint,
+        SHIPPED: BUILTIN_STUDENT,
         TEACHER: teacher,
     }
 

@@ -18,12 +18,12 @@ from pipelines import storage, tracking
 from pipelines.actors import run_on_actors
 from pipelines.evaluation_pages import log_pages
 from pipelines.inputs import log_videos
-from pipelines.models import BUILTIN_FOLDER, load_engine, load_model
+from pipelines.models import BUILTIN, load_engine, load_model
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
 from vos.checkpoint import WEIGHTS, is_infinite, save_checkpoint
-from vos.config import BUILTIN_TEACHER, EvaluateConfig
+from vos.config import EvaluateConfig
 from vos.config_json import dumps, to_dict
 from vos.datasets import Video
 from vos.engine import Engine
@@ -135,8 +135,7 @@ def _register(
 ) -> str:
     if tracking.SCORE not in evaluation["metrics"]:
         raise InputError("--register: nothing was scored; evaluate a split that has ground truth")
-    if checkpoint == BUILTIN_TEACHER:
-        checkpoint = BUILTIN_FOLDER
+    checkpoint = BUILTIN.get(checkpoint, checkpoint)
     if WEIGHTS in storage.list_names(checkpoint):
         return run.register_evaluated(info["model"], checkpoint, evaluation, version)
     with tempfile.TemporaryDirectory() as folder:  # an official STCN file

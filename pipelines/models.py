@@ -12,16 +12,19 @@ from torch import Tensor
 
 from pipelines import storage, tracking
 from vos.checkpoint import DESCRIPTION, WEIGHTS, load_checkpoint
-from vos.config import BUILTIN_TEACHER
+from vos.config import AS_TRAINED, BUILTIN_STUDENT, BUILTIN_TEACHER
 from vos.engine import Engine
 from vos.errors import InputError
 from vos.files import write_atomic
 from vos.graph_files import is_exported
 from vos.models.interface import VOSModel
 
-BUILTIN_FOLDER = os.path.join(
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "vos", "models", "builtin_teacher"
-)
+_MODELS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "vos", "models")
+BUILTIN = {
+    BUILTIN_TEACHER: os.path.join(_MODELS, "builtin_teacher"),
+    BUILTIN_STUDENT: os.path.join(_MODELS, "builtin_student"),
+}
+"""The folders of what comes with the project, by the names that a user may give."""
 
 
 def load_model(path: str) -> tuple[VOSModel, dict[str, Any]]:
@@ -29,8 +32,8 @@ def load_model(path: str) -> tuple[VOSModel, dict[str, Any]]:
 
     Raises InputError when the file is missing, damaged or of another architecture.
     """
-    if path == BUILTIN_TEACHER:
-        return load_checkpoint(BUILTIN_FOLDER)
+    if path in BUILTIN:
+        return load_checkpoint(BUILTIN[path])
     if not storage.is_uri(path):
         return load_checkpoint(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -42,8 +45,11 @@ def load_model(path: str) -> tuple[VOSModel, dict[str, Any]]:
 def load_engine(
     path: str, runtime: str, precision: str = "auto", size_px: int = 0, threads: int = 0, upsampling: str = "bilinear"
 ) -> Engine:
-    """The real-time engine of a checkpoint (as `load_model` takes it) or of a folder of exported graphs; arguments as Engine's."""
-    model = path if is_exported(path) else load_model(path)[0]
+    """The real-time engine of a checkpoint (as `load_model` takes it) or of a folder of exported graphs; arguments as Engine's, and
+    AS_TRAINED for the `size_px` of its model.json."""
+    model, info = (path, {}) if is_exported(path) else load_model(path)
+    if size_px == AS_TRAINED:
+        size_px = int(info.get("size_px", 0))
     return Engine(model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling)
 
 
@@ -54,7 +60,7 @@ def find_model(name: str, folder: str) -> str:
     Raises InputError where it is none of them.
     """
     path = os.path.join(os.environ.get("MOBILEVOS_HOME", ""), os.path.expanduser(name))
-    if name == BUILTIN_TEACHER or storage.is_uri(name):
+    if name in BUILTIN or storage.is_uri(name):
         return name
     if name and os.path.exists(path):
         return path

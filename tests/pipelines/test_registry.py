@@ -13,7 +13,7 @@ import pytest
 
 from pipelines import tracking
 from pipelines.evaluation import evaluate
-from pipelines.models import BUILTIN_FOLDER
+from pipelines.models import BUILTIN
 from pipelines.plan import index_videos
 from pipelines.tracking import registry
 from vos.checkpoint import load_checkpoint, save_checkpoint
@@ -127,7 +127,7 @@ def test_a_registered_model_segments_in_a_process_that_has_only_the_logged_code_
 ):
     found = {"metrics": {"val/j_and_f": 0.9}, "data": "d", "protocol": PROTOCOL, "serving": {"size_px": 64}}
     with tracking.start_run("testing", "served", CONFIG) as run:
-        version = run.register_evaluated("served-model", BUILTIN_FOLDER, found)
+        version = run.register_evaluated("served-model", BUILTIN[BUILTIN_TEACHER], found)
     number = version.split("/")[1].split()[0]
     video = index_videos(preset(EvaluateConfig, "smoke").data, "val")[0]
     frames, mask = np.stack([video.frame(i) for i in range(5)]), video.mask(0)
@@ -145,7 +145,7 @@ def test_a_registered_model_segments_in_a_process_that_has_only_the_logged_code_
     )
     loaded = json.loads(done.stdout.splitlines()[-1])
     assert Path(loaded["vos"]).is_relative_to(uri.removeprefix("file://")) and loaded["rest"] == []
-    model, _ = load_checkpoint(BUILTIN_FOLDER)
+    model, _ = load_checkpoint(BUILTIN[BUILTIN_TEACHER])
     policy = memory_policy(MemoryConfig(), infinite=True)
     ours = np.stack([labels for _, labels in segment_video(model, video, policy, size_px=64, max_frames=5)])
     np.testing.assert_array_equal(np.load(tmp_path / "masks.npy"), ours)

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from pipelines import schema
 from pipelines import teacher as teacher_module
-from pipelines.models import BUILTIN_FOLDER
+from pipelines.models import BUILTIN
 from pipelines.plan import ShardPlan
 from pipelines.teacher import Teacher, receipt
 from pipelines.teacher_cache import blueprint
 from vos.clips import checksum, decode_clip, read_clip
-from vos.config import CacheConfig, FactorConfig, TeacherConfig
+from vos.config import BUILTIN_TEACHER, CacheConfig, FactorConfig, TeacherConfig
 from vos.distillation import correlation
 from vos.draws import ClipDraw, draw_clip
 from vos.errors import InputError
@@ -131,7 +131,7 @@ def test_a_receipt_is_a_function_of_the_shards_bytes(tmp_path: Path):
 
 
 def test_a_teacher_whose_output_is_not_finite_stops_with_the_draw_and_the_frame(tmp_path: Path):
-    shutil.copytree(BUILTIN_FOLDER, tmp_path / "teacher")
+    shutil.copytree(BUILTIN[BUILTIN_TEACHER], tmp_path / "teacher")
     weights = load_file(tmp_path / "teacher/model.safetensors")
     weights = {name: value.float() for name, value in weights.items()}
     weights["decoder.pred.bias"] = torch.full_like(weights["decoder.pred.bias"], float("nan"))

@@ -9,6 +9,9 @@ from vos.errors import InputError
 
 Preset = Literal["smoke", "demo", "paper", "davis-cpu"]
 BUILTIN_TEACHER = "builtin"
+BUILTIN_STUDENT = "builtin-student"
+AS_TRAINED = -1
+"""A working size: what the model's own description says, else the frames as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)

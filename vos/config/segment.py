@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vos.config.base import BUILTIN_TEACHER, JobConfig
+from vos.config.base import AS_TRAINED, BUILTIN_STUDENT, JobConfig
 from vos.config.evaluate import check_working_size
 from vos.errors import InputError
 
@@ -33,15 +33,16 @@ class SegmentConfig(JobConfig):
     """Folder of the palette PNGs. Default: --out without its ending, with -masks."""
     no_masks: bool = False
     """Write no palette PNGs."""
-    model: str = BUILTIN_TEACHER
+    model: str = BUILTIN_STUDENT
     """Folder of jobs.train or jobs.export, .safetensors or .pth file, champion, NAME@champion, models:/NAME/3, the id of an MLflow run,
-    or 'builtin'."""
+    builtin-student (the 1.9 M student that comes with the project, trained on DAVIS) or builtin (the small teacher)."""
     runtime: Literal["auto", "eager", "compile", "onnxruntime", "openvino"] = "auto"
     """What runs the network: auto takes the fastest that is installed, eager is PyTorch as it is."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """Arithmetic; auto takes bf16 where the processor has it and the runtime can."""
-    size_px: int = 0
-    """Shorter side at which the network sees frames, in pixels (0 = as they are); outputs have the video's size."""
+    size_px: int = AS_TRAINED
+    """Shorter side at which the network sees frames, in pixels (0 = as they are, -1 = what the model's model.json says, else as they
+    are); outputs have the video's size."""
     upsampling: Literal["bilinear", "edge"] = "bilinear"
     """From --size-px to the video's size; edge follows the picture's edges."""
     threads: int = 0
@@ -57,7 +58,7 @@ class SegmentConfig(JobConfig):
             raise InputError(f"--out {self.out}: name a video file that ends in {', '.join(OUT_ENDINGS)}")
         if not 0 <= self.fps <= 1000:
             raise InputError(f"--fps {self.fps:g}: use 0 (the video's own) to 1000")
-        check_working_size(self.size_px, 0)
+        check_working_size(0 if self.size_px == AS_TRAINED else self.size_px, 0)
         for one in self.add:
             if not re.fullmatch(r"\d+:.+", one) or one.startswith("0:"):
                 raise InputError(f"--add {one}: use FRAME:MASK.png with FRAME from 1 on; frame 0 has --first-mask")
