@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from vos.errors import InputError
 
-Preset = Literal["smoke", "demo", "paper"]
+Preset = Literal["smoke", "demo", "paper", "davis-cpu"]
 BUILTIN_TEACHER = "builtin"
 
 
