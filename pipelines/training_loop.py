@@ -114,6 +114,10 @@ def make_source(config: TrainConfig) -> CachedClips | DrawnClips:
             index_videos(config.data, "train"), config.clip, config.seed, num_draws=config.steps * config.batch
         )
     distil = bool(config.loss.kd or config.loss.representation)
+    if config.teacher_online and distil:
+        from pipelines.online_clips import OnlineClips
+
+        return OnlineClips(config.cache, config.data, config.threads)
     source = CachedClips(config.cache, config.data, with_targets=distil, need_logits=bool(config.loss.kd))
     stored = source.manifest["identity"]["shapes"]["rank"]
     if config.loss.rank > stored:

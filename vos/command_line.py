@@ -39,6 +39,7 @@ PATH_FIELDS = frozenset(
         "video",
         "first_mask",
         "masks",
+        "docs",
     }
 )
 PATH_LISTS = frozenset({"exports", "evaluations"})

@@ -1,0 +1,229 @@
+"""What the records say when they are put side by side: paired comparisons with their intervals, and the claims beside their targets.
+
+Points are percent of J&F. A comparison pairs runs of one seed on one sequence; seeds that only one side has are left out.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.results_plan import MAIN_CACHE, SCALES, TEACHER, quarter
+from pipelines.results_records import Record
+from vos.bootstrap import Difference, paired_difference
+
+REACHED, BELOW, NOT_RUN = "reached", "below target", "not run"
+SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The runs of family `a` against those of family `b`."""
+
+    title: str
+    a: str
+    b: str
+    seeds: tuple[int, ...] = ()
+    difference: Difference | None = None
+    """in points; None where no seed has both"""
+    group: str = ""
+
+    @property
+    def interval(self) -> str:
+        if self.difference is None:
+            return "-"
+        return f"{self.difference.low:+.1f} to {self.difference.high:+.1f}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, what was asked, what was found, and whether that is it."""
+
+    claim: str
+    target: str
+    found: str
+    verdict: str
+
+
+def by_seed(records: Mapping[str, Record], family: str) -> dict[int, Record]:
+    """The records of a family that differ in nothing but their seed."""
+    heads = ((*name.rpartition("-s"), name) for name in records)
+    return {int(tail): records[name] for head, _, tail, name in heads if head == family and tail.isdigit()}
+
+
+def figure(records: Mapping[str, Record], family: str, name: str = "j_and_f") -> list[float]:
+    """J&F (or "j", "f") of every seed of a family, in percent; of a run without seeds, its own."""
+    if family in records:
+        return [100 * records[family]["figures"][name]]
+    return [100 * record["figures"][name] for _, record in sorted(by_seed(records, family).items())]
+
+
+def mean_of(records: Mapping[str, Record], family: str, field: str) -> float | None:
+    """The mean of a cost over the seeds of a family, None where nothing was run."""
+    values = [record[field] for record in by_seed(records, family).values() if field in record]
+    return statistics.mean(values) if values else None
+
+
+def compare(records: Mapping[str, Record], title: str, a: str, b: str, group: str = "") -> Comparison:
+    """Pair two families over the seeds and the sequences that both have."""
+    left, right = by_seed(records, a), by_seed(records, b)
+    seeds = tuple(sorted(left.keys() & right.keys()))
+    if not seeds:
+        return Comparison(title, a, b, group=group)
+    sides = [_scores([side[seed] for seed in seeds]) for side in (left, right)]
+    shared = sorted(set.intersection(*(set(one) for side in sides for one in side)))
+    first, second = (np.array([[one[name] for name in shared] for one in side]) for side in sides)
+    return Comparison(title, a, b, seeds, paired_difference(100 * first, 100 * second), group)
+
+
+def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
+    """Every comparison of the protocol under a preset, also those of which nothing has been run."""
+    labels = list(SCALES[name].students)
+    main, some = labels[0], quarter(name)
+    listed = [
+        ("Distilled against plain", "equal steps, short", "short-both", "short-plain"),
+        ("", "equal steps, full", f"full-{main}-both", f"full-{main}-plain"),
+        ("", "equal CPU time, short", "short-both", "longer-plain"),
+        ("", "equal CPU time, full", f"full-{main}-both", f"full-{main}-plain-longer"),
+        ("", "half the steps against all, short", "half-both", "short-plain"),
+        ("", "logits alone, full", f"full-{main}-logits", f"full-{main}-plain"),
+        ("", "L_repr alone, full", f"full-{main}-repr", f"full-{main}-plain"),
+        *(("", f"equal steps, full, {label}", f"full-{label}-both", f"full-{label}-plain") for label in labels[1:]),
+        ("Sampling", f"boundary against uniform, {some}", f"short-{some}", "short-uniform"),
+        ("", f"boundary against uniform, {some}, half the steps", f"half-{some}", "half-uniform"),
+        ("Targets", "int8 rank 64 from the cache against fp32, all columns", "short-both", "short-fp32"),
+        ("", "cached against online teacher (fp32, all columns)", "short-both", "short-online"),
+        ("", "int8 against fp16", "short-both", "short-fp16"),
+        ("", "rank 64 against 16", "short-both", "short-rank16"),
+        ("Teacher", "5 context frames against none", "short-both", "short-context0"),
+        ("", "5 context frames against 2", "short-both", "short-context2"),
+        ("", "true against predicted context masks", "short-truemasks", "short-both"),
+        *(
+            ("Memory" if (kind, loss) == ("first", "plain") else "", f"{words} against first + recent, {loss} student",
+             f"memory-{kind}-{loss}", f"full-{main}-{loss}")
+            for loss in ("plain", "both")
+            for kind, words in (("first", "first alone"), ("recent", "recent alone"), ("infinite", "infinite"))
+        ),
+    ]  # fmt: skip
+    return [compare(records, title, a, b, group) for group, title, a, b in listed]
+
+
+def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
+    """The claims of the protocol beside their targets."""
+    found = {one.title: one for one in comparisons(records, name)}
+    labels = list(SCALES[name].students)
+    main = labels[0]
+    plain, both = figure(records, f"full-{main}-plain"), {one: figure(records, f"full-{one}-both") for one in labels}
+    teacher = figure(records, TEACHER)
+    best = max((statistics.mean(values) for one, values in both.items() if values and one != "resnet18"), default=None)
+    minutes = mean_of(records, f"full-{main}-plain", "cpu_s")
+    cost = f", {minutes / SECONDS:.0f} CPU-minutes" if minutes is not None else ""
+    quick = minutes is not None and minutes <= 60 * SECONDS
+    ratio = statistics.mean(both[main]) / teacher[0] if both[main] and teacher else None
+    steps = {one: _ratio(records, f"short-{one}", "short-plain", "cpu_s_per_step") for one in ("both", "online")}
+    some = f"boundary against uniform, {quarter(name)}"
+    return [
+        _level("plain student without ASPP, at most 1 CPU-hour", "J&F ≥ 82", _mean(plain), 82, cost, quick),
+        _level("teacher", "J&F ≥ 88", _mean(teacher), 88),
+        _level("best distilled MobileNetV2 student", "J&F ≥ 87", best, 87),
+        _gain(found["equal steps, short"], "distilled − plain, equal steps, short", "≥ +3, interval above 0", 3, 5),
+        _gain(found["equal steps, full"], "distilled − plain, equal steps, full", "≥ +3, interval above 0", 3, 3),
+        _gain(
+            found["equal CPU time, short"], "distilled − plain, equal CPU time, short", "> 0, interval above 0", 0, 5
+        ),
+        _gain(found["equal CPU time, full"], "distilled − plain, equal CPU time, full", "> 0, interval above 0", 0, 3),
+        _level("distilled student / its teacher, J&F", "≥ 0.99", ratio, 0.99, digits=3),
+        _gain(
+            found["half the steps against all, short"],
+            "distilled in half the steps − plain in all of them",
+            "≥ 0",
+            0,
+            3,
+            interval=False,
+        ),
+        _gain(found[some], f"boundary − uniform sampling, {quarter(name)}", "> 0, interval above 0", 0, 3),
+        _within(found["int8 rank 64 from the cache against fp32, all columns"], "int8, rank 64 − fp32 targets", 0.5),
+        _within(found["cached against online teacher (fp32, all columns)"], "cached − online teacher", 0.5),
+        _most("CPU seconds of a step, distilled from the cache / plain", "≤ 1.1", steps["both"], 1.1),
+        _most("the same with the teacher online", "(without a cache)", steps["online"], None),
+    ]
+
+
+def cpu_lines(records: Mapping[str, Record], name: str) -> list[str]:
+    """What the comparison at equal CPU time rests on."""
+    lines = []
+    main = next(iter(SCALES[name].students))
+    for length, a, b in (
+        ("short", "short-both", "longer-plain"),
+        ("full", f"full-{main}-both", f"full-{main}-plain-longer"),
+    ):
+        spent = [mean_of(records, family, "cpu_s") for family in (a, b)]
+        if spent[0] is not None and spent[1] is not None:
+            lines.append(
+                f"{length}: {spent[0] / SECONDS:.1f} CPU-minutes distilled (cache reading included), {spent[1] / SECONDS:.1f} plain"
+            )
+    if MAIN_CACHE in records:
+        cache = records[MAIN_CACHE]
+        size = f"{cache['draws']} draws, {cache['bytes'] / 2**20:.0f} MiB"
+        cost = f"{cache['teacher_cpu_s'] / SECONDS:.1f} CPU-minutes of the teacher"
+        lines.append(f"the cache: {size}, {cost}, once for all students")
+    if TEACHER in records:
+        lines.append(f"the teacher's own training: {records[TEACHER]['cpu_s'] / SECONDS:.0f} CPU-minutes, once")
+    return lines
+
+
+def _scores(side: Sequence[Record]) -> list[dict[str, float]]:
+    return [{row["sequence"]: row["j_and_f"] for row in record["sequences"]} for record in side]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.mean(values) if values else None
+
+
+def _ratio(records: Mapping[str, Record], a: str, b: str, field: str) -> float | None:
+    """The median over common seeds of a cost's ratio."""
+    left, right = by_seed(records, a), by_seed(records, b)
+    values = [left[seed][field] / right[seed][field] for seed in left.keys() & right.keys()]
+    return statistics.median(values) if values else None
+
+
+def _level(
+    claim: str, target: str, value: float | None, least: float, note: str = "", also: bool = True, digits: int = 1
+) -> Claim:
+    if value is None:
+        return Claim(claim, target, "-", NOT_RUN)
+    return Claim(claim, target, f"{value:.{digits}f}{note}", REACHED if value >= least and also else BELOW)
+
+
+def _most(claim: str, target: str, value: float | None, most: float | None) -> Claim:
+    if value is None:
+        return Claim(claim, target, "-", NOT_RUN)
+    return Claim(claim, target, f"{value:.3f}", "" if most is None else REACHED if value <= most else BELOW)
+
+
+def _gain(
+    one: Comparison, claim: str, target: str, least: float, seeds: int, interval: bool = True
+) -> Claim:  # fmt: skip
+    def holds(found: Difference) -> bool:
+        enough = found.mean >= least if least or not interval else found.mean > 0
+        return enough and (found.low > 0 or not interval)
+
+    return _judged(one, claim, f"{target}, {seeds} seeds", seeds, holds)
+
+
+def _within(one: Comparison, claim: str, points: float, seeds: int = 2) -> Claim:
+    return _judged(one, claim, f"within {points}", seeds, lambda found: abs(found.mean) <= points)
+
+
+def _judged(
+    one: Comparison, claim: str, target: str, seeds: int, holds: Callable[[Difference], bool]
+) -> Claim:  # fmt: skip
+    if one.difference is None:
+        return Claim(claim, target, "-", NOT_RUN)
+    found = f"{one.difference.mean:+.1f} ({one.interval}), {len(one.seeds)} seed{'s' * (len(one.seeds) > 1)}"
+    if len(one.seeds) < seeds:
+        return Claim(claim, target, found, f"{NOT_RUN}: {len(one.seeds)} of {seeds} seeds")
+    return Claim(claim, target, found, REACHED if holds(one.difference) else BELOW)
