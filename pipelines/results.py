@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -95,6 +96,7 @@ class _Site:
             lambda: self._commands(planned),
             lambda spent: self._conclude(planned, spent),
             tuple(name for name in planned.needs if name not in self.records),
+            (planned.copies,) if planned.copies else (),
             planned.minutes,
         )
 
@@ -107,7 +109,7 @@ class _Site:
 
     def _commands(self, planned: Planned) -> list[Command]:
         folder, commands = self._folder_of(planned), []
-        if planned.copies:
+        if planned.kind == "cache":
             self._copy_shards(planned, folder)
         if planned.kind == "cache" or not _exists(folder, "result.json" if planned.evaluation else "summary.json"):
             commands.append(self._command(planned, JOBS[type(planned.job)], planned.job, folder))
@@ -125,7 +127,7 @@ class _Site:
 
     def _resolved(self, job: JobConfig, folder: str) -> JobConfig:
         """A configuration of the plan with this machine's paths."""
-        job = replace(job, out=folder, data=self.config.data, threads=self.config.threads)
+        job = replace(job, out=folder, data=self.config.data)
         if isinstance(job, CacheConfig):
             return replace(job, teacher=replace(job.teacher, checkpoint=self._place(job.teacher.checkpoint)))
         if isinstance(job, EvaluateConfig):
@@ -138,14 +140,18 @@ class _Site:
         return self.folder(name, self.records[name]["fingerprint"]) if name in self.records else name
 
     def _copy_shards(self, planned: Planned, folder: str) -> None:
-        """Take over the shards of a larger cache; jobs.cache proves each and makes what is missing or another's."""
-        job, source = planned.job, os.path.join(self._place(planned.copies), "shards")
+        """Take over shards of a larger cache, and of this one when it was shorter; jobs.cache proves each by its recipe and makes
+        what is missing or another's."""
+        job, parent, target = planned.job, os.path.dirname(folder), os.path.join(folder, "shards")
         assert isinstance(job, CacheConfig)
-        target = os.path.join(folder, "shards")
-        os.makedirs(target, exist_ok=True)
-        for name in storage.list_names(source)[: job.draws // job.shard_draws]:
-            if not os.path.exists(os.path.join(target, name)):
-                storage.write_bytes(os.path.join(target, name), storage.read_bytes(os.path.join(source, name)))
+        if storage.list_names(target):  # begun before
+            return
+        heads = tuple(f"{name}-" for name in (planned.name, planned.copies) if name)
+        for other in storage.list_folders(parent):
+            source = os.path.join(parent, other, "shards")
+            if other.startswith(heads) and os.path.join(parent, other) != folder:
+                for name in storage.list_names(source)[: math.ceil(job.draws / job.shard_draws)]:
+                    storage.write_bytes(os.path.join(target, name), storage.read_bytes(os.path.join(source, name)))
 
     def _conclude(self, planned: Planned, spent: Mapping[str, Spent]) -> None:
         folder = self._folder_of(planned)

@@ -12,7 +12,7 @@ from typing import Any
 from pipelines import storage
 from pipelines.folders import read_json
 from pipelines.results_ablations import ablation_families
-from pipelines.results_claims import by_seed, claims, comparisons, cpu_lines, figure, mean_of
+from pipelines.results_claims import by_seed, claims, comparisons, counted, cpu_lines, figure, mean_of
 from pipelines.results_plan import LONGER, SCALES, TEACHER, Planned
 from pipelines.results_plots import write_plots
 from pipelines.results_records import Record
@@ -95,8 +95,8 @@ def _protocol(config: ReportConfig) -> str:
             f"{cache.factor.dtype}, logits in {cache.logits}; the teacher sees {cache.teacher.context_frames} context frames "
             f"({cache.teacher.context_masks} masks).",
             "- **Pairs**: what is compared begins with the same weights (a function of the seed) and takes the same clips in the same order "
-            "for as many steps. The plain student replays the cache's clips without its targets. The last weights (EMA) are scored; "
-            "nothing is chosen on the development sequences.",
+            "for as many steps. The plain student replays the cache's clips without its targets. The last weights (EMA) are "
+            "scored; nothing is chosen on the development sequences.",
             f"- **Equal CPU time**: the plain student has {LONGER:g} times the steps, the most that a cached step may cost; CPU time is "
             "that of the training's process, all threads, reading included, without start-up.",
             "- **Intervals**: paired bootstrap (95 %, percentile) over seeds and sequences, `vos/bootstrap.py`. One thread per process.",
@@ -210,7 +210,7 @@ def _ablations(name: str, records: Mapping[str, Record]) -> str:
     parts = ["## Ablations (student without ASPP, short length unless said)"]
     plain = figure(records, "short-plain")
     if plain:
-        parts.append(f"The plain student of this length: {_spread(plain)} ({len(plain)} seeds).")
+        parts.append(f"The plain student of this length: {_spread(plain)} ({counted(plain)}).")
     for title, values in ablation_families(name).items():
         found = [figure(records, family) for _, family in values]
         rows = [

@@ -54,13 +54,18 @@ class Planned:
     evaluation: EvaluateConfig | None = None
     """of what was trained"""
     copies: str = ""
-    """A cache of which this one is the beginning: its shards are taken over, and proven, instead of made again."""
+    """A cache of which this one is the beginning: where its shards are at hand they are taken over, and proven, instead of made again."""
 
     @property
     def family(self) -> str:
         """What runs that differ in nothing but their seed have in common."""
         head, _, tail = self.name.rpartition("-s")
         return head if head and tail.isdigit() else self.name
+
+    @property
+    def seed(self) -> int:
+        """Of the training that the run is or looks at."""
+        return self.job.seed if self.family == self.name else int(self.name.rpartition("-s")[2])
 
 
 @dataclass(frozen=True)
@@ -207,7 +212,7 @@ class _Protocol:
         draws = draws or self.scale.short * self.train.batch
         job = replace(self.cache, draws=draws, teacher=replace(teacher, checkpoint=TEACHER), **changes)  # type: ignore[arg-type]
         minutes = 0.5 if copies else draws * self.scale.draw_s / 60 + 0.5
-        return Planned(name, "cache", job, minutes, (TEACHER, *([copies] if copies else [])), copies=copies)
+        return Planned(name, "cache", job, minutes, (TEACHER,), copies=copies)
 
     def _full(self, label: str, loss: str, seed: int, longer: bool = False) -> Planned:
         name = f"full-{label}-{loss}{'-longer' if longer else ''}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.results_ablations import ablation_families
-from pipelines.results_claims import by_seed, comparisons, figure
+from pipelines.results_claims import by_seed, comparisons, counted, figure
 from pipelines.results_plan import SCALES, quarter
 from pipelines.results_records import Record
 
@@ -108,8 +108,7 @@ def _differences(name: str, records: Mapping[str, Record]) -> Any:
         axes.plot([low, high], [place, place], "-", color=colour, linewidth=2)
         axes.plot(mean, place, "o", color=colour, markersize=5)
     axes.axvline(0, color="0.2", linewidth=0.8)
-    seeds = [f"{len(one.seeds)} seed{'s' * (len(one.seeds) > 1)}" for one in shown]
-    labels = [f"{one.title} ({count})" for one, count in zip(shown, seeds, strict=True)]
+    labels = [f"{one.title} ({counted(one.seeds)})" for one in shown]
     axes.set_yticks(range(len(shown)), labels, fontsize=8)
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="difference of J&F, points; mean and 95 % interval")
     axes.grid(alpha=0.3, axis="x")

@@ -38,6 +38,9 @@ class Task:
     conclude: Callable[[Mapping[str, Spent]], None]
     """called after the last command with what each of them cost; what it raises fails the task"""
     needs: tuple[str, ...] = ()
+    """tasks that must have succeeded"""
+    after: tuple[str, ...] = ()
+    """tasks that must have ended, however they did"""
     minutes: float = 0.0
 
 
@@ -97,13 +100,13 @@ class Queue:
         try:
             with progress_bar("results", len(tasks), "run") as bar:
                 while waiting or self._running:
-                    self._start(waiting)
+                    ended = self._start(waiting)
                     self._tell(waiting)
                     bar.set_postfix_str(f"{left:.0f} CPU-minutes left; {', '.join(self._names()) or 'nothing runs'}")
-                    if not self._running:
+                    if not self._running and not ended:
                         break
-                    for ended in self._wait():
-                        left -= ended.minutes
+                    for task in ended or self._wait():
+                        left -= task.minutes
                         bar.update()
         finally:
             self._stop()
@@ -118,18 +121,24 @@ class Queue:
     def _names(self) -> list[str]:
         return [f"{one.task.name} ({one.command.label})" for one in self._running]
 
-    def _start(self, waiting: list[Task]) -> None:
-        open_names = {task.name for task in waiting} | {one.task.name for one in self._running}
+    def _start(self, waiting: list[Task]) -> list[Task]:
+        """Start what can be started; returns tasks that ended at once: nothing was left to run, or their beginning failed."""
+        ended: list[Task] = []
         for task in list(waiting):
-            if len(self._running) >= self.workers:
-                return
-            if any(name in open_names or name in self._outcome.failed for name in task.needs):
+            if len(self._running) >= self.workers or ended:
+                break
+            open_names = {one.name for one in waiting} | {one.task.name for one in self._running}
+            if any(name in open_names for name in (*task.needs, *task.after)):
+                continue
+            if any(name in self._outcome.failed for name in task.needs):
                 continue
             waiting.remove(task)
             commands: list[Command] = []
-            if self._attempt(task, lambda task=task, commands=commands: commands.extend(task.commands())):
-                self._next(task, commands, {})
-            open_names = {task.name for task in waiting} | {one.task.name for one in self._running}
+            if not self._attempt(
+                task, lambda task=task, commands=commands: commands.extend(task.commands())
+            ) or self._next(task, commands, {}):
+                ended.append(task)
+        return ended
 
     def _next(self, task: Task, left: list[Command], spent: dict[str, Spent]) -> bool:
         """Start the next command of a task, or conclude it; returns whether it has ended."""

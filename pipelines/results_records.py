@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 from pipelines import storage
@@ -125,7 +127,8 @@ def about(planned: Planned, records: Mapping[str, Record], data: Mapping[str, st
         "fingerprint": identity(planned, records, data),
         "made_from": {name: records[name]["fingerprint"] for name in planned.needs},
         "data": dict(data),
-        "seed": planned.job.seed,
+        "seed": planned.seed,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, torch {version('torch')}",
         **{part: lasting(job) for part, job in _jobs(planned).items()},
     }
 

@@ -25,7 +25,7 @@ class ReportConfig(JobConfig):
     page: bool = False
     """Build tables, plots and page from the records that are there, and run nothing."""
     workers: int = 2
-    """Runs at the same time, each with --threads threads."""
+    """Runs at the same time, one thread each."""
     trunk_weights: str = ""
     """ImageNet weights of MobileNetV2, a file. Default: the one in ../shared/data/weights of the checkout, where it exists."""
 
@@ -33,3 +33,7 @@ class ReportConfig(JobConfig):
         super().__post_init__()
         if self.list and self.page:
             raise InputError("--list --page: one at a time")
+        if self.threads != 1 or self.seed != 0:
+            raise InputError(
+                f"--threads {self.threads} --seed {self.seed}: the protocol has one thread per run and names its seeds; leave them out"
+            )
