@@ -94,8 +94,8 @@ def _protocol(config: ReportConfig) -> str:
             f"{train.loss.representation:g}, w = {train.loss.w:g}, {cache.samples} samples, factor of rank {cache.factor.rank} in "
             f"{cache.factor.dtype}, logits in {cache.logits}; the teacher sees {cache.teacher.context_frames} context frames "
             f"({cache.teacher.context_masks} masks).",
-            "- **Pairs**: what is compared begins with the same weights (a function of the seed) and takes the same clips in the same order "
-            "for as many steps. The plain student replays the cache's clips without its targets. The last weights (EMA) are "
+            "- **Pairs**: what is compared begins with the same weights (a function of the seed) and takes the same clips in the same "
+            "order for as many steps. The plain student replays the cache's clips without its targets. The last weights (EMA) are "
             "scored; nothing is chosen on the development sequences.",
             f"- **Equal CPU time**: the plain student has {LONGER:g} times the steps, the most that a cached step may cost; CPU time is "
             "that of the training's process, all threads, reading included, without start-up.",
