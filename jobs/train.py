@@ -14,7 +14,7 @@ from vos.config import TrainConfig
 def train(config: TrainConfig) -> None:
     from pipelines import training
 
-    result = training.train(config, here=config.here)
+    result = training.train(config)
     print(f"checkpoint  {result.checkpoint}")
     print(f"registered  {result.version}  (MLflow run {result.run_id})")
     print(f"next        python -m jobs.evaluate --checkpoint {result.checkpoint}")

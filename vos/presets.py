@@ -81,21 +81,6 @@ def _train_smoke() -> TrainConfig:
     )
 
 
-def _train_davis_cpu() -> TrainConfig:
-    return TrainConfig(
-        preset="davis-cpu",
-        model="mobilevos-mobilenetv2-noaspp",
-        steps=400,
-        batch=2,
-        clip=DAVIS_CPU_CLIP,
-        optimiser=OptimiserConfig(query_trunk_scale=0.15, value_trunk_scale=0.3),
-        freeze_early=True,
-        here=True,
-    )
-
-
-DAVIS_CPU_CLIP = ClipConfig(crop_px=240, max_skip_frames=15, max_objects=1)
-
 PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
     CacheConfig: {
         "smoke": lambda: CacheConfig(
@@ -125,21 +110,12 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
             clip=PAPER_CLIP,
             teacher=TeacherConfig(context_frames=5),
         ),
-        "davis-cpu": lambda: CacheConfig(
-            preset="davis-cpu", draws=1900, clip=DAVIS_CPU_CLIP, teacher=TeacherConfig(context_frames=5)
-        ),
     },
-    TrainConfig: {
-        "smoke": _train_smoke,
-        "demo": _train_demo,
-        "paper": _train_paper,
-        "davis-cpu": _train_davis_cpu,
-    },
+    TrainConfig: {"smoke": _train_smoke, "demo": _train_demo, "paper": _train_paper},
     EvaluateConfig: {
         "smoke": lambda: EvaluateConfig(preset="smoke", max_frames=8, data=SMOKE_DATA, fps=FpsConfig(long_repeats=10)),
         "demo": lambda: EvaluateConfig(preset="demo", size_px=144, workers=2, data=DEMO_DATA),
         "paper": lambda: EvaluateConfig(preset="paper"),
-        "davis-cpu": lambda: EvaluateConfig(preset="davis-cpu", size_px=240, fps=FpsConfig(sequences=0)),
     },
     TuneConfig: {
         "smoke": lambda: TuneConfig(

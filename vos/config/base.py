@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from vos.errors import InputError
 
-Preset = Literal["smoke", "demo", "paper", "davis-cpu"]
+Preset = Literal["smoke", "demo", "paper"]
 BUILTIN_TEACHER = "builtin"
 
 

@@ -147,10 +147,6 @@ class TrainConfig(JobConfig):
     loss: LossConfig = field(default_factory=LossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    here: bool = False
-    """Train in this process, without starting Ray Train: one worker."""
-    freeze_early: bool = False
-    """Keep the stem and the first blocks of the trunks as they are."""
     freeze_batch_norm: bool = False
     """Keep BatchNorm's statistics fixed, as STCN's training does; always so for ImageNet trunks that come without them."""
     compile: bool = False
