@@ -64,7 +64,7 @@ def _sizes(config: BenchmarkConfig) -> Iterator[Row]:
             yield Row(f"{name}: KiB/draw", kib, min(sizes) / 1024, max(sizes) / 1024, "", None, "")
             yield Row(f"{name}: error %", 100 * statistics.mean(errors), 100 * min(errors), 100 * worst, "", None, "")
     kib, worst = best or (float("nan"), float("nan"))
-    objects = statistics.mean(len(work.draw.objects) for work, _, _ in looks)
+    objects = statistics.mean(work.draw.num_objects for work, _, _ in looks)
     how = f"smallest of the curve with at most 1 % error on its worst draw ({100 * worst:.2f} %); {objects:.1f} objects per clip"
     yield Row("KiB/draw at <= 1 % error", kib, kib, kib, "<= 128", best is not None and kib <= 128, how)
 
@@ -158,7 +158,7 @@ def _steps(config: BenchmarkConfig) -> Iterator[Row]:
             work = teacher.work(step % 12)
             frames, labels = to_tensor(work.clip.frames)[None], torch.from_numpy(work.clip.labels)[None]
             targets = targets_of([teacher.row(work)], cache.clip.crop_px // schema.GRID_STRIDE)
-            take(step, frames, labels, torch.tensor([len(work.draw.objects)]), targets, [step])
+            take(step, frames, labels, torch.tensor([work.draw.num_objects]), targets, [step])
 
         cached(0, source)
         against_online, against_plain = [], []

@@ -107,7 +107,7 @@ def _row_problem(row: dict[str, Any], shapes: schema.Shapes) -> str:
         return f"draw {row['draw']}: cannot be decoded ({error})"
     index = row["sample_index"]
     checks = {
-        "its record is of another draw": draw.number == row["draw"] and len(draw.objects) == row["num_objects"],
+        "its record is of another draw": draw.number == row["draw"] and draw.num_objects == row["num_objects"],
         "a sampled cell is outside the grid": index.max() < shapes.grid**2,
         "a cell is sampled twice": all(len(np.unique(one)) == shapes.samples for one in index),
         "a label is no object of the clip": row["sample_label"].max() <= row["num_objects"],

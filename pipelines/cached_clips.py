@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pipelines import schema, storage
 from pipelines.manifest import data_of_cache, read_manifest
-from vos.clips import Clip, checksum, decode_clip, read_clip
+from vos.clips import Clip, checksum, decode_clip, replay
 from vos.config import ClipConfig, DataConfig
 from vos.config_json import fingerprint, from_dict
 from vos.datasets import Video
@@ -69,8 +69,8 @@ class DrawnClips:
 
     def batch(self, numbers: list[int]) -> Batch:
         draws = [draw_clip(self.videos, self.clip, self._seed, number) for number in numbers]
-        clips = [read_clip(self._by_name[draw.video], draw, self.clip.crop_px) for draw in draws]
-        return collate(numbers, clips, [len(draw.objects) for draw in draws], None)
+        clips = [replay(self._by_name, draw, self.clip.crop_px) for draw in draws]
+        return collate(numbers, clips, [draw.num_objects for draw in draws], None)
 
 
 class CachedClips:
@@ -114,9 +114,7 @@ class CachedClips:
     def _replay(self, row: dict[str, Any]) -> Clip:
         draw = ClipDraw.from_dict(json.loads(row["record"]))
         clip = (
-            decode_clip(row["frames"], row["labels"])
-            if self._stored
-            else read_clip(self._videos[draw.video], draw, self.clip.crop_px)
+            decode_clip(row["frames"], row["labels"]) if self._stored else replay(self._videos, draw, self.clip.crop_px)
         )
         if checksum(clip) != row["clip_crc32"]:
             raise InputError(

@@ -81,12 +81,13 @@ class Teacher:
         video, true_masks = self._by_name[draw.video], options.context_masks == "true"
         if options.context_frames:
             draw = with_context(draw, video, config.clip, options.context_frames, annotated_only=true_masks)
-        clip = read_clip(video, draw, config.clip.crop_px)
+        pasted = self._by_name[draw.paste.video] if draw.paste else None
+        clip = read_clip(video, draw, config.clip.crop_px, pasted)
         stored: dict[str, list[bytes]] = {}
         if config.frames == "store":  # the teacher must see what the student will, and JPEG changes it
             stored["frames"], stored["labels"] = encode_clip(clip)
             clip = decode_clip(**stored)
-        context = read_context(video, draw, config.clip.crop_px, true_masks) if draw.context else None
+        context = read_context(video, draw, config.clip.crop_px, true_masks, pasted) if draw.context else None
         return Work(draw, clip, context, stored)
 
     @torch.inference_mode()
@@ -105,7 +106,7 @@ class Teacher:
                 labels if self._config.teacher.context_masks == "true" else None,
                 viewing_order(work.draw),
             )
-        count = len(work.draw.objects)
+        count = work.draw.num_objects
         output = self._segmenter(
             to_tensor(work.clip.frames)[None].to(device),
             torch.from_numpy(work.clip.labels[:1]).to(device),
@@ -132,7 +133,7 @@ def row_of(
 ) -> dict[str, Any]:
     """What is stored of a look (`Teacher.look`) at one draw."""
     draw = work.draw
-    absent = (0, 0, 0, 0, 0, shapes.objects - len(draw.objects))
+    absent = (0, 0, 0, 0, 0, shapes.objects - draw.num_objects)
     queries = [
         query_targets(
             labels,
@@ -151,7 +152,7 @@ def row_of(
     return {
         "draw": draw.number,
         "record": json.dumps(draw.to_dict(), sort_keys=True),
-        "num_objects": len(draw.objects),
+        "num_objects": draw.num_objects,
         "clip_crc32": checksum(work.clip),
         **{name: np.stack([query[name] for query in queries]) for name in queries[0]},
         **work.stored,

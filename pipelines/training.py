@@ -24,7 +24,7 @@ from vos.ranks import Ranks
 
 COSMETIC = (
     *("out", "debug", "workers", "threads", "experiment", "checkpoint_every", "preset"),
-    *("micro_batch", "compile", "max_failures"),
+    *("micro_batch", "compile", "max_failures", "here"),
 )
 
 
@@ -74,7 +74,7 @@ def train(
             else:
                 log_videos(run, config.data, "train", source.videos, "training")
             about = {"role": config.role, "config": identity, "cache": cache, "commit": tracking.commit()}
-            if here:
+            if here or config.here:
                 _fit_here(config, about, run, on_validated)
             else:
                 with ray_session(num_cpus=2 * config.workers + 2):

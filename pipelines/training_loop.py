@@ -31,10 +31,12 @@ from vos.errors import InputError
 from vos.metrics import merge
 from vos.models import build
 from vos.models.interface import VOSModel
+from vos.models.student import Student
 from vos.ranks import Ranks
 from vos.training_step import TrainingStep
 
 BEST = "best"
+STANDARD_CLIPS = 24
 RECENT = 100
 """Steps whose metrics a checkpoint keeps: more than can be on their way to MLflow when a process is killed."""
 Listener = Callable[[int, dict[str, float]], None]
@@ -58,6 +60,8 @@ def run_training(
     with ranks.together():
         source = make_source(config)
         model = new_model(config).to(ranks.device)
+        if config.trunk_weights:
+            standardise(model, source)
         videos = validation_videos(config, source)
     take = TrainingStep(model, config, ranks, wrap)
     progress, measured = _restored(config, take, ranks)
@@ -111,7 +115,7 @@ def make_source(config: TrainConfig) -> CachedClips | DrawnClips:
     """Where the clips come from: the cache, or draws from the videos."""
     if not config.cache:
         return DrawnClips(
-            index_videos(config.data, "train"), config.clip, config.seed, num_draws=config.steps * config.batch
+            index_videos(config.data, "train"), config.clip, config.seed, config.draws or config.steps * config.batch
         )
     distil = bool(config.loss.kd or config.loss.representation)
     if config.teacher_online and distil:
@@ -140,7 +144,18 @@ def new_model(config: TrainConfig) -> VOSModel:
         load_trunk_weights(model, config.trunk_weights)
     if config.trunk_weights or config.freeze_batch_norm:
         model.freeze_batch_norm()
+    if config.freeze_early:
+        model.freeze_early()
     return model.train()
+
+
+def standardise(model: VOSModel, source: CachedClips | DrawnClips) -> None:
+    """Fix what the heads see of ImageNet trunks to unit scale, measured on the first draws: the same on every worker."""
+    batch = source.batch(list(range(min(STANDARD_CLIPS, source.num_draws))))
+    device = next(model.parameters()).device
+    frames, masks = batch.frames[:, 0].to(device), (batch.labels[:, :1] == 1).to(device, batch.frames.dtype)
+    if isinstance(model, Student):
+        model.standardise(frames, masks)
 
 
 def validation_videos(config: TrainConfig, source: CachedClips | DrawnClips) -> list[Video]:

@@ -207,6 +207,8 @@ def _widen_single_object_stem(weights: dict[str, Tensor]) -> None:
 
 def _load_strictly(model: VOSModel, weights: Mapping[str, Tensor], path: str) -> None:
     wanted = model.state_dict()
+    if not any("_standard." in key for key in weights):  # from before there were such statistics: features as they are
+        weights = {**{key: value for key, value in wanted.items() if "_standard." in key}, **weights}
     problems = [f"lacks {key}" for key in wanted if key not in weights]
     problems += [f"has an unknown {key}" for key in weights if key not in wanted]
     problems += [

@@ -8,7 +8,8 @@ reflection; labels do not.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -29,8 +30,8 @@ class Clip:
     labels: np.ndarray
 
 
-def read_clip(video: Video, draw: ClipDraw, crop_px: int) -> Clip:
-    """Read the clip of a draw, bit-exactly. `crop_px` is the one it was drawn with.
+def read_clip(video: Video, draw: ClipDraw, crop_px: int, pasted: Video | None = None) -> Clip:
+    """Read the clip of a draw, bit-exactly. `crop_px` is the one it was drawn with, `pasted` the video of `draw.paste`.
 
     Raises InputError if a frame has no mask or a file is bad.
     """
@@ -45,16 +46,47 @@ def read_clip(video: Video, draw: ClipDraw, crop_px: int) -> Clip:
             raise InputError(f"{video.name}: frame {name} has no mask; draw the clips again from these files")
         frames[t] = crop.frame(video.frame(index))
         labels[t] = crop.labels(mask, draw.objects)
+    if draw.paste is not None:
+        _paste_over(frames, labels, draw, draw.frames, pasted, crop_px)
     return Clip(frames, labels)
 
 
-def read_context(video: Video, draw: ClipDraw, crop_px: int, masks: bool) -> Clip:
+def replay(videos: Mapping[str, Video], draw: ClipDraw, crop_px: int) -> Clip:
+    """`read_clip` where videos are known by name."""
+    return read_clip(videos[draw.video], draw, crop_px, videos[draw.paste.video] if draw.paste else None)
+
+
+def _paste_over(
+    frames: np.ndarray, labels: np.ndarray, draw: ClipDraw, indices: tuple[int, ...], pasted: Video | None, crop_px: int
+) -> None:
+    """Lay the pasted object over the frames of these indices, and their labels, in place. Without a mask of it a frame stays as it is."""
+    paste = draw.paste
+    assert paste is not None and pasted is not None and pasted.name == paste.video, f"draw {draw.number} has a paste"
+    crop = Cropper(paste.augmentation, crop_px)
+    for t, index in enumerate(indices):
+        there = paste.frame(index - draw.frames[0], pasted.num_frames)
+        mask = pasted.mask(there)
+        if mask is None:
+            continue
+        covers = crop.labels(mask, (paste.object_id,)) > 0
+        if paste.behind:
+            covers &= labels[t] == 0
+        frames[t][covers] = crop.frame(pasted.frame(there))[covers]
+        labels[t][covers] = draw.num_objects if paste.labelled else 0
+
+
+def read_context(video: Video, draw: ClipDraw, crop_px: int, masks: bool, pasted: Video | None = None) -> Clip:
     """The context frames of a draw under the clip's own augmentation; labels are zeros unless `masks`."""
-    if masks:
-        return read_clip(video, replace(draw, frames=draw.context), crop_px)
     crop = Cropper(draw.augmentation, crop_px)
     frames = np.stack([crop.frame(video.frame(index)) for index in draw.context])
-    return Clip(frames, np.zeros(frames.shape[:3], np.uint8))
+    labels = np.zeros(frames.shape[:3], np.uint8)
+    known = [video.mask(index) for index in draw.context] if masks or draw.paste else []
+    for t, mask in enumerate(known):
+        if mask is not None:
+            labels[t] = crop.labels(mask, draw.objects)
+    if draw.paste is not None:
+        _paste_over(frames, labels, draw, draw.context, pasted, crop_px)
+    return Clip(frames, labels if masks else np.zeros_like(labels))
 
 
 def checksum(clip: Clip) -> int:

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
+from vos import images
 from vos.config import ClipConfig
 from vos.datasets import Video
 from vos.errors import InputError
@@ -29,6 +30,7 @@ Rgb = tuple[float, float, float]
 
 _ORDER_STREAM, _DRAW_STREAM = 0, 1
 _ATTEMPTS = 8  # First frames to try before settling for the frame where an object is surely seen.
+_MOST_HIDDEN = 0.5  # Largest share of an object that a pasted one may cover in the first frame, or be covered itself.
 _OFF_CENTRE = 0.35  # The chosen object lies at most this share of the crop's side off its centre, each way.
 
 
@@ -53,12 +55,37 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class Paste:
+    """An object of another video, laid over every frame of the clip: something else that moves, and may be mistaken.
+
+    first, direction   its video is at `first` when the clip is at its first frame, and goes on from there frame by frame, forwards
+                       or backwards, turning round at its ends
+    behind             the clip's own objects stay in front of it
+    labelled           it is one of the clip's objects, the last; otherwise it is background
+    """
+
+    video: str
+    first: int
+    direction: int
+    object_id: int
+    augmentation: Augmentation
+    behind: bool
+    labelled: bool
+
+    def frame(self, offset: int, num_frames: int) -> int:
+        """Its video's frame (of so many) when the clip is `offset` frames from its first one."""
+        place = (self.first + self.direction * offset) % max(1, 2 * num_frames - 2)
+        return min(place, 2 * num_frames - 2 - place) if num_frames > 1 else 0
+
+
+@dataclass(frozen=True)
 class ClipDraw:
     """Which clip: the first frame is given with the masks of `objects`, the others are query frames.
 
     frames    indices in the video, in the clip's order (ascending or descending)
     objects   ids in the video; the clip calls them 1, 2, ... in this order
     context   indices of further frames that only the teacher sees, in the order in which it does; see `with_context`
+    paste     an object of another video over it, or None
     """
 
     number: int
@@ -67,16 +94,30 @@ class ClipDraw:
     objects: tuple[int, ...]
     augmentation: Augmentation
     context: tuple[int, ...] = ()
+    paste: Paste | None = None
+
+    @property
+    def num_objects(self) -> int:
+        """Objects of the clip, a pasted one included."""
+        return len(self.objects) + (self.paste is not None and self.paste.labelled)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; floats survive `json` exactly."""
-        return asdict(self)
+        values = asdict(self)
+        return values if self.paste else {name: value for name, value in values.items() if name != "paste"}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> ClipDraw:
-        augmentation = Augmentation(**{name: tuple(numbers) for name, numbers in values["augmentation"].items()})
+        augmentation = _augmentation_from(values["augmentation"])
         frames, objects, context = (tuple(values[name]) for name in ("frames", "objects", "context"))
-        return ClipDraw(values["number"], values["video"], frames, objects, augmentation, context)
+        paste = values.get("paste")
+        if paste is not None:
+            paste = Paste(**{**paste, "augmentation": _augmentation_from(paste["augmentation"])})
+        return ClipDraw(values["number"], values["video"], frames, objects, augmentation, context, paste)
+
+
+def _augmentation_from(values: dict[str, Any]) -> Augmentation:
+    return Augmentation(**{name: tuple(numbers) for name, numbers in values.items()})
 
 
 def video_of_draw(num_videos: int, seed: int, number: int) -> int:
@@ -111,7 +152,49 @@ def draw_clip(videos: Sequence[Video], clip: ClipConfig, seed: int, number: int)
     chosen = [target, *(others[i] for i in rng.permutation(len(others))[: clip.max_objects - 1])]
     gain, offset = _colours(rng, clip.colour)
     objects = tuple(sorted(spot.object_id for spot in chosen))
-    return ClipDraw(number, video.name, frames, objects, Augmentation(affine, gain, offset))
+    draw = ClipDraw(number, video.name, frames, objects, Augmentation(affine, gain, offset))
+    return _with_paste(rng, draw, video, videos, clip) if clip.paste and rng.random() < clip.paste else draw
+
+
+def _with_paste(rng: Generator, draw: ClipDraw, video: Video, videos: Sequence[Video], clip: ClipConfig) -> ClipDraw:
+    """The draw with an object of another video over it; unchanged where one of the objects would be hidden in the first frame."""
+    others = [other for other in videos if other is not video]
+    if not others:
+        return draw
+    other = others[int(rng.integers(len(others)))]
+    first = other.annotated[int(rng.integers(len(other.annotated)))]
+    spots = _spots(other, first)
+    if not spots:
+        return draw
+    spot = spots[int(rng.integers(len(spots)))]
+    zoom = rng.uniform(clip.scale_min, clip.scale_max) * clip.crop_px / min(other.size)
+    affine = _crop(rng, clip, other.size, spot, zoom)
+    gain, offset = _colours(rng, clip.colour)
+    direction, behind, labelled = (bool(one) for one in rng.random(3) < 0.5)
+    paste = Paste(
+        other.name,
+        first,
+        1 if direction else -1,
+        spot.object_id,
+        Augmentation(affine, gain, offset),
+        behind,
+        labelled and len(draw.objects) < clip.max_objects,
+    )
+    below, above = (
+        _seen(video, draw.frames[0], draw.augmentation, draw.objects, clip.crop_px),
+        _seen(other, first, paste.augmentation, (spot.object_id,), clip.crop_px),
+    )
+    shared = int((below & above).sum())
+    hidden = above if behind else below
+    return replace(draw, paste=paste) if shared <= _MOST_HIDDEN * int(hidden.sum()) else draw
+
+
+def _seen(video: Video, index: int, augmentation: Augmentation, objects: tuple[int, ...], crop_px: int) -> np.ndarray:
+    """Where some objects are in the crop, (crop, crop) bool."""
+    labels = video.mask(index)
+    assert labels is not None, f"{video.name}: frame {index} is listed as annotated"
+    grid = images.affine_grid(augmentation.affine, (crop_px, crop_px), nearest=True)
+    return np.isin(images.sample(labels, grid), objects)
 
 
 def with_context(draw: ClipDraw, video: Video, clip: ClipConfig, count: int, annotated_only: bool) -> ClipDraw:

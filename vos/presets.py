@@ -42,6 +42,25 @@ DEMO_OPTIMISER = OptimiserConfig(lr=1.5e-3, ema=0.98, warmup_steps=20)
 PAPER_OPTIMISER = OptimiserConfig(lr=1e-5, weight_decay=1e-7, warmup_steps=1000)
 PAPER_LOSS = LossConfig(hardest=0.15)
 
+# docs/results.md: DAVIS on two CPU cores in minutes to an hour a run. ImageNet trunks learn slowly, what is new quickly.
+DAVIS_CLIP = ClipConfig(crop_px=240, max_skip_frames=15, max_objects=1)
+DAVIS_OPTIMISER = OptimiserConfig(query_trunk_scale=0.15, value_trunk_scale=0.3)
+DAVIS_SIZE_PX = 240
+SHORT_STEPS = 400
+
+
+def _train_davis() -> TrainConfig:
+    return TrainConfig(
+        preset="davis-cpu",
+        model="mobilevos-mobilenetv2-noaspp",
+        steps=SHORT_STEPS,
+        batch=2,
+        clip=DAVIS_CLIP,
+        optimiser=DAVIS_OPTIMISER,
+        freeze_early=True,
+        here=True,
+    )
+
 
 def _train_paper() -> TrainConfig:
     return TrainConfig(
@@ -110,12 +129,19 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
             clip=PAPER_CLIP,
             teacher=TeacherConfig(context_frames=5),
         ),
+        "davis-cpu": lambda: CacheConfig(
+            preset="davis-cpu",
+            draws=2 * SHORT_STEPS,
+            clip=DAVIS_CLIP,
+            teacher=TeacherConfig(context_frames=5),
+        ),
     },
-    TrainConfig: {"smoke": _train_smoke, "demo": _train_demo, "paper": _train_paper},
+    TrainConfig: {"smoke": _train_smoke, "demo": _train_demo, "paper": _train_paper, "davis-cpu": _train_davis},
     EvaluateConfig: {
         "smoke": lambda: EvaluateConfig(preset="smoke", max_frames=8, data=SMOKE_DATA, fps=FpsConfig(long_repeats=10)),
         "demo": lambda: EvaluateConfig(preset="demo", size_px=144, workers=2, data=DEMO_DATA),
         "paper": lambda: EvaluateConfig(preset="paper"),
+        "davis-cpu": lambda: EvaluateConfig(preset="davis-cpu", size_px=DAVIS_SIZE_PX),
     },
     TuneConfig: {
         "smoke": lambda: TuneConfig(
@@ -123,6 +149,7 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         ),
         "demo": lambda: TuneConfig(preset="demo", trials=6, concurrent=2, train=_train_demo(), data=DEMO_DATA),
         "paper": lambda: TuneConfig(preset="paper", trials=32, train=_train_paper()),
+        "davis-cpu": lambda: TuneConfig(preset="davis-cpu", concurrent=2, train=_train_davis(), size_px=DAVIS_SIZE_PX),
     },
     DemoConfig: {
         "smoke": lambda: DemoConfig(preset="smoke", draws=24, steps=6, teacher_steps=4, data=SMOKE_DATA),

@@ -24,6 +24,8 @@ def parameter_groups(model: nn.Module, config: OptimiserConfig) -> list[dict[str
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         scale = next((scale for prefix, scale in scales.items() if name.startswith(prefix)), 1.0)
+        if not parameter.requires_grad:
+            continue
         decay = config.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((scale, decay), []).append(parameter)
     return [

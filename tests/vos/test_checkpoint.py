@@ -134,6 +134,15 @@ def test_a_damaged_description_is_refused(tiny: VOSModel, tmp_path: Path, text: 
     assert _refusal(lambda: load_checkpoint(str(tmp_path)))
 
 
+def test_a_checkpoint_without_feature_statistics_loads_with_features_as_they_are(tiny: VOSModel, tmp_path: Path):
+    save_checkpoint(str(tmp_path), tiny, {})
+    path = tmp_path / "model.safetensors"
+    old = {name: tensor for name, tensor in load_file(path).items() if "_standard." not in name}
+    save_file(old, path)
+    model, _ = load_checkpoint(str(tmp_path))
+    _assert_same_weights(model, tiny.state_dict())
+
+
 def test_reserved_names_and_values_beyond_json_are_refused_before_anything_is_written(tiny: VOSModel, tmp_path: Path):
     assert "parameters" in _refusal(lambda: save_checkpoint(str(tmp_path / "a"), tiny, {"parameters": 1}))
     assert "JSON" in _refusal(lambda: save_checkpoint(str(tmp_path / "a"), tiny, {"tensor": torch.zeros(1)}))

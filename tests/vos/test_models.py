@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vos.errors import InputError
 from vos.models import VOSModel, build, names
-from vos.models.backbones import BACKBONES, MobileNetV2Trunk
+from vos.models.backbones import BACKBONES, ConvNorms, MobileNetV2Trunk, StridedConv2d
 from vos.models.decoder import object_probability
 from vos.models.encoders import ASPP
 from vos.models.memory import read_memory, soft_aggregate
+from vos.models.student import Student
 from vos.transforms import to_tensor
 
 STUDENT_SIZES = {
@@ -120,6 +121,60 @@ def test_the_tiny_student_fits_a_jumping_square_in_thirty_steps():
     predicted = _second_frame_logits(model.eval(), frames, labels).argmax(1)
     assert _iou(labels[:, 0], labels[:, 1]) < 0.05  # copying the first mask would not do
     assert _iou(predicted, labels[:, 1]) > 0.7  # measured 0.87 to 0.90 over three seeds
+
+
+@pytest.mark.parametrize("same_padding", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_fixed_batch_norm_inside_the_convolution_gives_the_same_values_and_gradients(same_padding: bool, bias: bool):
+    torch.manual_seed(0)
+    conv, norm = StridedConv2d(3, 8, 3, 2, 1, bias=bias), nn.BatchNorm2d(8)
+    conv.same_padding = same_padding
+    with torch.no_grad():
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            assert tensor is not None
+            tensor.uniform_(0.5, 2)
+    layers = ConvNorms(conv, norm, nn.ReLU6()).eval()
+    x = torch.randn(2, 3, 16, 12, requires_grad=True)
+    wanted = [x, *layers.parameters()]
+    plain, folded = F.relu6(norm(conv(x))), layers(x)
+    torch.testing.assert_close(folded, plain)
+    slope = torch.randn_like(plain)
+    expected = torch.autograd.grad((plain * slope).sum(), wanted)
+    torch.testing.assert_close(torch.autograd.grad((folded * slope).sum(), wanted), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_that_learns_statistics_goes_on_learning_them():
+    layers = ConvNorms(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU6()).train()
+    layers(torch.randn(4, 3, 8, 8))
+    assert layers[1].num_batches_tracked == 1 and layers[1].running_mean.any()
+
+
+def test_standardised_features_have_unit_scale_and_old_values_come_back_through_the_inverse():
+    torch.manual_seed(0)
+    model = Student("mobilevos-mobilenetv2-noaspp").eval()
+    frames, masks = torch.randn(2, 3, 64, 64), torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        before = model.query_features(frames)
+        model.standardise(frames, masks)
+        after = model.query_features(frames)
+    for standard, raw, x in zip(model.query_standard, before, after, strict=True):
+        deviation, mean = torch.std_mean(x, (0, 2, 3))
+        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-4, rtol=0)
+        assert deviation.max() < 1.001
+        torch.testing.assert_close(
+            (x + standard.shift[:, None, None]) / standard.scale[:, None, None], raw, rtol=1e-3, atol=1e-4
+        )
+
+
+def test_freezing_early_layers_stops_at_stride_4_of_the_query_trunk():
+    for name in ("mobilevos-mobilenetv2-noaspp", "mobilevos-resnet18", "mobilevos-tiny", "teacher-lite0"):
+        model = build(name)
+        model.freeze_early()
+        frozen = {n for n, parameter in model.named_parameters() if not parameter.requires_grad}
+        assert frozen and all(n.startswith("query_trunk.") for n in frozen)
+        x = torch.randn(1, 3, 32, 32)
+        features = model.trunks()[0](x)
+        assert not features.f4.requires_grad and features.f8.requires_grad and features.f16.requires_grad
 
 
 def test_frozen_batch_norm_survives_train_and_the_aspp_goes_on_learning():

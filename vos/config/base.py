@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from vos.errors import InputError
 
-Preset = Literal["smoke", "demo", "paper"]
+Preset = Literal["smoke", "demo", "paper", "davis-cpu"]
 BUILTIN_TEACHER = "builtin"
 
 
@@ -37,7 +37,8 @@ class JobConfig:
     """0 where a job takes --threads 0 for all cores."""
 
     preset: Preset = "smoke"
-    """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's recipe)."""
+    """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's recipe), davis-cpu (real video on a
+    few cores: the protocol of docs/results.md; cache, train, evaluate and tune have it)."""
     out: str = "runs/out"
     """Folder of the result."""
     seed: int = 0

@@ -33,6 +33,9 @@ class ClipConfig:
     """Largest rotation either way, in degrees."""
     shear_deg: float = 10.0
     """Largest shear either way, in degrees."""
+    paste: float = 0.0
+    """Share of the clips with an object of another video laid over them, as a further object (where there is room for one) or as
+    background, 0 to 1."""
     colour: float = 0.1
     """Strength of the brightness, contrast and channel gains, 0 to 1."""
 
@@ -55,8 +58,8 @@ class ClipConfig:
             raise InputError(f"--clip.scale-min {self.scale_min} --clip.scale-max {self.scale_max}: use 0 < min <= max")
         if not 0 <= self.shear_deg < 60:
             raise InputError(f"--clip.shear-deg {self.shear_deg}: use 0 to less than 60")
-        if not 0 <= self.colour <= 1:
-            raise InputError(f"--clip.colour {self.colour}: use 0 to 1")
+        if not (0 <= self.colour <= 1 and 0 <= self.paste <= 1):
+            raise InputError(f"--clip.colour {self.colour} --clip.paste {self.paste}: use 0 to 1")
 
     @property
     def stages(self) -> int:

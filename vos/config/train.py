@@ -139,6 +139,8 @@ class TrainConfig(JobConfig):
     """ImageNet weights of the trunk, torchvision's names (.safetensors or .pth)."""
     steps: int = 1000
     """Optimiser steps."""
+    draws: int = 0
+    """Without a cache: clips to draw, gone through again and again as those of a cache are (0 = a new one each time)."""
     batch: int = 4
     """Clips per step over all workers together: what is learnt from does not depend on their number."""
     micro_batch: int = 0
@@ -149,6 +151,10 @@ class TrainConfig(JobConfig):
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     freeze_batch_norm: bool = False
     """Keep BatchNorm's statistics fixed, as STCN's training does; always so for ImageNet trunks that come without them."""
+    freeze_early: bool = False
+    """Keep the query trunk's ImageNet weights up to stride 4: a fifth less time for a step."""
+    here: bool = False
+    """Train in this process, without Ray Train (one worker): begins in seconds."""
     compile: bool = False
     """Compile the network with torch.compile (a minute or more at the start; needs a C++ compiler on CPU)."""
     checkpoint_every: int = 200
@@ -167,6 +173,12 @@ class TrainConfig(JobConfig):
         if self.batch < 1 or self.batch % self.workers:
             raise InputError(
                 f"--batch {self.batch}: it is shared by --workers {self.workers}; use a multiple of {self.workers}"
+            )
+        if self.draws < 0 or (self.draws and self.cache):
+            raise InputError(f"--draws {self.draws}: use 0 or more, and leave it out with --cache, which has its own")
+        if self.here and self.workers > 1:
+            raise InputError(
+                f"--here --workers {self.workers}: without Ray Train there is one worker; leave one of them out"
             )
         if self.micro_batch < 0 or self.max_failures < 0:
             raise InputError(

@@ -42,12 +42,44 @@ class Trunk(nn.Module):
         super().__init__()
         self.preprocessing = "imagenet"
 
+    def early(self) -> list[nn.Module]:
+        """The layers up to stride 4: generic edges and colours, and half of a training step's time."""
+        raise NotImplementedError
+
     def set_preprocessing(self, preprocessing: str) -> None:
         """Say which convention the weights expect. Raises InputError for one that the trunk does not know."""
         if preprocessing not in self.preprocessings:
             known = " or ".join(f'"{known}"' for known in self.preprocessings)
             raise InputError(f'preprocessing "{preprocessing}" does not fit this trunk; use {known}')
         self.preprocessing = preprocessing
+
+
+def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+    """norm(conv(x)). BatchNorm with fixed statistics is an affine map of channels, so it is multiplied into the convolution's weights
+    first: the same function and gradients, without two passes over the feature map in each direction."""
+    if norm.training or not isinstance(norm, nn.BatchNorm2d):
+        return norm(conv(x))
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    bias = norm.bias - norm.running_mean * scale
+    if conv.bias is not None:
+        bias = bias + conv.bias * scale
+    return conv._conv_forward(x, conv.weight * scale[:, None, None, None], bias)
+
+
+class ConvNorms(nn.Sequential):
+    """Layers in a row, where each BatchNorm follows its convolution (`conv_norm`)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        layers = list(self)
+        for layer, following in zip(layers, [*layers[1:], None], strict=True):
+            if isinstance(layer, nn.BatchNorm2d):
+                continue  # done with its convolution
+            if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                input = conv_norm(layer, following, input)
+            else:
+                input = layer(input)
+        return input
 
 
 class _BasicBlock(nn.Module):
@@ -64,8 +96,8 @@ class _BasicBlock(nn.Module):
         self.downsample = _shortcut(in_channels, width, stride, conv_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
+        y = F.relu(conv_norm(self.conv1, self.bn1, x))
+        y = conv_norm(self.conv2, self.bn2, y)
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
@@ -85,9 +117,9 @@ class _Bottleneck(nn.Module):
         self.downsample = _shortcut(in_channels, width * 4, stride, conv_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
+        y = F.relu(conv_norm(self.conv1, self.bn1, x))
+        y = F.relu(conv_norm(self.conv2, self.bn2, y))
+        y = conv_norm(self.conv3, self.bn3, y)
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
@@ -95,7 +127,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, conv_bias: bool)
     if stride == 1 and in_channels == out_channels:
         return None
     conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=conv_bias)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+    return ConvNorms(conv, nn.BatchNorm2d(out_channels))
 
 
 class ResNetTrunk(Trunk):
@@ -128,8 +160,11 @@ class ResNetTrunk(Trunk):
         self.channels = (256 * block.expansion, 128 * block.expansion, 64 * block.expansion)
         kaiming_init(self)
 
+    def early(self) -> list[nn.Module]:
+        return [self.conv1, self.bn1, self.get_submodule(self.first_stage)]
+
     def forward(self, x: Tensor) -> TrunkFeatures:
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(conv_norm(self.conv1, self.bn1, x))
         f4 = getattr(self, self.first_stage)(F.max_pool2d(x, 3, 2, 1))
         f8 = self.get_submodule("layer2")(f4)
         return TrunkFeatures(self.get_submodule("layer3")(f8), f8, f4)
@@ -146,18 +181,19 @@ class StridedConv2d(nn.Conv2d):
     even_sides = False
     """Set where every side is known to be even: the padding is a constant then, also in a graph of free size."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self.same_padding:
-            return super().forward(input)
+            return super()._conv_forward(input, weight, bias)
         if self.even_sides:
-            kernel_h, kernel_w = self.kernel_size
-            input = F.pad(input, (0, kernel_w - self.stride[1], 0, kernel_h - self.stride[0]))
-            return F.conv2d(input, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+            (kernel_h, kernel_w), (stride_h, stride_w) = self.kernel_size, self.stride
+            down, right = kernel_h - stride_h, kernel_w - stride_w
+            input = F.pad(input, (right // 2, right - right // 2, down // 2, down - down // 2))
+            return F.conv2d(input, weight, bias, self.stride, 0, self.dilation, self.groups)
         pads: list[int] = []
         for side, kernel, stride in zip(input.shape[:-3:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
             total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
             pads += [total // 2, total - total // 2]
-        return F.conv2d(F.pad(input, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        return F.conv2d(F.pad(input, pads), weight, bias, self.stride, 0, self.dilation, self.groups)
 
 
 def conv_bn_relu6(
@@ -166,7 +202,7 @@ def conv_bn_relu6(
     """MobileNetV2's unit; the entries are numbered as torchvision numbers them."""
     conv_type = StridedConv2d if stride > 1 else nn.Conv2d
     conv = conv_type(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU6(inplace=True))
+    return ConvNorms(conv, nn.BatchNorm2d(out_channels), nn.ReLU6(inplace=True))
 
 
 class _InvertedResidual(nn.Module):
@@ -179,7 +215,7 @@ class _InvertedResidual(nn.Module):
             nn.Conv2d(hidden, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
         ]
-        self.conv = nn.Sequential(*layers)
+        self.conv = ConvNorms(*layers)
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -235,6 +271,9 @@ class MobileNetV2Trunk(Trunk):
         """From our normalised frames to what the weights were trained on."""
         return x * self.rgb_scale + self.rgb_offset if self.preprocessing == "tensorflow" else x
 
+    def early(self) -> list[nn.Module]:
+        return list(self.features[:4])
+
     def forward(self, x: Tensor) -> TrunkFeatures:
         f4 = self.features[:4](self.to_weight_range(x))
         f8 = self.features[4:7](f4)
@@ -278,6 +317,9 @@ class SmallTrunk(Trunk):
         with torch.no_grad():
             stem_conv.weight[:, 3:] *= 3
 
+    def early(self) -> list[nn.Module]:
+        return [self.stem, self.stage4]
+
     def forward(self, x: Tensor) -> TrunkFeatures:
         f4 = self.stage4(self.stem(x))
         f8 = self.stage8(f4)
@@ -313,10 +355,18 @@ def small_trunk(in_channels: int = 3) -> SmallTrunk:
     return SmallTrunk(in_channels, (24, 32, 64, 96))
 
 
+def efficientnet_lite0_trunk(in_channels: int = 3) -> Trunk:
+    """EfficientNet-Lite0 up to its 112-channel stage."""
+    from vos.models.efficientnet import EfficientNetLite0Trunk  # it is built from the parts above
+
+    return EfficientNetLite0Trunk(in_channels)
+
+
 BACKBONES: dict[str, Callable[[int], Trunk]] = {
     "resnet50": resnet50_trunk,
     "resnet18": resnet18_trunk,
     "mobilenetv2": MobileNetV2Trunk,
+    "efficientnet-lite0": efficientnet_lite0_trunk,
     "tiny": tiny_trunk,
     "small": small_trunk,
 }

@@ -60,9 +60,17 @@ class VOSModel(nn.Module):
         """The value trunk's features and the query f16 -> value (B*O, Cv, h, w)."""
         raise NotImplementedError
 
+    def query_features(self, frames: Tensor) -> TrunkFeatures:
+        """What the heads see of a frame (B, 3, H, W): the query trunk's features, unless a subclass scales them."""
+        return self.trunks()[0](frames)
+
+    def value_features(self, inputs: Tensor) -> TrunkFeatures:
+        """The same for the value trunk, whose inputs are (B*O, 5, H, W)."""
+        return self.trunks()[1](inputs)
+
     def encode_query(self, frames: Tensor) -> QueryFeatures:
         """frames (B, 3, H, W), ImageNet-normalised, H and W multiples of 16. Once per frame, however many objects."""
-        features = self.trunks()[0](frames)
+        features = self.query_features(frames)
         context = self.context(features.f16)
         return QueryFeatures(self.key_proj(context), self.key_comp(context), *features)
 
@@ -76,7 +84,7 @@ class VOSModel(nn.Module):
         others = masks.sum(1, keepdim=True) - masks
         rgb = frames.unsqueeze(1).expand(-1, O, -1, -1, -1)
         inputs = torch.cat((rgb, masks.unsqueeze(2), others.unsqueeze(2)), 2).flatten(0, 1)
-        value = self.fuse(self.trunks()[1](inputs), f16.repeat_interleave(O, 0))
+        value = self.fuse(self.value_features(inputs), f16.repeat_interleave(O, 0))
         return value.unflatten(0, (B, O))
 
     def decode(self, query: QueryFeatures, readout: Tensor) -> Decoded:
@@ -104,6 +112,11 @@ class VOSModel(nn.Module):
         """
         self.batch_norm_frozen = True
         self.train(self.training)
+
+    def freeze_early(self) -> None:
+        """Keep the query trunk's weights up to stride 4 as they are. The value trunk's must learn to see masks."""
+        for module in self.trunks()[0].early():
+            module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> VOSModel:
         super().train(mode)
