@@ -6,23 +6,19 @@ import csv
 import io
 import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from pipelines import storage
 from pipelines.folders import read_json
 from pipelines.results_ablations import ablation_families
-from pipelines.results_claims import by_seed, claims, comparisons, counted, cpu_lines, figure, mean_of
+from pipelines.results_claims import claims, cpu_lines
+from pipelines.results_comparisons import aligned, by_seed, comparisons, counted, figure, mean_of
 from pipelines.results_plan import LONGER, SCALES, TEACHER, Planned
 from pipelines.results_plots import write_plots
 from pipelines.results_records import Record
+from pipelines.results_table import FPS, main_table, markdown, spread
 from vos.config import CacheConfig, EvaluateConfig, ReportConfig, TrainConfig
 from vos.presets import preset
-from vos.reference import METHOD_OF_MODEL, PUBLISHED, Speed
-
-FPS = "fps.json"
-"""rows.json of jobs.benchmark fps, kept beside the records."""
-NAMES = {"plain": "plain", "logits": "logits only", "repr": "L_repr only", "both": "logits + L_repr"}
 
 
 def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Record], strangers: list[str]) -> list[str]:
@@ -41,7 +37,7 @@ def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Recor
         _head(config, records),
         _protocol(config),
         _claims(config.preset, records),
-        _main(config.preset, plan, records, fps),
+        main_table(config.preset, plan, records, fps),
         _pictures(folder, plots, ("steps.png", "differences.png")),
         _comparisons(config.preset, records),
         _ablations(config.preset, records),
@@ -118,106 +114,32 @@ def _claims(name: str, records: Mapping[str, Record]) -> str:
     return "\n".join(
         [
             "## Claims and targets",
-            _table(["claim", "target", "found", ""], rows),
+            markdown(["claim", "target", "found", ""], rows),
             *(["", *(f"- {one}" for one in lines)] if lines else []),
         ]
     )
 
 
-def _main(name: str, plan: list[Planned], records: Mapping[str, Record], fps: list[dict[str, Any]]) -> str:
-    header = [
-        "method",
-        "teacher",
-        "params",
-        "memory",
-        "J&F",
-        "J",
-        "F",
-        "seeds",
-        "CPU min",
-        "FPS short",
-        "FPS long",
-        "x STCN",
-    ]
-    rows = []
-    models = {one.family: getattr(one.job, "model", "") for one in plan}
-    families = [TEACHER, *(f"full-{label}-{loss}" for label in SCALES[name].students for loss in NAMES)]
-    for family in families:
-        of = [records[family]] if family in records else list(by_seed(records, family).values())
-        _, label, loss = family.split("-") if family != TEACHER else ("", "", "")
-        title = f"teacher, {models[family]}" if family == TEACHER else f"{models[family]}, {NAMES[loss]}"
-        teacher = "-" if loss in ("", "plain") else "own, from the cache"
-        memory = "infinite" if family == TEACHER else "first + recent"
-        if not of:
-            rows.append([title, teacher, "-", memory, *["not run"], *["-"] * 7])
-            continue
-        cost = statistics.mean(record["cpu_s"] for record in of) / 60
-        quality = [_spread(figure(records, family, key)) for key in ("j_and_f", "j", "f")]
-        size = f"{of[0]['parameters'] / 1e6:.2f} M"
-        rows.append(
-            [title, teacher, size, memory, *quality, len(of), f"{cost:.0f}", *_measured_speed(models[family], fps)]
-        )
-    rows += _reported()
-    notes = [
-        "*reported*: the authors' figures on the 20 sequences of DAVIS-2016, with YouTube-VOS, their teacher, 150,000 steps and an A40; "
-        "not measured here and not comparable in level.",
-        f"FPS: one object, 480p, `python -m jobs.benchmark fps`, best runtime of each network ({FPS})."
-        if fps
-        else "FPS: `-` until "
-        f"`python -m jobs.benchmark fps --json docs/results/{FPS}` has been run alone on the machine.",
-    ]
-    return "\n".join(["## Main table", _table(header, rows), "", *(f"- {note}" for note in notes)])
-
-
-def _measured_speed(model: str, rows: list[dict[str, Any]]) -> list[str]:
-    """FPS short and long of the fastest runtime of a network with one object, and the ratio to STCN in the same benchmark."""
-
-    def best(name: str, protocol: str) -> float | None:
-        of = [row["fps"] for row in rows if (row["system"], row["protocol"], row["objects"]) == (name, protocol, 1)]
-        return max(of, default=None)
-
-    return _speeds([(best(model, protocol), best("stcn", protocol)) for protocol in ("short", "long")])
-
-
-def _speeds(pairs: Sequence[tuple[float | None, float | None]]) -> list[str]:
-    ratios = [f"{own / other:.1f}" if own and other else "-" for own, other in pairs]
-    return [*("-" if own is None else f"{own:.1f}" for own, _ in pairs), " / ".join(ratios)]
-
-
-def _reported() -> Iterable[list[Any]]:
-    stcn = next(row.a40 for row in PUBLISHED if row.method == "STCN")
-    ours = set(METHOD_OF_MODEL.values())
-    for row in PUBLISHED:
-        if row.method not in ours or row.davis16 is None:
-            continue
-        speed, base = row.a40 or Speed(0, None), stcn or Speed(0, None)
-        quality = [f"{100 * value:.1f}" for value in (row.davis16.j_and_f, row.davis16.j, row.davis16.f)]
-        cells = _speeds([(speed.short_fps, base.short_fps), (speed.long_fps, base.long_fps)])
-        memory, teacher = ("first + recent", "STCN") if row.constant_cost else ("infinite", "-")
-        yield [f"{row.method}, *{row.source}*", teacher, f"{row.params_m} M", memory, *quality, "-", "-", *cells]
-
-
 def _comparisons(name: str, records: Mapping[str, Record]) -> str:
-    rows = []
+    rows, before = [], ""
     for one in comparisons(records, name):
-        found = "not run" if one.difference is None else f"{one.difference.mean:+.1f}"
-        head = f"**{one.group}**" if one.group else ""
-        rows.append([head, one.title, f"`{one.a}` − `{one.b}`", found, one.interval, len(one.seeds) or "-"])
-    return "\n".join(["## Paired comparisons", _table(["", "what", "runs", "J&F", "95 % interval", "seeds"], rows)])
+        head, before = ("" if one.group == before else f"**{one.group}**"), one.group
+        rows.append([head, one.title, f"`{one.a}` − `{one.b}`", one.points, one.interval, len(one.seeds) or "-"])
+    note = "With one seed, the interval knows of sequences only, not of how much another seed would differ."
+    header = ["", "what", "runs", "J&F", "95 % interval", "seeds"]
+    return "\n".join(["## Paired comparisons", markdown(header, rows), "", note])
 
 
 def _ablations(name: str, records: Mapping[str, Record]) -> str:
     parts = ["## Ablations (student without ASPP, short length unless said)"]
     plain = figure(records, "short-plain")
     if plain:
-        parts.append(f"The plain student of this length: {_spread(plain)} ({counted(plain)}).")
+        parts.append(f"The plain student of this length: {spread(plain)} ({counted(plain)}).")
     for title, values in ablation_families(name).items():
-        found = [figure(records, family) for _, family in values]
-        rows = [
-            ["J&F", *(_spread(one) if one else "not run" for one in found)],
-            ["seeds", *(len(one) or "-" for one in found)],
-        ]
-        parts.append(_table([title, *(label for label, _ in values)], rows))
+        found, seeds = aligned(records, [family for _, family in values])
+        cells = [spread(found[family]) if found[family] else "not run" for _, family in values]
+        said = f"J&F, seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}" if seeds else "J&F"
+        parts.append(markdown([title, *(label for label, _ in values)], [[said, *cells]]))
     steps = [mean_of(records, family, "cpu_s_per_step") for family in ("short-plain", "short-both", "short-online")]
     said = [
         f"{label} {value:.2f} s" for label, value in zip(("plain", "cached", "online"), steps, strict=True) if value
@@ -243,7 +165,7 @@ def _sequences(name: str, records: Mapping[str, Record], folder: str) -> str:
     if not rows:
         return ""
     link = f"Every run's J&F, J and F of every sequence: [{folder}/sequences.csv]({folder}/sequences.csv)."
-    return "\n\n".join(["## Sequences (J&F, mean over seeds)", _table(["run", *names], rows), link])
+    return "\n\n".join(["## Sequences (J&F, mean over seeds)", markdown(["run", *names], rows), link])
 
 
 def _missing(plan: list[Planned], records: Mapping[str, Record], strangers: list[str]) -> str:
@@ -274,14 +196,3 @@ def _sheet(records: Mapping[str, Record]) -> str:
         for row in record.get("sequences", ()):
             writer.writerow([name, *(row[key] for key in ("sequence", "j_and_f", "j", "f", "frames"))])
     return text.getvalue()
-
-
-def _spread(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.1f}"
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
-
-
-def _table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)

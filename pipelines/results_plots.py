@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.results_ablations import ablation_families
-from pipelines.results_claims import by_seed, comparisons, counted, figure
+from pipelines.results_comparisons import aligned, by_seed, comparisons, counted, figure
 from pipelines.results_plan import SCALES, quarter
 from pipelines.results_records import Record
 
@@ -108,7 +108,7 @@ def _differences(name: str, records: Mapping[str, Record]) -> Any:
         axes.plot([low, high], [place, place], "-", color=colour, linewidth=2)
         axes.plot(mean, place, "o", color=colour, markersize=5)
     axes.axvline(0, color="0.2", linewidth=0.8)
-    labels = [f"{one.title} ({counted(one.seeds)})" for one in shown]
+    labels = [f"{one.group}: {one.title} ({counted(one.seeds)})" for one in shown]
     axes.set_yticks(range(len(shown)), labels, fontsize=8)
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="difference of J&F, points; mean and 95 % interval")
     axes.grid(alpha=0.3, axis="x")
@@ -117,10 +117,10 @@ def _differences(name: str, records: Mapping[str, Record]) -> Any:
 
 def _ablations(name: str, records: Mapping[str, Record]) -> Any:
     """A panel for each ablation of which something has been run."""
-    found = {
-        title: [(label, figure(records, family)) for label, family in values]
-        for title, values in ablation_families(name).items()
-    }
+    found = {}
+    for title, values in ablation_families(name).items():
+        scores, _ = aligned(records, [family for _, family in values])
+        found[title] = [(label, scores[family]) for label, family in values]
     own = {
         title: sum(bool(scores) for _, scores in values) for title, values in found.items()
     }  # the base run alone is no ablation
@@ -139,7 +139,8 @@ def _ablations(name: str, records: Mapping[str, Record]) -> Any:
         axes.plot(range(len(values)), middle, "_", color=DISTILLED, markersize=18, markeredgewidth=2)
         if plain and "full" not in title:
             axes.axhline(statistics.mean(plain), color=PLAIN, linewidth=1, linestyle="--", label="plain student")
-            axes.legend(fontsize=7, loc="best")
+            if axes is panels[0]:
+                axes.legend(fontsize=7, loc="best")
         axes.set_xticks(range(len(values)), [label for label, _ in values], fontsize=8)
         axes.set_xlim(-0.5, len(values) - 0.5)
         axes.set_title(title, fontsize=9)

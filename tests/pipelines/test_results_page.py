@@ -3,13 +3,15 @@
 import csv
 import json
 import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipelines import results, results_records
-from pipelines.results_claims import BELOW, NOT_RUN, REACHED, claims, compare
+from pipelines import results, results_page, results_records
+from pipelines.results_claims import BELOW, NOT_RUN, REACHED, claims
+from pipelines.results_comparisons import aligned, compare
 from pipelines.results_plan import SCALES, Planned, plan
 from tests.pipelines.made_up_results import SEQUENCES, noisy, records_of
 from vos.config import ReportConfig
@@ -26,15 +28,28 @@ def config(tmp_path: Path, store: str) -> ReportConfig:
     return ReportConfig(out=str(tmp_path / "out"), docs=str(tmp_path / "docs" / "results"))
 
 
-def page_of(config: ReportConfig, records: dict[str, results_records.Record]) -> str:
+def published(config: ReportConfig, records: dict[str, results_records.Record]) -> str:
+    """The page by the job's own way: records in their files, plots, an MLflow run."""
     for record in records.values():
         results_records.write(config.docs, record)
     results.publish(config)
     return Path(f"{config.docs}.md").read_text()
 
 
+@pytest.fixture
+def page_of(runs: list[Planned], config: ReportConfig, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The page of some records, without plots: they take seconds."""
+    monkeypatch.setattr(results_page, "write_plots", lambda *_: [])
+
+    def written(records: dict[str, results_records.Record], strangers: Sequence[str] = ()) -> str:
+        results_page.write(config, runs, records, list(strangers))
+        return Path(f"{config.docs}.md").read_text()
+
+    return written
+
+
 def test_without_a_record_everything_is_called_not_run(runs: list[Planned], config: ReportConfig):
-    page = page_of(config, {})
+    page = published(config, {})
     assert all(f"`{one.family}`" in page for one in runs)
     assert REACHED not in page and BELOW not in page and "![" not in page
 
@@ -43,9 +58,9 @@ def test_the_page_is_made_from_the_records_alone_and_always_the_same(
     runs: list[Planned], config: ReportConfig, tmp_path: Path
 ):
     records = records_of(runs)
-    first = page_of(config, records)
+    first = published(config, records)
     elsewhere = replace(config, out=str(tmp_path / "out 2"), docs=str(tmp_path / "other" / "results"))
-    assert page_of(elsewhere, records) == first
+    assert published(elsewhere, records) == first
     assert "Nothing: every run of the plan has its record." in first and "not run" not in first
     pictures = sorted(path.name for path in Path(config.docs).glob("*.png"))
     assert pictures == ["ablations.png", "differences.png", "sequences.png", "steps.png"]
@@ -54,9 +69,9 @@ def test_the_page_is_made_from_the_records_alone_and_always_the_same(
         assert (Path(config.docs) / name).read_bytes() == (Path(elsewhere.docs) / name).read_bytes()
 
 
-def test_the_main_table_has_mean_and_deviation_over_seeds(runs: list[Planned], config: ReportConfig):
+def test_the_main_table_has_mean_and_deviation_over_seeds(runs: list[Planned], page_of: Callable[..., str]):
     records = records_of(runs)
-    page = page_of(config, records)
+    page = page_of(records)
     for loss in ("plain", "both"):
         scores = [100 * records[f"full-noaspp-{loss}-s{seed}"]["figures"]["j_and_f"] for seed in (1, 2, 3)]
         assert f"{statistics.mean(scores):.1f} ± {statistics.stdev(scores):.1f}" in page
@@ -65,8 +80,10 @@ def test_the_main_table_has_mean_and_deviation_over_seeds(runs: list[Planned], c
     assert page.count("*reported*") >= 4
 
 
-def test_the_sheet_has_every_sequence_of_every_scored_run(runs: list[Planned], config: ReportConfig):
-    page_of(config, records_of(runs))
+def test_the_sheet_has_every_sequence_of_every_scored_run(
+    runs: list[Planned], config: ReportConfig, page_of: Callable[..., str]
+):
+    page_of(records_of(runs))
     with open(Path(config.docs) / "sequences.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     scored = [one for one in runs if one.kind != "cache"]
@@ -76,13 +93,15 @@ def test_the_sheet_has_every_sequence_of_every_scored_run(runs: list[Planned], c
 def test_a_record_that_no_longer_counts_is_left_out_and_named(runs: list[Planned], config: ReportConfig):
     records = records_of(runs)
     records["short-w0-s1"]["config"]["loss"]["w"] = 0.3
-    page = page_of(config, records)
+    page = published(config, records)
     assert "- `short-w0`: s1\n" in page and page.rstrip().endswith("another configuration now: `short-w0-s1`.")
 
 
-def test_speed_comes_from_the_benchmark_s_rows_and_only_from_there(runs: list[Planned], config: ReportConfig):
+def test_speed_comes_from_the_benchmark_s_rows_and_only_from_there(
+    runs: list[Planned], config: ReportConfig, page_of: Callable[..., str]
+):
     records = records_of(runs)
-    assert "| - | - | - / - |" in page_of(config, records)
+    assert "| - | - | - / - |" in page_of(records)
     names = {"stcn": 1.0, "mobilevos-mobilenetv2-noaspp": 12.5}
     rows = [
         {"system": name, "protocol": protocol, "objects": 1, "fps": fps}
@@ -90,7 +109,7 @@ def test_speed_comes_from_the_benchmark_s_rows_and_only_from_there(runs: list[Pl
         for protocol in ("short", "long")
     ]
     (Path(config.docs) / "fps.json").write_text(json.dumps(rows))
-    assert "| 12.5 | 12.5 | 12.5 / 12.5 |" in page_of(config, records)
+    assert "| 12.5 | 12.5 | 12.5 / 12.5 |" in page_of(records)
 
 
 def test_a_comparison_pairs_seeds_and_sequences_and_leaves_out_what_only_one_side_has(runs: list[Planned]):
@@ -136,7 +155,8 @@ def test_a_gain_is_reached_with_enough_points_and_enough_seeds(
 def test_a_gain_whose_interval_holds_nothing_is_not_reached_however_large_its_mean(runs: list[Planned]):
     """One sequence of four gains 20 points, the others nothing."""
     records = records_of(runs, lambda one, place: 0.6 + 0.2 * (one.name.startswith("short-both") and place == 0))
-    assert compare(records, "", "short-both", "short-plain").difference == pytest.approx((5, 0, 10), abs=6)
+    found = compare(records, "", "short-both", "short-plain").difference
+    assert found is not None and found.mean == pytest.approx(5) and found.low == pytest.approx(0)
     assert verdicts(records)[EQUAL] == BELOW
 
 
@@ -146,6 +166,24 @@ def test_sampling_that_makes_no_difference_with_five_seeds_is_called_that(runs: 
     assert verdicts(same)[claim] == "no difference (5 seeds)"
     better = records_of(runs, lambda one, place: 0.7 + 0.02 * (one.family == "short-n256"))
     assert verdicts(better)[claim] == REACHED
+
+
+def test_a_comparison_at_equal_cpu_time_is_none_where_the_plain_students_had_less(runs: list[Planned]):
+    claim = next(one for one in verdicts({}) if "equal CPU time, short" in one)
+    records = records_of(runs, lambda one, place: 0.7 + 0.05 * one.name.startswith("short-both"))
+    assert verdicts(records)[claim] == REACHED
+    for seed in range(1, 6):
+        records[f"longer-plain-s{seed}"]["cpu_s"] /= 1.2
+    assert verdicts(records)[claim].startswith("not equal: plain had")
+
+
+def test_an_ablation_compares_values_over_the_seeds_that_all_of_them_have(runs: list[Planned]):
+    records = records_of(runs)
+    scores, seeds = aligned(records, ["short-both", "short-w0", "short-w1"])  # five, two and two seeds
+    assert seeds == [1, 2] and {len(one) for one in scores.values()} == {2}
+    del records["short-w1-s1"], records["short-w1-s2"]
+    scores, seeds = aligned(records, ["short-both", "short-w0", "short-w1"])
+    assert seeds == [1, 2] and scores["short-w1"] == []
 
 
 def test_a_plain_student_that_took_more_than_an_hour_has_not_reached_its_target(runs: list[Planned]):

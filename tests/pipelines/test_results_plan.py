@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipelines.results_claims import comparisons
+from pipelines.results_comparisons import comparisons
 from pipelines.results_plan import SCALES, Planned, chosen, plan
 from pipelines.results_records import lasting
 from pipelines.training_loop import make_source, new_model
