@@ -5,6 +5,7 @@ With `here` the same loop runs in this process, without Ray Train: a trial of a 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pipelines import storage, tracking, training_state
 from pipelines.cached_clips import CachedClips, DrawnClips
 from pipelines.folders import claim_folder, folder_run, read_json
 from pipelines.inputs import log_cache, log_videos
-from pipelines.progress import Reporter, followed, new_board
+from pipelines.progress import Reporter, followed, new_board, progress_bar
 from pipelines.session import ray_session
 from pipelines.training_loop import Listener, make_source, manner, new_model, run_training, validation_videos
 from vos.config import TrainConfig
@@ -75,7 +76,7 @@ def train(
                 log_videos(run, config.data, "train", source.videos, "training")
             about = {"role": config.role, "config": identity, "cache": cache, "commit": tracking.commit()}
             if here or config.here:
-                _fit_here(config, about, run, on_validated)
+                _fit_here(config, about, run, on_validated, name if config.here else "", begun)
             else:
                 with ray_session(num_cpus=2 * config.workers + 2):
                     _fit(config, about, run, name, begun)
@@ -178,13 +179,23 @@ def train_worker(arguments: dict[str, Any]) -> None:
     reporter.flush()
 
 
-def _fit_here(config: TrainConfig, about: dict[str, Any], run: tracking.Run, on_validated: Listener | None) -> None:
-    """Run the loop in this process; a thread speaks to MLflow meanwhile."""
+def _fit_here(
+    config: TrainConfig, about: dict[str, Any], run: tracking.Run, on_validated: Listener | None, label: str, begun: int
+) -> None:
+    """Run the loop in this process; a thread speaks to MLflow meanwhile. Without a label there is no bar (a search has its own)."""
     import torch
 
     logged = max(run.history("train/total"), default=0)
     said: list[Future[None]] = []
-    with ThreadPoolExecutor(1) as speaker:
+    bar = progress_bar(label, config.steps, "step", begun) if label else None
+
+    def listen(step: int, metrics: dict[str, float]) -> None:
+        reporter.add(step, metrics)
+        if bar is not None:
+            bar.set_postfix({"total": f"{metrics['train/total']:.3f}"}, refresh=False)
+            bar.update(max(0, step - bar.n))
+
+    with ThreadPoolExecutor(1) as speaker, contextlib.nullcontext() if bar is None else bar:
         reporter = Reporter(
             lambda entries: said.append(
                 speaker.submit(run.log_series, [entry for entry in entries if entry[0] > logged])
@@ -192,7 +203,7 @@ def _fit_here(config: TrainConfig, about: dict[str, Any], run: tracking.Run, on_
         )
         try:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            run_training(config, about, Ranks(device), lambda module: module, reporter.add, on_validated)
+            run_training(config, about, Ranks(device), lambda module: module, listen, on_validated)
         finally:
             reporter.flush()
     for one in said:

@@ -180,21 +180,20 @@ def _with_paste(rng: Generator, draw: ClipDraw, video: Video, videos: Sequence[V
         behind,
         labelled and len(draw.objects) < clip.max_objects,
     )
-    below, above = (
-        _seen(video, draw.frames[0], draw.augmentation, draw.objects, clip.crop_px),
-        _seen(other, first, paste.augmentation, (spot.object_id,), clip.crop_px),
-    )
-    shared = int((below & above).sum())
-    hidden = above if behind else below
-    return replace(draw, paste=paste) if shared <= _MOST_HIDDEN * int(hidden.sum()) else draw
+    own = _shown(video, draw.frames[0], draw.augmentation, clip.crop_px)
+    over = _shown(other, first, paste.augmentation, clip.crop_px) == spot.object_id
+    if paste.behind:
+        hidden = (over & np.isin(own, draw.objects)).sum() > _MOST_HIDDEN * over.sum()
+    else:
+        hidden = any((over & (own == one)).sum() > _MOST_HIDDEN * (own == one).sum() for one in draw.objects)
+    return draw if hidden else replace(draw, paste=paste)
 
 
-def _seen(video: Video, index: int, augmentation: Augmentation, objects: tuple[int, ...], crop_px: int) -> np.ndarray:
-    """Where some objects are in the crop, (crop, crop) bool."""
+def _shown(video: Video, index: int, augmentation: Augmentation, crop_px: int) -> np.ndarray:
+    """The labels of a frame in the crop, (crop, crop) uint8 with the video's own ids."""
     labels = video.mask(index)
     assert labels is not None, f"{video.name}: frame {index} is listed as annotated"
-    grid = images.affine_grid(augmentation.affine, (crop_px, crop_px), nearest=True)
-    return np.isin(images.sample(labels, grid), objects)
+    return images.sample(labels, images.affine_grid(augmentation.affine, (crop_px, crop_px), nearest=True))
 
 
 def with_context(draw: ClipDraw, video: Video, clip: ClipConfig, count: int, annotated_only: bool) -> ClipDraw:

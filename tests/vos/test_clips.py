@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vos import datasets
-from vos.clips import Clip, Cropper, checksum, decode_clip, encode_clip, read_clip, read_context
+from vos.clips import Clip, Cropper, checksum, decode_clip, encode_clip, read_clip, read_context, replay
 from vos.config import ClipConfig
 from vos.draws import Augmentation, ClipDraw, draw_clip
 from vos.errors import InputError
@@ -19,21 +19,21 @@ PLAIN = Augmentation((1, 0, 0, 0, 1, 0), (1, 1, 1), (0, 0, 0))
 
 REPLAY = """
 import hashlib, json, sys
-from vos.clips import read_clip
+from vos.clips import replay
 from vos.datasets import load_index
 from vos.draws import ClipDraw
 root, lines = sys.argv[1], sys.stdin.read().splitlines()
 videos = {video.name: video for video in load_index(root)}
 for line in reversed(lines):
     draw = ClipDraw.from_dict(json.loads(line))
-    clip = read_clip(videos[draw.video], draw, 64)
+    clip = replay(videos, draw, 64)
     print(draw.number, hashlib.sha256(clip.frames).hexdigest(), hashlib.sha256(clip.labels).hexdigest())
 """
 
 
 def digests_here(videos, draws: list[ClipDraw]) -> dict[str, list[str]]:
     by_name = {video.name: video for video in videos}
-    clips = {str(draw.number): read_clip(by_name[draw.video], draw, 64) for draw in draws}
+    clips = {str(draw.number): replay(by_name, draw, 64) for draw in draws}
     return {
         n: [hashlib.sha256(a.tobytes()).hexdigest() for a in (clip.frames, clip.labels)] for n, clip in clips.items()
     }
@@ -49,6 +49,48 @@ def test_another_process_in_another_order_replays_the_same_bytes_of_synthetic_vi
     videos = datasets.load_index("")
     draws = [draw_clip(videos, CLIP, 9, n) for n in range(12)]
     assert digests_elsewhere("", draws) == digests_here(videos, draws)
+
+
+PASTED = replace(CLIP, paste=1.0, max_objects=2)
+
+
+def test_another_process_replays_pasted_objects_too():
+    videos = datasets.load_index("")
+    draws = [draw for n in range(12) if (draw := draw_clip(videos, PASTED, 9, n)).paste]
+    assert len(draws) > 3
+    assert digests_elsewhere("", draws) == digests_here(videos, draws)
+
+
+def test_a_pasted_object_changes_only_the_pixels_it_covers_and_bears_the_last_label():
+    videos = datasets.load_index("")
+    by_name = {video.name: video for video in videos}
+    seen = set()
+    for number in range(40):
+        draw = draw_clip(videos, PASTED, 3, number)
+        if draw.paste is None:
+            continue
+        with_paste, without = replay(by_name, draw, 64), replay(by_name, replace(draw, paste=None), 64)
+        covered = (with_paste.frames != without.frames).any(-1) | (with_paste.labels != without.labels)
+        changed = with_paste.labels[covered]
+        assert np.isin(changed, [draw.num_objects] if draw.paste.labelled else [0]).all()
+        if draw.paste.behind:
+            assert not (without.labels[covered] > 0).any()
+        own = [(clip.labels[0] == 1).sum() for clip in (with_paste, without)]
+        assert own[0] >= own[1] // 2  # half of an object stays in sight in the first frame, however it is covered
+        seen.add((draw.paste.behind, draw.paste.labelled))
+    assert len(seen) == 4
+
+
+def test_context_frames_show_the_pasted_object_where_its_own_video_has_gone():
+    videos = datasets.load_index("")
+    by_name = {video.name: video for video in videos}
+    draw = next(draw for n in range(40) if (draw := draw_clip(videos, PASTED, 5, n)).paste)
+    assert draw.paste is not None
+    as_context = replace(draw, context=draw.frames)
+    pasted = by_name[draw.paste.video]
+    context = read_context(by_name[draw.video], as_context, 64, masks=True, pasted=pasted)
+    clip = replay(by_name, draw, 64)
+    assert np.array_equal(context.frames, clip.frames) and np.array_equal(context.labels, clip.labels)
 
 
 def test_another_process_in_another_order_replays_the_same_bytes_of_davis(shared):

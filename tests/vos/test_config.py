@@ -75,7 +75,7 @@ def test_only_the_named_fields_change_also_in_nested_objects():
     ("values", "said"),
     [
         ({"stepps": 7}, "'stepps'"),
-        ({"draws": 7}, "'draws'"),  # a field of another job
+        ({"shards": 7}, "'shards'"),  # a field of another job
         ({"loss": {"ww": 1}}, "'ww'"),
         ({"loss": 3}, "'loss'"),
         ({"steps": "7"}, "'steps'"),

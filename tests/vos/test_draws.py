@@ -9,7 +9,7 @@ import pytest
 from vos import datasets
 from vos.clips import read_clip
 from vos.config import ClipConfig
-from vos.draws import ClipDraw, draw_clip, viewing_order, with_context
+from vos.draws import ClipDraw, Paste, draw_clip, viewing_order, with_context
 from vos.errors import InputError
 from vos.synthetic import synthetic_index
 
@@ -232,3 +232,34 @@ def test_each_draw_keeps_to_the_gap_of_its_stage_and_some_draw_of_each_stage_nee
 def test_a_draw_with_context_survives_json():
     draw = with_context(drawn((12, 17, 20)), LONG, CONTEXT_CLIP, 3, annotated_only=False)
     assert ClipDraw.from_dict(json.loads(json.dumps(draw.to_dict()))) == draw
+
+
+def test_a_draw_with_a_pasted_object_survives_json_and_one_without_is_stored_as_before(videos):
+    clip = replace(CLIP, paste=1.0)
+    draws = [draw_clip(videos, clip, 1, n) for n in range(20)]
+    assert any(draw.paste for draw in draws)
+    for draw in draws:
+        assert ClipDraw.from_dict(json.loads(json.dumps(draw.to_dict()))) == draw
+        assert ("paste" in draw.to_dict()) == (draw.paste is not None)
+
+
+def test_pasting_leaves_the_rest_of_a_draw_as_it_was(videos):
+    for n in range(20):
+        assert replace(draw_clip(videos, replace(CLIP, paste=1.0), 1, n), paste=None) == draw_clip(videos, CLIP, 1, n)
+
+
+def test_a_pasted_object_comes_from_another_video_and_counts_only_where_there_is_room(videos):
+    for n in range(40):
+        draw = draw_clip(videos, replace(CLIP, paste=1.0, max_objects=1), 2, n)
+        assert draw.num_objects == 1
+        assert draw.paste is None or draw.paste.video != draw.video
+
+
+def test_a_pasted_video_turns_round_at_its_ends_and_never_jumps():
+    paste = Paste("other", 3, 1, 1, drawn((0, 1)).augmentation, False, False)
+    for direction in (1, -1):
+        frames = [replace(paste, direction=direction).frame(offset, 5) for offset in range(-12, 13)]
+        assert set(frames) == set(range(5))
+        assert all(abs(a - b) == 1 for a, b in zip(frames, frames[1:], strict=False))
+        assert replace(paste, direction=direction).frame(0, 5) == 3
+    assert paste.frame(7, 1) == 0

@@ -146,7 +146,8 @@ def test_fixed_batch_norm_inside_the_convolution_gives_the_same_values_and_gradi
 def test_batch_norm_that_learns_statistics_goes_on_learning_them():
     layers = ConvNorms(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU6()).train()
     layers(torch.randn(4, 3, 8, 8))
-    assert layers[1].num_batches_tracked == 1 and layers[1].running_mean.any()
+    buffers = dict(layers.named_buffers())
+    assert buffers["1.num_batches_tracked"] == 1 and buffers["1.running_mean"].any()
 
 
 def test_standardised_features_have_unit_scale_and_old_values_come_back_through_the_inverse():
@@ -161,9 +162,8 @@ def test_standardised_features_have_unit_scale_and_old_values_come_back_through_
         deviation, mean = torch.std_mean(x, (0, 2, 3))
         torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-4, rtol=0)
         assert deviation.max() < 1.001
-        torch.testing.assert_close(
-            (x + standard.shift[:, None, None]) / standard.scale[:, None, None], raw, rtol=1e-3, atol=1e-4
-        )
+        shift, scale = (buffer[:, None, None] for _, buffer in sorted(standard.named_buffers(), reverse=True))
+        torch.testing.assert_close((x + shift) / scale, raw, rtol=1e-3, atol=1e-4)
 
 
 def test_freezing_early_layers_stops_at_stride_4_of_the_query_trunk():

@@ -272,7 +272,7 @@ class MobileNetV2Trunk(Trunk):
         return x * self.rgb_scale + self.rgb_offset if self.preprocessing == "tensorflow" else x
 
     def early(self) -> list[nn.Module]:
-        return list(self.features[:4])
+        return [self.features[:4]]
 
     def forward(self, x: Tensor) -> TrunkFeatures:
         f4 = self.features[:4](self.to_weight_range(x))

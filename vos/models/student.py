@@ -43,7 +43,8 @@ STUDENTS: dict[str, Design] = {
     "mobilevos-resnet18": Design("resnet18", 64, aspp_width=144),
     "mobilevos-tiny": Design("tiny", 32, key_gain=1.5),
     "teacher-small": Design("small", 64, key_gain=1.5),
-    "teacher-lite0": Design("efficientnet-lite0", 64, value_width=256, decoder_widths=(256, 128, 64)),
+    "teacher-mobilenetv2": Design("mobilenetv2", 64, value_width=256, decoder_widths=(128, 64, 64)),
+    "teacher-lite0": Design("efficientnet-lite0", 64, value_width=256, decoder_widths=(128, 64, 64)),
 }
 
 
@@ -118,6 +119,7 @@ class Student(VOSModel):
         frames (B, 3, H, W) ImageNet-normalised, masks (B, 1, H, W) of one object in [0, 1]
         """
         for standard, x in zip(self.query_standard, self.query_trunk(frames), strict=True):
+            assert isinstance(standard, Standard)
             standard.measure(x)
         self.value_standard.measure(self.value_trunk(torch.cat((frames, masks, torch.zeros_like(masks)), 1)).f16)
 
