@@ -31,10 +31,8 @@ def cache(config: CacheConfig) -> None:
         if forecast := cache_plan.plan_and_truth(config, result):
             print(f"{forecast}\n")
         size = f"{manifest['draws']} draws in {len(manifest['shards'])} shards, {manifest['bytes'] / 2**20:.1f} MiB"
-        spent = (
-            f"{result.teacher_cpu_s:.1f} CPU-seconds of the teacher on the {result.draws_made} draws made by this run"
-        )
-        print(f"cache  {config.out}  ({size})\nspent  {spent}")
+        print(f"cache  {config.out}  ({size})")
+        print(f"spent  {result.teacher_cpu_s:.1f} CPU-seconds of the teacher on {result.draws_made} new draws")
         print(f"next   python -m jobs.train --preset {config.preset} --cache {config.out} --out runs/student")
 
 

@@ -15,18 +15,18 @@ from pipelines import results_records as records_of
 from pipelines.folders import folder_run, read_json
 from pipelines.plan import index_videos
 from pipelines.report import table
-from pipelines.results_plan import PRETRAINED, SCALES, Planned, chosen, plan
+from pipelines.results_plan import PRETRAINED, SCALES, TEACHER, Planned, chosen, plan
 from pipelines.results_queue import STATE, Command, Queue, Spent, Task, failure_file
 from pipelines.results_records import Record
 from vos.config import CacheConfig, EvaluateConfig, JobConfig, ReportConfig, TrainConfig
-from vos.config_json import dumps
+from vos.config_json import differences, dumps, from_dict
 from vos.datasets import fingerprint as data_fingerprint
 from vos.errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 WEIGHTS = CHECKOUT.parent / "shared" / "data" / "weights" / PRETRAINED
 JOBS: dict[type[JobConfig], str] = {TrainConfig: "train", CacheConfig: "cache", EvaluateConfig: "evaluate"}
-SPENT = re.compile(r"^spent +([\d.]+) CPU-seconds of the teacher on the (\d+) draws", re.MULTILINE)
+SPENT = re.compile(r"^spent +([\d.]+) CPU-seconds of the teacher on (\d+) new draws", re.MULTILINE)
 """What jobs.cache says of its cost."""
 
 
@@ -53,6 +53,7 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
     data = _data(config)
     storage.make_folder(config.out)
     with storage.only_writer(config.out):
+        _check_teacher(config, every)
         records = records_of.valid(every, records_of.read_all(config.docs), data)
         tell(publish(config))  # also makes the MLflow store, before two jobs would at once
         missing = [one for one in runs if one.name not in records]
@@ -102,6 +103,8 @@ class _Site:
 
     def folder(self, name: str, identity: str, part: str = "runs") -> str:
         """Another configuration is another folder: what it once was is never mixed with what it is."""
+        if name == TEACHER and part == "runs" and self.config.teacher:
+            return self.config.teacher
         return os.path.join(self.config.out, part, f"{name}-{identity[:8]}")
 
     def _folder_of(self, planned: Planned, part: str = "runs") -> str:
@@ -193,6 +196,22 @@ def _weights(config: ReportConfig, runs: list[Planned]) -> str:
             "(.safetensors or .pth, torchvision's names)"
         )
     return path
+
+
+def _check_teacher(config: ReportConfig, every: list[Planned]) -> None:
+    """Raises InputError where --teacher is no finished training, or not the one that the plan asks for."""
+    if not config.teacher:
+        return
+    job = read_json(os.path.join(config.teacher, "config.json"))
+    if not isinstance(job, dict) or not _exists(config.teacher, "result.json"):
+        raise InputError(f"--teacher {config.teacher}: no finished training; name the --out folder of one")
+    trained = from_dict(TrainConfig, job, TrainConfig(), os.path.join(config.teacher, "config.json"))
+    trained = replace(trained, trunk_weights=os.path.basename(trained.trunk_weights))
+    planned = next(one.job for one in every if one.name == TEACHER)
+    if changed := differences(records_of.lasting(planned), records_of.lasting(trained)):
+        raise InputError(
+            f"--teacher {config.teacher}: not the plan's teacher ({'; '.join(changed)}); leave it out, or change the plan"
+        )
 
 
 def _data(config: ReportConfig) -> dict[str, str]:

@@ -93,7 +93,7 @@ def cpu_lines(records: Mapping[str, Record], name: str) -> list[str]:
         size = f"{cache['draws']} draws, {cache['bytes'] / 2**20:.0f} MiB"
         cost = f"{cache['teacher_cpu_s'] / SECONDS:.1f} CPU-minutes of the teacher"
         lines.append(f"the cache: {size}, {cost}, once for all students")
-    if TEACHER in records:
+    if TEACHER in records and records[TEACHER]["cpu_s"] is not None:
         lines.append(f"the teacher's own training: {records[TEACHER]['cpu_s'] / SECONDS:.0f} CPU-minutes, once")
     return lines
 
@@ -105,7 +105,8 @@ def _mean(values: Sequence[float]) -> float | None:
 def _ratio(records: Mapping[str, Record], a: str, b: str, field: str) -> float | None:
     """The median over common seeds of a cost's ratio."""
     left, right = by_seed(records, a), by_seed(records, b)
-    values = [left[seed][field] / right[seed][field] for seed in left.keys() & right.keys()]
+    pairs = [(left[seed][field], right[seed][field]) for seed in left.keys() & right.keys()]
+    values = [one / other for one, other in pairs if one is not None and other is not None]
     return statistics.median(values) if values else None
 
 

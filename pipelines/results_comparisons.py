@@ -64,7 +64,7 @@ def aligned(records: Mapping[str, Record], families: Sequence[str]) -> tuple[dic
 
 def mean_of(records: Mapping[str, Record], family: str, field: str) -> float | None:
     """The mean of a cost over the seeds of a family, None where nothing was run."""
-    values = [record[field] for record in by_seed(records, family).values() if field in record]
+    values = [record[field] for record in by_seed(records, family).values() if record.get(field) is not None]
     return statistics.mean(values) if values else None
 
 

@@ -97,13 +97,22 @@ STEP_S = {
     "mobilevos-mobilenetv2-noaspp": 0.96,
     "mobilevos-mobilenetv2": 1.1,
     "mobilevos-resnet18": 2.0,
-    "teacher-davis": 2.5,
+    "teacher-mobilenetv2": 1.6,
+}
+# The teacher sees more of everything: more steps, smaller and larger objects, wider gaps, objects of other videos.
+DAVIS_TEACHER = {
+    "model": "teacher-mobilenetv2",
+    "steps": 4500,
+    "seed": 1,
+    "clip": replace(preset(TrainConfig, "davis-cpu").clip, scale_min=0.8, paste=0.5, max_skip_frames=20),
+    "optimiser": replace(preset(TrainConfig, "davis-cpu").optimiser, ema=0.995),
+    "checkpoint_every": 300,
 }
 SCALES = {
     "smoke": Scale(4, 6, {"model": "teacher-small", "steps": 4}, TINY),
     "demo": Scale(150, 300, {"model": "teacher-small", "steps": 300}, TINY),
     "paper": Scale(30_000, 150_000, {"model": "stcn", "steps": 150_000}, PUBLISHED, True),
-    "davis-cpu": Scale(400, FULL_STEPS, {"model": "teacher-davis", "steps": 3000}, PUBLISHED, True, STEP_S, draw_s=1.0),
+    "davis-cpu": Scale(400, FULL_STEPS, DAVIS_TEACHER, PUBLISHED, True, STEP_S, draw_s=1.0),
 }
 EVALUATION_MINUTES = 1.5
 
@@ -200,7 +209,7 @@ class _Protocol:
             yield from (self._student(f"short-{label}", "both", seed, cache=f"cache-{label}") for seed in (1, 2))
 
     def _teacher(self) -> Planned:
-        job = replace(self.train, role="teacher", seed=0, **self.scale.teacher)  # type: ignore[arg-type]
+        job = replace(self.train, role="teacher", **self.scale.teacher)  # type: ignore[arg-type]
         job = replace(job, trunk_weights=self.trunk if self.scale.pretrained and job.model != "stcn" else "")
         minutes = self._step_s(job.model) * job.steps / 60 + 2 * EVALUATION_MINUTES
         return Planned(TEACHER, "teacher", job, minutes, (), self._scored(TEACHER))

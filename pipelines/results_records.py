@@ -140,11 +140,13 @@ def of_training(folder: str) -> Record:
     assert result and model and job, f"{folder}: a finished training has result.json, model.json and config.json"
     metrics, steps = result["metrics"], int(model["step"])
     weights = job["trunk_weights"]
+    spent = metrics.get("train/cpu_seconds") if job["workers"] == 1 else None
     return {
         "commit": model["commit"],
         "steps": steps,
-        "cpu_s": round(metrics["train/cpu_seconds"], 1),
-        "cpu_s_per_step": round(metrics["train/cpu_seconds"] / steps, 4),
+        # None of several workers, or of an older training: only the first one's process is measured.
+        "cpu_s": round(spent, 1) if spent is not None else None,
+        "cpu_s_per_step": round(spent / steps, 4) if spent is not None else None,
         "wall_s": round(metrics["train/seconds"], 1),
         "teacher_forwards": int(metrics["train/teacher_forwards"]),
         "trunk_weights": {"file": os.path.basename(weights), "sha256": _sha256(weights)} if weights else None,

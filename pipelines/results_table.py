@@ -43,12 +43,11 @@ def main_table(name: str, plan: list[Planned], records: Mapping[str, Record], fp
         if not of:
             rows.append([title, teacher, "-", memory, *["not run"], *["-"] * 7])
             continue
-        cost = statistics.mean(record["cpu_s"] for record in of) / 60
+        costs = [record["cpu_s"] / 60 for record in of if record["cpu_s"] is not None]
+        cost = f"{statistics.mean(costs):.0f}" if costs else "-"
         quality = [spread(figure(records, family, key)) for key in ("j_and_f", "j", "f")]
         size = f"{of[0]['parameters'] / 1e6:.2f} M"
-        rows.append(
-            [title, teacher, size, memory, *quality, len(of), f"{cost:.0f}", *_measured_speed(models[family], fps)]
-        )
+        rows.append([title, teacher, size, memory, *quality, len(of), cost, *_measured_speed(models[family], fps)])
     rows += _reported()
     notes = [
         "*reported*: the authors' figures on the 20 sequences of DAVIS-2016, with YouTube-VOS, their teacher, 150,000 steps and an A40; "

@@ -46,7 +46,7 @@ PATH_LISTS = frozenset({"exports", "evaluations"})
 PATH_KEYWORDS = {
     "checkpoint": ("", BUILTIN_TEACHER, "copy"),
     "init": ("", BUILTIN_TEACHER),
-    "teacher": (BUILTIN_TEACHER,),
+    "teacher": ("", BUILTIN_TEACHER),
     "video": ("", "-"),
 }
 

@@ -14,8 +14,10 @@ from pipelines.results_claims import BELOW, NOT_RUN, REACHED, claims
 from pipelines.results_comparisons import aligned, compare
 from pipelines.results_plan import SCALES, Planned, plan
 from tests.pipelines.made_up_results import SEQUENCES, noisy, records_of
-from vos.config import ReportConfig
+from vos.config import ReportConfig, TrainConfig
+from vos.config_json import dumps
 from vos.errors import InputError
+from vos.presets import preset
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +223,20 @@ def test_real_video_is_asked_for_before_anything_is_run(config: ReportConfig, tm
     assert not Path(config.out).exists()
 
 
+def test_a_teacher_that_is_not_the_plan_s_is_refused_with_the_difference(config: ReportConfig, tmp_path: Path):
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    smoke = replace(config, preset="smoke", data=preset(ReportConfig, "smoke").data, teacher=str(folder))
+    with pytest.raises(InputError, match="no finished training"):
+        results.run(smoke, tell=print)
+    planned = next(one.job for one in plan("smoke") if one.name == "teacher")
+    assert isinstance(planned, TrainConfig)
+    (folder / "result.json").write_text("{}")
+    (folder / "config.json").write_text(dumps(replace(planned, steps=planned.steps + 1, out=str(folder))))
+    with pytest.raises(InputError, match=f"not the plan's teacher .steps: {planned.steps} -> {planned.steps + 1}"):
+        results.run(smoke, tell=print)
+
+
 @pytest.mark.parametrize("change", [{"threads": 2}, {"seed": 3}, {"list": True, "page": True}])
 def test_what_the_protocol_fixes_is_no_choice(change: dict):
     with pytest.raises(InputError, match="leave them out|one at a time"):
@@ -229,8 +245,6 @@ def test_what_the_protocol_fixes_is_no_choice(change: dict):
 
 @pytest.mark.slow
 def test_a_protocol_of_seconds_runs_from_teacher_to_page_and_a_second_time_nothing(store: str, tmp_path: Path):
-    from vos.presets import preset
-
     words = ("short-both-s1", "short-plain-s1", "memory-recent-plain-s1")
     base = preset(ReportConfig, "smoke")
     config = replace(base, out=str(tmp_path / "out"), docs=str(tmp_path / "docs" / "results"), only=words)

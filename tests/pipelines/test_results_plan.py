@@ -12,6 +12,7 @@ from pipelines.training_loop import make_source, new_model
 from vos.config import CacheConfig, DataConfig, EvaluateConfig, TrainConfig
 from vos.config_json import differences
 from vos.errors import InputError
+from vos.models import names
 
 EVERY = list(SCALES)
 
@@ -42,6 +43,10 @@ def test_every_place_that_a_configuration_names_is_something_the_run_needs(runs:
             assert job.teacher.checkpoint in one.needs
         else:
             assert isinstance(job, EvaluateConfig) and job.checkpoint in one.needs
+
+
+def test_every_run_trains_a_network_that_exists(runs: list[Planned]):
+    assert {one.job.model for one in runs if isinstance(one.job, TrainConfig)} <= set(names())
 
 
 def test_no_two_runs_are_the_same(runs: list[Planned]):

@@ -26,6 +26,8 @@ class ReportConfig(JobConfig):
     """Build tables, plots and page from the records that are there, and run nothing."""
     workers: int = 2
     """Runs at the same time, one thread each."""
+    teacher: str = ""
+    """Folder of jobs.train with the plan's teacher, trained already (default: it is trained here, like the rest)."""
     trunk_weights: str = ""
     """ImageNet weights of MobileNetV2, a file. Default: the one in ../shared/data/weights of the checkout, where it exists."""
 
