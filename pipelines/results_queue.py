@@ -108,6 +108,7 @@ class Queue:
                     for task in ended or self._wait():
                         left -= task.minutes
                         bar.update()
+                bar.set_postfix_str("")
         finally:
             self._stop()
             signal.signal(signal.SIGTERM, before)
