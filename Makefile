@@ -8,7 +8,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo teacher test test-all lint bench ui clean cluster-up cluster-down FORCE
+.PHONY: help setup demo teacher results test test-all lint bench ui clean cluster-up cluster-down FORCE
 
 PYTHON ?= python3
 TORCH_INSTALL ?=
@@ -62,6 +62,9 @@ teacher: setup ## train the built-in teacher again (half an hour) and put it int
 		--steps 6000 --batch 4 --workers 1 --optimiser.lr 1e-3 --optimiser.ema 0.995 --optimiser.warmup-steps 100 \
 		--checkpoint-every 500 --half --out runs/builtin-teacher
 	@cp runs/builtin-teacher/model.safetensors runs/builtin-teacher/model.json vos/models/builtin_teacher/
+
+results: setup ## run what is missing of the results' protocol (hours; DAVIS_ROOT=/path) and rebuild docs/results.md
+	@$(PY) -m jobs.report
 
 bench: setup ## measure the cache with python -m jobs.benchmark (some ten minutes)
 	@$(PY) -m jobs.benchmark cache

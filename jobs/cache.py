@@ -32,6 +32,7 @@ def cache(config: CacheConfig) -> None:
             print(f"{forecast}\n")
         size = f"{manifest['draws']} draws in {len(manifest['shards'])} shards, {manifest['bytes'] / 2**20:.1f} MiB"
         print(f"cache  {config.out}  ({size})")
+        print(f"spent  {result.teacher_cpu_s:.1f} CPU-seconds of the teacher on {result.draws_made} new draws")
         print(f"next   python -m jobs.train --preset {config.preset} --cache {config.out} --out runs/student")
 
 

@@ -128,16 +128,8 @@ def _coverage_problem(manifest: dict[str, Any]) -> str:
 
 def _recompute(config: CacheConfig, manifest: dict[str, Any]) -> Iterator[Recomputed]:
     """Some random rows, once more through the teacher."""
-    made_by, videos = _configuration(config, manifest)
-    model, _ = load_model(made_by.teacher.checkpoint)
-    if weights_digest(model) != manifest["identity"]["teacher"]["weights"]:
-        raise InputError(
-            f"--teacher.checkpoint {made_by.teacher.checkpoint}: not the teacher of {config.out}; "
-            "name it, or leave rows out with --verify-rows 0"
-        )
-    exact = replace(made_by, factor=replace(made_by.factor, rank=0, dtype="fp32"))
-    shapes = schema.Shapes.of(exact, model.decoder.pred.in_channels)
-    teacher = Teacher(exact, videos, shapes, manifest["recipe"])
+    made, videos = made_by(config, manifest)
+    teacher = teacher_of(replace(made, factor=replace(made.factor, rank=0, dtype="fp32")), videos, manifest)
     rows = min(config.verify_rows, manifest["draws"])
     for number in sorted(np.random.default_rng(config.seed).choice(manifest["draws"], rows, replace=False).tolist()):
         entry = next(one for one in reversed(manifest["shards"]) if one["first_draw"] <= number)
@@ -146,20 +138,32 @@ def _recompute(config: CacheConfig, manifest: dict[str, Any]) -> Iterator[Recomp
         yield _compared(stored, teacher.row(teacher.work(number)))
 
 
-def _configuration(config: CacheConfig, manifest: dict[str, Any]) -> tuple[CacheConfig, list[Video]]:
+def teacher_of(config: CacheConfig, videos: list[Video], manifest: dict[str, Any]) -> Teacher:
+    """The teacher of a finished cache, at work as `config` says. Raises InputError when its checkpoint holds another one."""
+    model, _ = load_model(config.teacher.checkpoint)
+    if weights_digest(model) != manifest["identity"]["teacher"]["weights"]:
+        raise InputError(
+            f"--teacher.checkpoint {config.teacher.checkpoint}: not the teacher of {config.out}; "
+            "name it, or leave rows out with --verify-rows 0"
+        )
+    shapes = schema.Shapes.of(config, model.decoder.pred.in_channels)
+    return Teacher(config, videos, shapes, manifest["recipe"])
+
+
+def made_by(config: CacheConfig, manifest: dict[str, Any]) -> tuple[CacheConfig, list[Video]]:
     """The flags that the cache was made with; --data.root and --teacher.checkpoint may be given anew."""
     path = storage.join(config.out, "config.json")
     try:
-        made_by = from_dict(CacheConfig, json.loads(storage.read_bytes(path)), CacheConfig(), path)
+        made = from_dict(CacheConfig, json.loads(storage.read_bytes(path)), CacheConfig(), path)
     except (FileNotFoundError, ValueError):
         raise InputError(f"{path}: missing or not JSON; run jobs.cache again with the same flags") from None
     data, videos = data_of_cache(config.out, manifest, config.data)
     checkpoint = config.teacher.checkpoint
     teacher = replace(
-        made_by.teacher,
-        checkpoint=checkpoint if checkpoint != CacheConfig().teacher.checkpoint else made_by.teacher.checkpoint,
+        made.teacher,
+        checkpoint=checkpoint if checkpoint != CacheConfig().teacher.checkpoint else made.teacher.checkpoint,
     )
-    return replace(made_by, out=config.out, data=data, teacher=teacher), videos
+    return replace(made, out=config.out, data=data, teacher=teacher), videos
 
 
 def _compared(stored: dict[str, Any], today: dict[str, Any]) -> Recomputed:

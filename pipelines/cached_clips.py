@@ -70,7 +70,7 @@ class DrawnClips:
     def batch(self, numbers: list[int]) -> Batch:
         draws = [draw_clip(self.videos, self.clip, self._seed, number) for number in numbers]
         clips = [replay(self._by_name, draw, self.clip.crop_px) for draw in draws]
-        return _collate(numbers, clips, [draw.num_objects for draw in draws], None)
+        return collate(numbers, clips, [draw.num_objects for draw in draws], None)
 
 
 class CachedClips:
@@ -104,7 +104,7 @@ class CachedClips:
         rows = [self._row(number) for number in numbers]
         clips = [self._replay(row) for row in rows]
         targets = targets_of(rows, self.clip.crop_px // schema.GRID_STRIDE) if self._with_targets else None
-        return _collate(numbers, clips, [row["num_objects"] for row in rows], targets)
+        return collate(numbers, clips, [row["num_objects"] for row in rows], targets)
 
     def row_and_clip(self, number: int) -> tuple[dict[str, Any], Clip]:
         """What is stored of one draw, and its clip."""
@@ -178,7 +178,8 @@ def _damaged(path: str, reason: str) -> InputError:
     )
 
 
-def _collate(numbers: list[int], clips: list[Clip], num_objects: list[int], targets: Targets | None) -> Batch:
+def collate(numbers: list[int], clips: list[Clip], num_objects: list[int], targets: Targets | None) -> Batch:
+    """Clips of one size as a batch."""
     frames = torch.stack([to_tensor(clip.frames) for clip in clips])
     labels = torch.stack([torch.from_numpy(clip.labels) for clip in clips])
     return Batch(numbers, frames, labels, torch.tensor(num_objects), targets)

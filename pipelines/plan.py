@@ -68,6 +68,8 @@ def cache_identity(
     `teacher`: architecture and digest of the weights; the path they came from decides nothing.
     """
     settings = without(config, COSMETIC)
+    if config.sampling == "boundary":  # caches older than the option are of this kind: their bytes stay what they are
+        del settings["sampling"]
     return {
         **settings,
         "schema_version": VERSION,

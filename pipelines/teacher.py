@@ -145,6 +145,7 @@ def row_of(
             rank=shapes.rank,
             factor_dtype=shapes.factor,
             logits=shapes.logits,
+            sampling=config.sampling,
         )
         for q, labels in enumerate(grid_labels(torch.from_numpy(work.clip.labels[1:])).numpy())
     ]

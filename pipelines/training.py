@@ -98,7 +98,11 @@ def _concluded(config: TrainConfig, run: tracking.Run, description: str) -> dict
     assert saved is not None, "a training ends with a checkpoint"
     progress = saved.progress
     best = {"val/j_and_f": progress.best_score, "best_step": float(progress.best_step)} if progress.best_step else {}
-    spent = {"train/seconds": progress.seconds, "train/teacher_forwards": float(progress.teacher_forwards)}
+    spent = {
+        "train/seconds": progress.seconds,
+        "train/cpu_seconds": progress.cpu_seconds,
+        "train/teacher_forwards": float(progress.teacher_forwards),
+    }
     run.log_metrics(spent, progress.step)
     key = f"training-{run.run_id}"  # a kill from here on must not make a second version
     version = run.register(config.model, config.out, description, key) if description else ""

@@ -73,6 +73,7 @@ def run_training(
     batches = prefetched(source, steps, config.batch, config.seed, ranks.rank, ranks.size)
     started, forwards = progress, teacher.forwards
     entered = began = time.monotonic()
+    cpu_entered = time.process_time()
     for step in steps:
         with ranks.together():
             batch = next(batches).to(ranks.device)
@@ -82,6 +83,7 @@ def run_training(
         metrics["train/clips_per_s"], began = config.batch / (now - began), now
         last = step + 1 == config.steps
         progress = replace(progress, step=step + 1, metrics=metrics, seconds=started.seconds + now - entered)
+        progress = replace(progress, cpu_seconds=started.cpu_seconds + time.process_time() - cpu_entered)
         if config.validation.every and (last or (step + 1) % config.validation.every == 0):
             scores = validate(take.average, config, videos, ranks)
             progress = progress.validated(step + 1, scores["val/j_and_f"], config.validation.patience)
@@ -116,6 +118,10 @@ def make_source(config: TrainConfig) -> CachedClips | DrawnClips:
             index_videos(config.data, "train"), config.clip, config.seed, config.draws or config.steps * config.batch
         )
     distil = bool(config.loss.kd or config.loss.representation)
+    if config.teacher_online and distil:
+        from pipelines.online_clips import OnlineClips
+
+        return OnlineClips(config.cache, config.data, config.threads)
     source = CachedClips(config.cache, config.data, with_targets=distil, need_logits=bool(config.loss.kd))
     stored = source.manifest["identity"]["shapes"]["rank"]
     if config.loss.rank > stored:

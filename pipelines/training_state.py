@@ -51,6 +51,8 @@ class Progress:
     """Validations in a row since then."""
     seconds: float = 0.0
     """Time spent in steps, validations and checkpoints, over all processes that worked on it one after the other."""
+    cpu_seconds: float = 0.0
+    """Processor time of rank 0's process over the same, all of its threads: what a step costs on a machine with other work."""
     teacher_forwards: int = 0
     """Clips that a teacher was shown meanwhile: none, with a cache."""
     stopped: bool = False

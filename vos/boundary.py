@@ -56,7 +56,8 @@ def nested_order(boundary: Array, seed: int | Sequence[int]) -> Array:
     gives the order. The first n entries are the sample of n pixels, so every density is a prefix of one order and a
     small sample is inside any larger one.
 
-    boundary   (H, W) bool, NumPy array or tensor, possibly all False or all True
+    boundary   (H, W) bool, NumPy array or tensor, possibly all False or all True: then the order is uniform, all pixels by
+               their priorities alone (what `--sampling uniform` of jobs.cache takes)
     seed       one or several non-negative integers, e.g. (seed, draw number, frame)
     returns    (H*W,) int64, a permutation of the flat (row-major) pixel indices, of the kind of `boundary`
     Raises InputError for a boundary that is not (H, W) bool and for a negative seed.

@@ -39,13 +39,14 @@ PATH_FIELDS = frozenset(
         "video",
         "first_mask",
         "masks",
+        "docs",
     }
 )
 PATH_LISTS = frozenset({"exports", "evaluations"})
 PATH_KEYWORDS = {
     "checkpoint": ("", BUILTIN_TEACHER, BUILTIN_STUDENT, "copy"),
     "init": ("", BUILTIN_TEACHER, BUILTIN_STUDENT),
-    "teacher": (BUILTIN_TEACHER, BUILTIN_STUDENT),
+    "teacher": ("", BUILTIN_TEACHER, BUILTIN_STUDENT),
     "video": ("", "-"),
 }
 

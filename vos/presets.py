@@ -19,6 +19,7 @@ from vos.config import (
     JobConfig,
     LossConfig,
     OptimiserConfig,
+    ReportConfig,
     SegmentConfig,
     TeacherConfig,
     TrainConfig,
@@ -188,6 +189,17 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         "demo": lambda: FpsBenchmarkConfig(preset="demo", data=DEMO_DATA),
         "paper": lambda: FpsBenchmarkConfig(),
     },
+    # Only davis-cpu writes to the folders that are committed.
+    ReportConfig: {
+        "smoke": lambda: ReportConfig(
+            preset="smoke", out="runs/results-smoke", docs="runs/results-smoke/results", data=SMOKE_DATA
+        ),
+        "demo": lambda: ReportConfig(
+            preset="demo", out="runs/results-demo", docs="runs/results-demo/results", data=DEMO_DATA
+        ),
+        "paper": lambda: ReportConfig(preset="paper", out="runs/results-paper", docs="runs/results-paper/results"),
+        "davis-cpu": lambda: ReportConfig(),
+    },
     # A user's video is neither small nor large by preset: they differ in who computes, the fastest or the reference.
     SegmentConfig: {
         "smoke": lambda: SegmentConfig(preset="smoke"),
@@ -209,9 +221,8 @@ def preset(cls: type[Job], name: str | None) -> Job:
     """
     table = PRESETS[cls]
     if name is None:
-        name = {DemoConfig: "demo", BenchmarkConfig: "paper", FpsBenchmarkConfig: "paper", ExportConfig: "paper"}.get(
-            cls, "smoke"
-        )
+        usual = {DemoConfig: "demo", BenchmarkConfig: "paper", FpsBenchmarkConfig: "paper", ExportConfig: "paper"}
+        name = (usual | {ReportConfig: "davis-cpu"}).get(cls, "smoke")
     if not isinstance(name, str) or name not in table:
         raise InputError(f"--preset {name}: unknown; use one of {', '.join(table)}")
     return table[name]()

@@ -29,16 +29,19 @@ def query_targets(
     rank: int,
     factor_dtype: str,
     logits: str,
+    sampling: str = "boundary",
 ) -> dict[str, Any]:
     """Sampled cells in nested order, their labels, the factor of the teacher's correlations there, its logits, the boundary mask.
 
     labels (h, w) on the grid of stride 4, object_logits (O, h, w), features (O, Cd, h, w) of which absent objects may be left out,
-    `samples` at most h * w; factor_dtype int8, fp16 or fp32; logits none, int8 or fp16.
+    `samples` at most h * w; factor_dtype int8, fp16 or fp32; logits none, int8 or fp16; sampling boundary (boundary first) or uniform (all
+    cells alike, by the same priorities; the boundary mask is kept all the same).
     Returns sample_index (N,), sample_label (N,), factor (r, N), factor_scale () for int8, factor_error (): the relative Frobenius error
     of the rebuilt correlation matrix; logits (O, h, w), logit_scale (O,) for int8, logit_error (): the largest; boundary (bytes,).
     """
     boundary = boundary_mask(labels, radius_px)
-    index = nested_order(boundary, seed)[:samples]
+    first = boundary if sampling == "boundary" else np.zeros_like(boundary)
+    index = nested_order(first, seed)[:samples]
     rows = sampled_features(features[None, None], torch.from_numpy(index)[None, None])[0, 0]
     return {
         "sample_index": index,

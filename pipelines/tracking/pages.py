@@ -26,6 +26,7 @@ EXPERIMENTS = {
     "tune": "Searches over w, temperature and density; each trial is a child run with its own loss curve.",
     "evaluate": "J&F, J, F and FPS of checkpoints on a split; each run has a table, curves, pictures and a video.",
     "demo": "The demo's table and pictures.",
+    "results": "The results page with its tables and plots, and the mean J&F of every kind of run.",
     "benchmark": "Speed and size, beside their targets.",
 }
 ACCURACY = ("metrics.`val/j_and_f`", "metrics.`val/j`", "metrics.`val/f`")

@@ -80,6 +80,7 @@ def leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 ANOTHER = {
+    "sampling": "uniform",
     "clip.crop_px": 64,
     "clip.flip": False,
     "clip.scale_max": 2.0,
@@ -118,6 +119,12 @@ def test_every_field_changes_the_identity_or_is_listed_as_cosmetic(field: str):
     # Of the data, what counts is the videos: the fields that say where they are do not change them.
     cosmetic = field in COSMETIC or field in ("data.root", "data.kind")
     assert (identity(changed(BASE, field)) == identity(BASE)) == cosmetic
+
+
+def test_the_usual_sampling_is_not_named_so_that_older_caches_stay_the_same():
+    videos = index_videos(DATA, "train")
+    assert "sampling" not in cache_identity(BASE, videos, {}, {})
+    assert cache_identity(replace(BASE, sampling="uniform"), videos, {}, {})["sampling"] == "uniform"
 
 
 def test_other_weights_and_other_shapes_are_another_cache():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vos.command_line import input_error, parse_config, resolve_paths, run_job
-from vos.config import CacheConfig, EvaluateConfig, SegmentConfig, TrainConfig, TuneConfig, VerifyConfig
+from vos.config import CacheConfig, EvaluateConfig, ReportConfig, SegmentConfig, TrainConfig, TuneConfig, VerifyConfig
 from vos.config_json import dumps, to_dict
 from vos.errors import InputError
 from vos.presets import preset
@@ -190,9 +190,21 @@ def test_an_empty_path_stays_empty():
 
 def test_every_path_field_is_resolved_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch):
     """Each text flag is either a known word or a path: a new path field must not be forgotten."""
-    words = {"model", "experiment", "split", "sequences", "protocol", "preset", "kind", "role", "logits", "frames"}
+    words = {
+        "model",
+        "experiment",
+        "split",
+        "sequences",
+        "protocol",
+        "preset",
+        "kind",
+        "role",
+        "logits",
+        "frames",
+        "sampling",
+    }
     words |= {"runtime", "precision", "upsampling", "pipe_size"}
-    for cls in (TrainConfig, CacheConfig, EvaluateConfig, TuneConfig, VerifyConfig, SegmentConfig):
+    for cls in (TrainConfig, CacheConfig, EvaluateConfig, TuneConfig, VerifyConfig, SegmentConfig, ReportConfig):
         for name, value in to_dict(cls()).items():
             if isinstance(value, str) and name not in words:
                 flag = f"--{name.replace('_', '-')}"

@@ -118,7 +118,10 @@ def test_autocast_changes_no_digit_of_the_affinity():
     assert torch.equal(inside, memory_affinity(key, query))
 
 
-@pytest.mark.parametrize("kind", ["infinite", "first_recent"])
+HELD = {"infinite": [0, 3, 6], "first_recent": [0, 8], "first": [0], "recent": [8]}
+
+
+@pytest.mark.parametrize("kind", HELD)
 @pytest.mark.parametrize("top_k", [None, 11])
 def test_a_memory_reads_as_its_frames_stacked(kind: str, top_k: int | None):
     key, value, query = _memory(frames=9)
@@ -126,7 +129,7 @@ def test_a_memory_reads_as_its_frames_stacked(kind: str, top_k: int | None):
     for t in range(9):
         memory.add(t, key[:, :, t], value[:, :, :, t])
     held = list(memory.frame_indices)
-    assert held == ([0, 3, 6] if kind == "infinite" else [0, 8])
+    assert held == HELD[kind]
     torch.testing.assert_close(memory.read(query), read_memory(key[:, :, held], value[:, :, :, held], query, top_k))
 
 
@@ -140,6 +143,15 @@ def test_first_recent_holds_the_first_and_the_latest_frame_for_any_length(length
         sizes.add(sum(x.numel() for x in (memory._key, memory._value)))
     assert memory.frame_indices == ((0,) if length == 1 else (0, length - 1))
     assert len(sizes) == 1
+
+
+@pytest.mark.parametrize("kind", ["first", "recent"])
+def test_a_memory_of_one_frame_holds_one_for_any_length_also_when_masks_are_given_later(kind: str):
+    memory = Memory(MemoryPolicy(kind))
+    key, value, _ = _memory(frames=1)
+    for t in range(12):
+        memory.add(t, key[:, :, 0], value[:, :, :, 0], labelled=t in (0, 5))
+        assert memory.frame_indices == ((0,) if kind == "first" else (t,))
 
 
 def test_include_last_is_read_until_the_next_frame_comes():
@@ -165,6 +177,8 @@ def test_wants_says_what_add_will_keep():
         MemoryPolicy("infinite", every=3),
         MemoryPolicy("infinite", include_last=True),
         MemoryPolicy("first_recent"),
+        MemoryPolicy("first"),
+        MemoryPolicy("recent"),
     ):
         memory = Memory(policy)
         for t in range(8):

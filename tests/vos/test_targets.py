@@ -51,6 +51,14 @@ def test_the_sample_is_a_prefix_of_the_nested_order_of_the_boundary_mask(labels:
     np.testing.assert_array_equal(targets_of(labels, samples)["sample_index"], order[:samples])
 
 
+@pytest.mark.parametrize("samples", [2, 17, CELLS])
+def test_a_uniform_sample_is_a_prefix_of_the_order_that_knows_no_boundary(labels: np.ndarray, samples: int):
+    uniform, usual = (targets_of(labels, samples, sampling=sampling) for sampling in ("uniform", "boundary"))
+    np.testing.assert_array_equal(uniform["sample_index"], nested_order(np.ones((SIDE, SIDE), bool), (3,))[:samples])
+    np.testing.assert_array_equal(uniform["boundary"], usual["boundary"])  # the band of kd_boundary stays
+    np.testing.assert_array_equal(uniform["sample_label"], labels.reshape(-1)[uniform["sample_index"]])
+
+
 def test_a_smaller_sample_is_the_beginning_of_a_larger_one_with_the_same_correlations(labels: np.ndarray):
     small, large = targets_of(labels, samples=20), targets_of(labels, samples=60)
     for name in ("sample_index", "sample_label"):

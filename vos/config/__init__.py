@@ -11,6 +11,7 @@ from vos.config.cache import CacheConfig, ClipConfig, FactorConfig, TeacherConfi
 from vos.config.demo import DemoConfig
 from vos.config.evaluate import EvaluateConfig, FpsConfig, MemoryConfig, VerifyConfig
 from vos.config.export import ExportConfig
+from vos.config.report import ReportConfig
 from vos.config.segment import SegmentConfig
 from vos.config.train import LossConfig, OptimiserConfig, TrainConfig, ValidationConfig
 from vos.config.tune import SpaceConfig, TuneConfig
@@ -34,6 +35,7 @@ __all__ = [
     "MemoryConfig",
     "OptimiserConfig",
     "Preset",
+    "ReportConfig",
     "SegmentConfig",
     "SpaceConfig",
     "TeacherConfig",

@@ -126,6 +126,8 @@ class CacheConfig(JobConfig):
     clip: ClipConfig = field(default_factory=ClipConfig)
     samples: int = 1024
     """Pixels sampled per query frame (boundary first) on the grid of stride 4; any smaller density is a prefix of them."""
+    sampling: Literal["boundary", "uniform"] = "boundary"
+    """Order of the sampled pixels: the boundary mask first, or all pixels alike (what boundary-aware sampling is compared with)."""
     boundary_radius_px: int = 2
     """Radius of the boundary mask, in cells of the grid of stride 4."""
     factor: FactorConfig = field(default_factory=FactorConfig)

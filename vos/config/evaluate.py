@@ -13,8 +13,9 @@ from vos.errors import InputError
 class MemoryConfig:
     """Which frames a query frame reads from."""
 
-    kind: Literal["auto", "infinite", "first_recent"] = "auto"
-    """first_recent has constant cost; infinite grows; auto takes what the checkpoint was trained for."""
+    kind: Literal["auto", "infinite", "first_recent", "first", "recent"] = "auto"
+    """first_recent has constant cost, first and recent are one of the two alone; infinite grows; auto takes what the checkpoint was
+    trained for."""
     every: int = 5
     """Infinite memory: a memory frame every so many frames."""
     top_k: int = 20
@@ -96,7 +97,7 @@ class EvaluateConfig(JobConfig):
             raise InputError(
                 f"--precision {self.precision}: the reference loop is fp32; name the engine's --runtime too"
             )
-        if self.runtime and (self.checkpoint == "copy" or self.memory.kind == "infinite"):
+        if self.runtime and (self.checkpoint == "copy" or self.memory.kind not in ("auto", "first_recent")):
             raise InputError(
                 f"--runtime {self.runtime}: the engine runs networks with first and recent memory; leave it out"
             )

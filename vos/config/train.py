@@ -131,6 +131,8 @@ class TrainConfig(JobConfig):
     """Architecture, one of vos.models.names()."""
     cache: str = ""
     """Teacher cache made by jobs.cache; it also decides the videos, the clips and their order. Empty: no distillation."""
+    teacher_online: bool = False
+    """Run the teacher of --cache at every step instead of reading what it said: the same clips, and what the cache saves is spent."""
     init: str = ""
     """Checkpoint folder to start from (empty: from scratch)."""
     trunk_weights: str = ""
@@ -182,6 +184,8 @@ class TrainConfig(JobConfig):
             raise InputError(
                 f"--micro-batch {self.micro_batch} --max-failures {self.max_failures}: use 0 or more of each"
             )
+        if self.teacher_online and not self.cache:
+            raise InputError("--teacher-online: clips and teacher are those of a cache; name it with --cache")
         if self.role == "teacher" and self.cache:
             raise InputError(
                 "--cache: a teacher is trained on the videos alone; leave --cache out or use --role student"

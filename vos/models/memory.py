@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vos.errors import InputError
 
-KINDS = ("infinite", "first_recent")
+KINDS = ("infinite", "first_recent", "first", "recent")
 
 CHUNK_SCORES = 2**24
 """Affinity scores held at once (64 MiB in float32): longer memories are read in chunks."""
@@ -28,7 +28,8 @@ class MemoryPolicy:
     """Which frames become memory frames, and how many positions each query reads.
 
     kind          "infinite": the first frame and every `every`-th after it, for ever (STCN);
-                  "first_recent": the first and the most recent frame only (MobileVOS), so cost per frame is constant
+                  "first_recent": the first and the most recent frame only (MobileVOS), so cost per frame is constant;
+                  "first", "recent": one of these two alone, to see what each of them gives
     every         frames between two memory frames ("infinite" only)
     top_k         memory positions each query position reads; None: all of them
     include_last  also read the most recent frame, until the next one comes ("infinite" only)
@@ -123,7 +124,9 @@ class Memory:
 
     def wants(self, frame_index: int) -> bool:
         """Whether `add` would keep this frame: its value need not be encoded otherwise."""
-        return self.policy.kind == "first_recent" or self.policy.include_last or self._is_permanent(frame_index)
+        if self.policy.kind in ("first_recent", "recent") or self.policy.include_last:
+            return True
+        return self._is_permanent(frame_index)
 
     def add(self, frame_index: int, key: Tensor, value: Tensor, labelled: bool = False) -> None:
         """Remember a frame, or let it pass if the policy does not want it.
@@ -153,6 +156,8 @@ class Memory:
         return readout.unflatten(1, self._value_shape)
 
     def _is_permanent(self, frame_index: int) -> bool:
+        if self.policy.kind == "recent":
+            return False
         if self._num_permanent == 0:
             return True
         newest = self.frame_indices[self._num_permanent - 1]

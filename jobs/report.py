@@ -1,0 +1,33 @@
+"""Run what is missing of the results' protocol and build the tables, the plots and the page from the records of all runs.
+
+Examples:
+  DAVIS_ROOT=path/to/DAVIS python -m jobs.report                      # everything, two runs at a time; the same again continues
+  python -m jobs.report --list                                        # every run, its state and its expected CPU minutes
+  python -m jobs.report --only full-noaspp short-both --workers 1     # some of them, and what they need
+  python -m jobs.report --page                                        # the page again, from the committed records alone
+  python -m jobs.report --preset smoke                                # does the whole of it run? Synthetic video
+"""
+
+import sys
+
+from vos.command_line import run_job
+from vos.config import ReportConfig
+
+
+def report(config: ReportConfig) -> None:
+    from pipelines import results
+
+    if config.list:
+        print(results.listed(config))
+    elif config.page:
+        print(results.publish(config))
+    elif not results.run(config, tell=print):
+        raise SystemExit(1)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_job(ReportConfig, __doc__ or "", report, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

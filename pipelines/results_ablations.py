@@ -1,0 +1,44 @@
+"""Which runs make up each ablation, in the order of the value that is varied."""
+
+from __future__ import annotations
+
+from pipelines.results_plan import SCALES, SHARES, TEMPERATURES, W, quarter
+from vos.config import CacheConfig, TrainConfig
+from vos.presets import preset
+
+
+def ablation_families(name: str) -> dict[str, list[tuple[str, str]]]:
+    """Title -> (value, family) of each ablation, in the order of its values; what has its usual value is the common base run."""
+    usual, samples = preset(TrainConfig, name).loss, preset(CacheConfig, name).samples
+    rank, context = preset(CacheConfig, name).factor.rank, preset(CacheConfig, name).teacher.context_frames
+    main = next(iter(SCALES[name].students))
+    base = "short-both"
+    w = sorted([(value, f"short-w{value:g}") for value in W] + [(usual.w, base)])
+    tau = sorted([(value, f"short-tau{value:g}") for value in TEMPERATURES] + [(usual.temperature, base)])
+    density = [(round(share * samples), f"short-n{round(share * samples)}") for share in SHARES] + [(samples, base)]
+    memory = {"first": "memory-first-{}", "recent": "memory-recent-{}", "first + recent": f"full-{main}-{{}}"}
+    memory["infinite"] = "memory-infinite-{}"
+    return {
+        "w, the teacher's share of the correlations": [(f"{value:g}", family) for value, family in w],
+        "temperature": [(f"{value:g}", family) for value, family in tau],
+        "N, sampled pixels": [(str(value), family) for value, family in density],
+        "sampling": [
+            (f"boundary {quarter(name)}", f"short-{quarter(name)}"),
+            (f"uniform {quarter(name)}", "short-uniform"),
+        ],
+        "factor": [
+            ("int8 r16", "short-rank16"),
+            (f"int8 r{rank}", base),
+            (f"fp16 r{rank}", "short-fp16"),
+            ("fp32 all", "short-fp32"),
+            ("online", "short-online"),
+        ],
+        "context frames": [
+            ("0", "short-context0"),
+            ("2", "short-context2"),
+            (str(context), base),
+            ("5, true masks", "short-truemasks"),
+        ],
+        "memory, plain student, full": [(label, family.format("plain")) for label, family in memory.items()],
+        "memory, distilled student, full": [(label, family.format("both")) for label, family in memory.items()],
+    }

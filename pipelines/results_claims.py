@@ -1,0 +1,162 @@
+"""The claims of the protocol beside their targets: reached, below target, or not run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipelines.results_comparisons import Comparison, by_seed, comparisons, counted, figure, mean_of
+from pipelines.results_plan import MAIN_CACHE, SCALES, TEACHER, quarter
+from pipelines.results_records import Record
+from vos.bootstrap import Difference
+
+REACHED, BELOW, NOT_RUN = "reached", "below target", "not run"
+SECONDS = 60.0
+FAIR = 0.98
+"""Least CPU time of the plain students, as a share of the distilled ones', called equal: a busy machine's clocks differ by that."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, what was asked, what was found, and whether that is it."""
+
+    claim: str
+    target: str
+    found: str
+    verdict: str
+
+
+def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
+    """The claims of the protocol beside their targets."""
+    found = {one.title: one for one in comparisons(records, name)}
+    labels = list(SCALES[name].students)
+    main = labels[0]
+    plain, both = figure(records, f"full-{main}-plain"), {one: figure(records, f"full-{one}-both") for one in labels}
+    teacher = figure(records, TEACHER)
+    best = max((statistics.mean(values) for one, values in both.items() if values and one != "resnet18"), default=None)
+    minutes = mean_of(records, f"full-{main}-plain", "cpu_s")
+    cost = f", {minutes / SECONDS:.0f} CPU-minutes" if minutes is not None else ""
+    quick = minutes is not None and minutes <= 60 * SECONDS
+    ratio = statistics.mean(both[main]) / teacher[0] if both[main] and teacher else None
+    steps = {one: _ratio(records, f"short-{one}", "short-plain", "cpu_s_per_step") for one in ("both", "online")}
+    some = f"boundary against uniform, {quarter(name)}"
+    return [
+        _level(
+            "plain student without ASPP, at most 1 CPU-hour",
+            "J&F ≥ 82",
+            _mean(plain),
+            82,
+            f"{cost}, {counted(plain)}",
+            quick,
+        ),
+        _level("teacher", "J&F ≥ 88", _mean(teacher), 88),
+        _level("best distilled MobileNetV2 student", "J&F ≥ 87", best, 87),
+        _gain(found["equal steps, short"], "distilled − plain, equal steps, short", "≥ +3, interval above 0", 3, 5),
+        _gain(found["equal steps, full"], "distilled − plain, equal steps, full", "≥ +3, interval above 0", 3, 3),
+        _equal_cpu(records, found["equal CPU time, short"], "short", 5),
+        _equal_cpu(records, found["equal CPU time, full"], "full", 3),
+        _level("distilled student / its teacher, J&F", "≥ 0.99", ratio, 0.99, digits=3),
+        _gain(
+            found["half the steps against all, short"],
+            "distilled in half the steps − plain in all of them",
+            "≥ 0",
+            0,
+            3,
+            interval=False,
+        ),
+        _gain(
+            found[some], f"boundary − uniform sampling, {quarter(name)}", "> 0, interval above 0", 0, 3, most_seeds=5
+        ),
+        _within(found["int8 rank 64 from the cache against fp32, all columns"], "int8, rank 64 − fp32 targets", 0.5),
+        _within(found["cached against online teacher (fp32, all columns)"], "cached − online teacher", 0.5),
+        _most("CPU seconds of a step, distilled from the cache / plain", "≤ 1.1", steps["both"], 1.1),
+        _most("the same with the teacher online", "(without a cache)", steps["online"], None),
+    ]
+
+
+def cpu_lines(records: Mapping[str, Record], name: str) -> list[str]:
+    """What the comparison at equal CPU time rests on."""
+    lines = []
+    main = next(iter(SCALES[name].students))
+    for length, a, b in (
+        ("short", "short-both", "longer-plain"),
+        ("full", f"full-{main}-both", f"full-{main}-plain-longer"),
+    ):
+        spent = [mean_of(records, family, "cpu_s") for family in (a, b)]
+        if spent[0] is not None and spent[1] is not None:
+            lines.append(
+                f"{length}: {spent[0] / SECONDS:.1f} CPU-minutes distilled (cache reading included), {spent[1] / SECONDS:.1f} plain"
+            )
+    if MAIN_CACHE in records:
+        cache = records[MAIN_CACHE]
+        size = f"{cache['draws']} draws, {cache['bytes'] / 2**20:.0f} MiB"
+        cost = f"{cache['teacher_cpu_s'] / SECONDS:.1f} CPU-minutes of the teacher"
+        lines.append(f"the cache: {size}, {cost}, once for all students")
+    if TEACHER in records and records[TEACHER]["cpu_s"] is not None:
+        lines.append(f"the teacher's own training: {records[TEACHER]['cpu_s'] / SECONDS:.0f} CPU-minutes, once")
+    return lines
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.mean(values) if values else None
+
+
+def _ratio(records: Mapping[str, Record], a: str, b: str, field: str) -> float | None:
+    """The median over common seeds of a cost's ratio."""
+    left, right = by_seed(records, a), by_seed(records, b)
+    pairs = [(left[seed][field], right[seed][field]) for seed in left.keys() & right.keys()]
+    values = [one / other for one, other in pairs if one is not None and other is not None]
+    return statistics.median(values) if values else None
+
+
+def _level(
+    claim: str, target: str, value: float | None, least: float, note: str = "", also: bool = True, digits: int = 1
+) -> Claim:
+    if value is None:
+        return Claim(claim, target, "-", NOT_RUN)
+    return Claim(claim, target, f"{value:.{digits}f}{note}", REACHED if value >= least and also else BELOW)
+
+
+def _most(claim: str, target: str, value: float | None, most: float | None) -> Claim:
+    if value is None:
+        return Claim(claim, target, "-", NOT_RUN)
+    return Claim(claim, target, f"{value:.3f}", "" if most is None else REACHED if value <= most else BELOW)
+
+
+def _gain(
+    one: Comparison, claim: str, target: str, least: float, seeds: int, interval: bool = True, most_seeds: int = 0
+) -> Claim:  # fmt: skip
+    def holds(found: Difference) -> bool:
+        enough = found.mean >= least if least or not interval else found.mean > 0
+        return enough and (found.low > 0 or not interval)
+
+    return _judged(one, claim, f"{target}, {seeds} seeds", seeds, holds, most_seeds)
+
+
+def _equal_cpu(records: Mapping[str, Record], one: Comparison, length: str, seeds: int) -> Claim:
+    """A comparison at equal CPU time is none where the plain students had less of it."""
+    judged = _gain(one, f"distilled − plain, equal CPU time, {length}", "> 0, interval above 0", 0, seeds)
+    ratio = _ratio(records, one.b, one.a, "cpu_s")
+    if ratio is None or ratio >= FAIR or judged.verdict.startswith(NOT_RUN):
+        return judged
+    return Claim(
+        judged.claim, judged.target, judged.found, f"not equal: plain had {100 * (1 - ratio):.0f} % less CPU time"
+    )
+
+
+def _within(one: Comparison, claim: str, points: float, seeds: int = 2) -> Claim:
+    return _judged(one, claim, f"within {points}", seeds, lambda found: abs(found.mean) <= points)
+
+
+def _judged(
+    one: Comparison, claim: str, target: str, seeds: int, holds: Callable[[Difference], bool], most_seeds: int = 0
+) -> Claim:  # fmt: skip
+    if one.difference is None:
+        return Claim(claim, target, "-", NOT_RUN)
+    found = f"{one.points} ({one.interval}), {counted(one.seeds)}"
+    if len(one.seeds) >= most_seeds > 0 and one.difference.low <= 0 <= one.difference.high:
+        return Claim(claim, target, found, f"no difference ({len(one.seeds)} seeds)")
+    if len(one.seeds) < seeds:
+        return Claim(claim, target, found, f"{NOT_RUN}: {len(one.seeds)} of {seeds} seeds")
+    return Claim(claim, target, found, REACHED if holds(one.difference) else BELOW)

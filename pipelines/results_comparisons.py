@@ -1,0 +1,130 @@
+"""Records put side by side: families of runs that differ in their seed, and paired comparisons of two families with their intervals.
+
+Points are percent of J&F. A comparison pairs runs of one seed on one sequence; what only one side has is left out.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.results_plan import SCALES, quarter
+from pipelines.results_records import Record
+from vos.bootstrap import Difference, paired_difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The runs of family `a` against those of family `b`."""
+
+    title: str
+    a: str
+    b: str
+    seeds: tuple[int, ...] = ()
+    difference: Difference | None = None
+    """in points; None where no seed has both"""
+    group: str = ""
+
+    @property
+    def points(self) -> str:
+        return "not run" if self.difference is None else signed(self.difference.mean)
+
+    @property
+    def interval(self) -> str:
+        if self.difference is None:
+            return "-"
+        return f"{signed(self.difference.low)} to {signed(self.difference.high)}"
+
+
+def by_seed(records: Mapping[str, Record], family: str) -> dict[int, Record]:
+    """The records of a family that differ in nothing but their seed."""
+    heads = ((*name.rpartition("-s"), name) for name in records)
+    return {int(tail): records[name] for head, _, tail, name in heads if head == family and tail.isdigit()}
+
+
+def figure(records: Mapping[str, Record], family: str, name: str = "j_and_f") -> list[float]:
+    """J&F (or "j", "f") of every seed of a family, in percent; of a run without seeds, its own."""
+    if family in records:
+        return [100 * records[family]["figures"][name]]
+    return [100 * record["figures"][name] for _, record in sorted(by_seed(records, family).items())]
+
+
+def aligned(records: Mapping[str, Record], families: Sequence[str]) -> tuple[dict[str, list[float]], list[int]]:
+    """J&F of families that are put side by side, over the seeds that all of them have that were run at all; and these seeds."""
+    found = {family: by_seed(records, family) for family in families}
+    run = [set(one) for one in found.values() if one]
+    seeds = sorted(set.intersection(*run)) if run else []
+    return {
+        name: [100 * one[seed]["figures"]["j_and_f"] for seed in seeds if seed in one] for name, one in found.items()
+    }, seeds
+
+
+def mean_of(records: Mapping[str, Record], family: str, field: str) -> float | None:
+    """The mean of a cost over the seeds of a family, None where nothing was run."""
+    values = [record[field] for record in by_seed(records, family).values() if record.get(field) is not None]
+    return statistics.mean(values) if values else None
+
+
+def compare(records: Mapping[str, Record], title: str, a: str, b: str, group: str = "") -> Comparison:
+    """Pair two families over the seeds and the sequences that both have."""
+    left, right = by_seed(records, a), by_seed(records, b)
+    seeds = tuple(sorted(left.keys() & right.keys()))
+    if not seeds:
+        return Comparison(title, a, b, group=group)
+    sides = [_scores([side[seed] for seed in seeds]) for side in (left, right)]
+    shared = sorted(set.intersection(*(set(one) for side in sides for one in side)))
+    first, second = (np.array([[one[name] for name in shared] for one in side]) for side in sides)
+    return Comparison(title, a, b, seeds, paired_difference(100 * first, 100 * second), group)
+
+
+def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
+    """Every comparison of the protocol under a preset, also those of which nothing has been run."""
+    labels = list(SCALES[name].students)
+    main, some = labels[0], quarter(name)
+    listed = [
+        ("Distilled against plain", "equal steps, short", "short-both", "short-plain"),
+        ("", "equal steps, full", f"full-{main}-both", f"full-{main}-plain"),
+        ("", "equal CPU time, short", "short-both", "longer-plain"),
+        ("", "equal CPU time, full", f"full-{main}-both", f"full-{main}-plain-longer"),
+        ("", "half the steps against all, short", "half-both", "short-plain"),
+        ("", "logits alone, full", f"full-{main}-logits", f"full-{main}-plain"),
+        ("", "L_repr alone, full", f"full-{main}-repr", f"full-{main}-plain"),
+        *(("", f"equal steps, full, {label}", f"full-{label}-both", f"full-{label}-plain") for label in labels[1:]),
+        ("Sampling", f"boundary against uniform, {some}", f"short-{some}", "short-uniform"),
+        ("", f"boundary against uniform, {some}, half the steps", f"half-{some}", "half-uniform"),
+        ("Targets", "int8 rank 64 from the cache against fp32, all columns", "short-both", "short-fp32"),
+        ("", "cached against online teacher (fp32, all columns)", "short-both", "short-online"),
+        ("", "int8 against fp16", "short-both", "short-fp16"),
+        ("", "rank 64 against 16", "short-both", "short-rank16"),
+        ("Teacher", "5 context frames against none", "short-both", "short-context0"),
+        ("", "5 context frames against 2", "short-both", "short-context2"),
+        ("", "true against predicted context masks", "short-truemasks", "short-both"),
+        *(
+            ("Memory" if (kind, loss) == ("first", "plain") else "", f"{words} against first + recent, {student} student",
+             f"memory-{kind}-{loss}", f"full-{main}-{loss}")
+            for student, loss in (("plain", "plain"), ("distilled", "both"))
+            for kind, words in (("first", "first alone"), ("recent", "recent alone"), ("infinite", "infinite"))
+        ),
+    ]  # fmt: skip
+    found, group = [], ""
+    for head, title, a, b in listed:
+        group = head or group
+        found.append(compare(records, title, a, b, group))
+    return found
+
+
+def signed(points: float) -> str:
+    """With a sign and one digit; what rounds to nothing has no sign."""
+    return f"{points:+.1f}" if round(points, 1) else "0.0"
+
+
+def counted(values: Sequence[object]) -> str:
+    """How many seeds, in words."""
+    return f"{len(values)} seed{'s' * (len(values) != 1)}"
+
+
+def _scores(side: Sequence[Record]) -> list[dict[str, float]]:
+    return [{row["sequence"]: row["j_and_f"] for row in record["sequences"]} for record in side]

@@ -1,0 +1,198 @@
+"""docs/results.md from the records alone: the protocol, the claims, the tables, the plots, and what has not been run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+
+from pipelines import storage
+from pipelines.folders import read_json
+from pipelines.results_ablations import ablation_families
+from pipelines.results_claims import claims, cpu_lines
+from pipelines.results_comparisons import aligned, by_seed, comparisons, counted, figure, mean_of
+from pipelines.results_plan import LONGER, SCALES, TEACHER, Planned
+from pipelines.results_plots import write_plots
+from pipelines.results_records import Record
+from pipelines.results_table import FPS, main_table, markdown, spread
+from vos.config import CacheConfig, EvaluateConfig, ReportConfig, TrainConfig
+from vos.presets import preset
+
+
+def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Record], strangers: list[str]) -> list[str]:
+    """Write the page, the sheet of sequences and the plots; returns their paths, the page first.
+
+    records    the valid ones
+    strangers  names of records that do not count: of another configuration, or of no run of the plan
+    """
+    sheet = storage.join(config.docs, "sequences.csv")
+    storage.write_bytes(sheet, _sheet(records).encode())
+    plots = write_plots(config.preset, records, config.docs)
+    page = f"{config.docs}.md"
+    folder = os.path.basename(config.docs)
+    fps = read_json(storage.join(config.docs, FPS)) or []
+    sections = [
+        _head(config, records),
+        _protocol(config),
+        _claims(config.preset, records),
+        main_table(config.preset, plan, records, fps),
+        _pictures(folder, plots, ("steps.png", "differences.png")),
+        _comparisons(config.preset, records),
+        _ablations(config.preset, records),
+        _pictures(folder, plots, ("ablations.png",)),
+        _sequences(config.preset, records, folder),
+        _pictures(folder, plots, ("sequences.png",)),
+        _missing(plan, records, strangers),
+    ]
+    storage.write_bytes(page, ("\n\n".join(one for one in sections if one) + "\n").encode())
+    return [page, sheet, *plots]
+
+
+def metrics(plan: list[Planned], records: Mapping[str, Record]) -> dict[str, float]:
+    """Mean J&F of every family, and how far the plan is, by their MLflow names."""
+    families = dict.fromkeys(one.family for one in plan if one.kind != "cache")
+    found = {family: figure(records, family) for family in families}
+    scores = {f"results/{family}": statistics.mean(values) for family, values in found.items() if values}
+    return {**scores, "results/runs": float(len(records)), "results/runs_planned": float(len(plan))}
+
+
+def _head(config: ReportConfig, records: Mapping[str, Record]) -> str:
+    commits = sorted({str(record["commit"])[:9] for record in records.values()})
+    return (
+        "# Results\n\n"
+        f"Written by `python -m jobs.report --page` from the records in `{os.path.basename(config.docs)}/runs/`; nothing is typed "
+        f"by hand. {len(records)} runs, made by {', '.join(commits) or 'no commit yet'}. J, F and J&F in percent; "
+        "± is the standard deviation over seeds."
+    )
+
+
+def _protocol(config: ReportConfig) -> str:
+    name, scale = config.preset, SCALES[config.preset]
+    train, cache, evaluate = preset(TrainConfig, name), preset(CacheConfig, name), preset(EvaluateConfig, name)
+    clip, rate = train.clip, train.optimiser
+    size = f"{evaluate.size_px} px on the shorter side" if evaluate.size_px else "its own size"
+    data = (
+        "DAVIS: the 30 training and 8 development sequences that are at hand, and no other" if scale.pretrained else ""
+    )
+    trunk = "MobileNetV2 trunks begin with ImageNet weights; ResNet18 has none at hand and learns from nothing. "
+    return "\n".join(
+        [
+            f"## Protocol (`--preset {name}`)",
+            f"- **Data**: {data or 'synthetic video'}. The network sees a development frame at {size}; masks are scored "
+            "at the original size.",
+            f"- **Students**: {scale.short} steps (*short*, ablations) or {scale.full} (*full*, the main table) of {train.batch} clips of "
+            f"{clip.num_frames} frames, {clip.crop_px}² px, gaps up to {clip.max_skip_frames} frames, {clip.max_objects} object(s). "
+            f"{trunk if scale.pretrained else ''}AdamW, lr {rate.lr:g} (query trunk x {rate.query_trunk_scale:g}, value trunk x "
+            f"{rate.value_trunk_scale:g}), {rate.warmup_steps} steps of warm-up, {rate.schedule} decay to 0, EMA {rate.ema:g}.",
+            f"- **Distillation**: KL at temperature {train.loss.temperature:g} with weight {train.loss.kd:g}, |S| x L_repr with weight "
+            f"{train.loss.representation:g}, w = {train.loss.w:g}, {cache.samples} samples, factor of rank {cache.factor.rank} in "
+            f"{cache.factor.dtype}, logits in {cache.logits}; the teacher sees {cache.teacher.context_frames} context frames "
+            f"({cache.teacher.context_masks} masks).",
+            "- **Pairs**: what is compared begins with the same weights (a function of the seed) and takes the same clips in the same "
+            "order for as many steps. The plain student replays the cache's clips without its targets. The last weights (EMA) are "
+            "scored; nothing is chosen on the development sequences.",
+            f"- **Equal CPU time**: the plain student has {LONGER:g} times the steps, the most that a cached step may cost; CPU time is "
+            "that of the training's process, all threads, reading included, without start-up.",
+            "- **Intervals**: paired bootstrap (95 %, percentile) over seeds and sequences, `vos/bootstrap.py`. One thread per process.",
+            "",
+            f"`make results` runs what is missing; `python -m jobs.report{_flag(name)} --list` shows the plan.",
+        ]
+    )
+
+
+def _flag(name: str) -> str:
+    return "" if name == "davis-cpu" else f" --preset {name}"
+
+
+def _claims(name: str, records: Mapping[str, Record]) -> str:
+    rows = [
+        [one.claim, one.target, one.found, f"**{one.verdict}**" if one.verdict else ""] for one in claims(records, name)
+    ]
+    lines = cpu_lines(records, name)
+    return "\n".join(
+        [
+            "## Claims and targets",
+            markdown(["claim", "target", "found", ""], rows),
+            *(["", *(f"- {one}" for one in lines)] if lines else []),
+        ]
+    )
+
+
+def _comparisons(name: str, records: Mapping[str, Record]) -> str:
+    rows, before = [], ""
+    for one in comparisons(records, name):
+        head, before = ("" if one.group == before else f"**{one.group}**"), one.group
+        rows.append([head, one.title, f"`{one.a}` − `{one.b}`", one.points, one.interval, len(one.seeds) or "-"])
+    note = "With one seed, the interval knows of sequences only, not of how much another seed would differ."
+    header = ["", "what", "runs", "J&F", "95 % interval", "seeds"]
+    return "\n".join(["## Paired comparisons", markdown(header, rows), "", note])
+
+
+def _ablations(name: str, records: Mapping[str, Record]) -> str:
+    parts = ["## Ablations (student without ASPP, short length unless said)"]
+    plain = figure(records, "short-plain")
+    if plain:
+        parts.append(f"The plain student of this length: {spread(plain)} ({counted(plain)}).")
+    for title, values in ablation_families(name).items():
+        found, seeds = aligned(records, [family for _, family in values])
+        cells = [spread(found[family]) if found[family] else "not run" for _, family in values]
+        said = f"J&F, seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}" if seeds else "J&F"
+        parts.append(markdown([title, *(label for label, _ in values)], [[said, *cells]]))
+    steps = [mean_of(records, family, "cpu_s_per_step") for family in ("short-plain", "short-both", "short-online")]
+    said = [
+        f"{label} {value:.2f} s" for label, value in zip(("plain", "cached", "online"), steps, strict=True) if value
+    ]
+    if said:
+        parts.append(f"CPU seconds of a step: {', '.join(said)}.")
+    return "\n\n".join(parts)
+
+
+def _sequences(name: str, records: Mapping[str, Record], folder: str) -> str:
+    main = next(iter(SCALES[name].students))
+    families = [TEACHER, f"full-{main}-plain", f"full-{main}-both", "short-plain", "short-both"]
+    names = sorted({row["sequence"] for record in records.values() for row in record.get("sequences", ())})
+    rows = []
+    for family in families:
+        of = [records[family]] if family in records else list(by_seed(records, family).values())
+        scores = {
+            one: [100 * row["j_and_f"] for record in of for row in record["sequences"] if row["sequence"] == one]
+            for one in names
+        }
+        if of:
+            rows.append([family, *(f"{statistics.mean(scores[one]):.1f}" for one in names)])
+    if not rows:
+        return ""
+    link = f"Every run's J&F, J and F of every sequence: [{folder}/sequences.csv]({folder}/sequences.csv)."
+    return "\n\n".join(["## Sequences (J&F, mean over seeds)", markdown(["run", *names], rows), link])
+
+
+def _missing(plan: list[Planned], records: Mapping[str, Record], strangers: list[str]) -> str:
+    missing: dict[str, list[str]] = {}
+    for one in plan:
+        if one.name not in records:
+            missing.setdefault(one.family, []).append(one.name.removeprefix(f"{one.family}-"))
+    lines = [
+        f"- `{family}`" + (f": {', '.join(seeds)}" if seeds != [family] else "") for family, seeds in missing.items()
+    ]
+    text = "\n".join(["## Not run", *(lines or ["Nothing: every run of the plan has its record."])])
+    if strangers:
+        named = ", ".join(f"`{one}`" for one in strangers)
+        text += f"\n\nRecords that do not count, because the plan asks for another configuration now: {named}."
+    return text
+
+
+def _pictures(folder: str, plots: Sequence[str], names: Sequence[str]) -> str:
+    drawn = {os.path.basename(path) for path in plots}
+    return "\n\n".join(f"![{name.removesuffix('.png')}]({folder}/{name})" for name in names if name in drawn)
+
+
+def _sheet(records: Mapping[str, Record]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", "sequence", "j_and_f", "j", "f", "frames"])
+    for name, record in records.items():
+        for row in record.get("sequences", ()):
+            writer.writerow([name, *(row[key] for key in ("sequence", "j_and_f", "j", "f", "frames"))])
+    return text.getvalue()

@@ -1,0 +1,277 @@
+"""The protocol of the results as data: every run, what it needs, and what it is compared with.
+
+A pair that is compared differs in one thing. Its students begin with the same weights (a function of the seed), take the same clips in the
+same order (one cache, or caches of equally many draws from one seed) and as many steps; the plain student replays the cache's clips
+without its targets. Caches, checkpoints and weights are named, not located: a plan is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from vos.config import CacheConfig, EvaluateConfig, FactorConfig, JobConfig, MemoryConfig, TeacherConfig, TrainConfig
+from vos.errors import InputError
+from vos.presets import preset
+
+FULL_STEPS = 1900
+"""Steps of a full training under davis-cpu."""
+LONGER = 1.1
+"""Steps of the plain student that is given a distilled student's processor time, against the distilled student's: the most that a cached
+step may cost. The measured ratio is in the page."""
+TEACHER, MAIN_CACHE, SHORT_CACHE = "teacher", "cache-main", "cache-short"
+PRETRAINED = "mobilenet_v2_imagenet.fp16.safetensors"
+
+LOSSES: dict[str, tuple[bool, bool]] = {
+    "plain": (False, False),
+    "logits": (True, False),
+    "repr": (False, True),
+    "both": (True, True),
+}
+"""Whether the logits' and the representation's distillation take part."""
+W = (0.0, 0.25, 0.5, 0.75, 1.0)
+TEMPERATURES = (0.5, 1.0, 4.0)
+SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
+"""Of the cached samples: 64, 128, 256 and 512 of 1024."""
+MEMORIES = ("first", "recent", "infinite")
+
+Kind = Literal["teacher", "cache", "student", "evaluation"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run. Paths in its configurations are names of other runs, or of a file."""
+
+    name: str
+    kind: Kind
+    job: JobConfig
+    """TrainConfig, CacheConfig or EvaluateConfig"""
+    minutes: float
+    """CPU minutes expected of it"""
+    needs: tuple[str, ...] = ()
+    evaluation: EvaluateConfig | None = None
+    """of what was trained"""
+    copies: str = ""
+    """A cache of which this one is the beginning: where its shards are at hand they are taken over, and proven, instead of made again."""
+
+    @property
+    def family(self) -> str:
+        """What runs that differ in nothing but their seed have in common."""
+        head, _, tail = self.name.rpartition("-s")
+        return head if head and tail.isdigit() else self.name
+
+    @property
+    def seed(self) -> int:
+        """Of the training that the run is or looks at."""
+        return self.job.seed if self.family == self.name else int(self.name.rpartition("-s")[2])
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the protocol is under a preset."""
+
+    short: int
+    full: int
+    """steps"""
+    teacher: Mapping[str, object]
+    """fields of its TrainConfig"""
+    students: Mapping[str, str]
+    """label -> architecture; the first is the one that everything is tried on"""
+    pretrained: bool = False
+    """whether MobileNetV2 trunks begin with ImageNet weights"""
+    step_s: Mapping[str, float] = field(default_factory=dict)
+    """CPU seconds of a step, by architecture, for the forecast"""
+    draw_s: float = 0.05
+    """CPU seconds of the teacher on a draw"""
+
+
+TINY = {"noaspp": "mobilevos-tiny", "mobilenetv2": "mobilevos-tiny", "resnet18": "mobilevos-tiny"}
+PUBLISHED = {
+    "noaspp": "mobilevos-mobilenetv2-noaspp",
+    "mobilenetv2": "mobilevos-mobilenetv2",
+    "resnet18": "mobilevos-resnet18",
+}
+STEP_S = {
+    "mobilevos-mobilenetv2-noaspp": 0.96,
+    "mobilevos-mobilenetv2": 1.1,
+    "mobilevos-resnet18": 2.0,
+    "teacher-mobilenetv2": 1.6,
+}
+# The teacher sees more of everything: more steps, smaller and larger objects, wider gaps, objects of other videos.
+DAVIS_TEACHER = {
+    "model": "teacher-mobilenetv2",
+    "steps": 4500,
+    "seed": 1,
+    "clip": replace(preset(TrainConfig, "davis-cpu").clip, scale_min=0.8, paste=0.5, max_skip_frames=20),
+    "optimiser": replace(preset(TrainConfig, "davis-cpu").optimiser, ema=0.995),
+    "checkpoint_every": 300,
+}
+SCALES = {
+    "smoke": Scale(4, 6, {"model": "teacher-small", "steps": 4}, TINY),
+    "demo": Scale(150, 300, {"model": "teacher-small", "steps": 300}, TINY),
+    "paper": Scale(30_000, 150_000, {"model": "stcn", "steps": 150_000}, PUBLISHED, True),
+    "davis-cpu": Scale(400, FULL_STEPS, DAVIS_TEACHER, PUBLISHED, True, STEP_S, draw_s=1.0),
+}
+EVALUATION_MINUTES = 1.5
+
+
+def plan(name: str = "davis-cpu", trunk: str = PRETRAINED, full_steps: int = 0) -> list[Planned]:
+    """Every run of the protocol under a preset, in order of importance; what a run needs stands before it.
+
+    trunk       name of the file with MobileNetV2's ImageNet weights
+    full_steps  another length than the preset's
+    """
+    scale = SCALES[name]
+    if full_steps:
+        scale = replace(scale, full=full_steps)
+    return list(_Protocol(name, trunk, scale).runs())
+
+
+def chosen(runs: list[Planned], words: tuple[str, ...]) -> list[Planned]:
+    """Runs whose name has one of the words, and all that they need, in the plan's order. Raises InputError for a word that none has."""
+    if not words:
+        return runs
+    for word in words:
+        if not any(word in one.name for one in runs):
+            raise InputError(f"--only {word}: no run has this in its name; --list shows them all")
+    wanted = {one.name for one in runs if any(word in one.name for word in words)}
+    for one in reversed(runs):
+        if one.name in wanted:
+            wanted.update(one.needs)
+    return [one for one in runs if one.name in wanted]
+
+
+class _Protocol:
+    """The plan in the making."""
+
+    def __init__(self, name: str, trunk: str, scale: Scale) -> None:
+        self.scale, self.trunk = scale, trunk
+        self.train = replace(preset(TrainConfig, name), here=True, workers=1, threads=1)
+        self.cache = replace(preset(CacheConfig, name), workers=1, threads=1)
+        self.evaluate = replace(preset(EvaluateConfig, name), workers=1, threads=1)
+        # Speed is measured alone, by jobs.benchmark fps: beside other runs it says nothing.
+        self.evaluate = replace(self.evaluate, fps=replace(self.evaluate.fps, sequences=0))
+        self.main = next(iter(scale.students))
+
+    def runs(self) -> Iterator[Planned]:
+        yield self._teacher()
+        full = self.scale.full * self.train.batch
+        yield self._cache(MAIN_CACHE, draws=math.ceil(full / 2))  # two epochs
+        for seed in (1, 2, 3):
+            yield from (self._full(self.main, loss, seed) for loss in ("plain", "both"))
+        for label in [one for one in self.scale.students if one != self.main]:
+            yield from (self._full(label, loss, 1) for loss in LOSSES)
+        yield from (self._full(self.main, loss, 1) for loss in ("logits", "repr"))
+        for seed in (1, 2, 3):
+            yield from (self._memory(kind, loss, seed) for loss in ("plain", "both") for kind in MEMORIES)
+        yield from self._short()
+        yield from (self._full(self.main, "plain", seed, longer=True) for seed in (1, 2, 3))
+        for seed in (4, 5):  # where three seeds do not decide
+            yield self._student(f"short-n{self._samples(1 / 4)}", "both", seed, density=1 / 4)
+            yield self._student("short-uniform", "both", seed, cache="cache-uniform", density=1 / 4)
+
+    def _short(self) -> Iterator[Planned]:
+        """The ablations, on one student at the short length. Each cache has as many draws as the others: the order is then the same."""
+        half, longer = self.scale.short // 2, math.ceil(LONGER * self.scale.short)
+        yield self._cache(SHORT_CACHE, copies=MAIN_CACHE)
+        for seed in range(1, 6):
+            yield from (self._student(f"short-{loss}", loss, seed) for loss in ("plain", "both"))
+        yield from (self._student("half-both", "both", seed, steps=half) for seed in (1, 2, 3))
+        yield from (self._student("longer-plain", "plain", seed, steps=longer) for seed in range(1, 6))
+        yield self._cache("cache-uniform", sampling="uniform")
+        quarter = f"n{self._samples(1 / 4)}"
+        for seed in (1, 2, 3):
+            for length, steps in (("short", self.scale.short), ("half", half)):
+                yield self._student(f"{length}-{quarter}", "both", seed, steps=steps, density=1 / 4)
+                cache = "cache-uniform"
+                yield self._student(f"{length}-uniform", "both", seed, steps=steps, cache=cache, density=1 / 4)
+        exact = FactorConfig(rank=0, dtype="fp32")
+        yield self._cache("cache-fp32", factor=exact, logits="fp16")
+        yield from (self._student("short-fp32", "both", seed, cache="cache-fp32") for seed in (1, 2, 3))
+        yield from (self._student("short-online", "both", seed, online=True) for seed in (1, 2))
+        for seed in (1, 2):
+            yield from (self._student(f"short-w{w:g}", "both", seed, w=w) for w in W)
+            yield from (self._student(f"short-tau{t:g}", "both", seed, temperature=t) for t in TEMPERATURES)
+            for share in (one for one in SHARES if one != 1 / 4):
+                yield self._student(f"short-n{self._samples(share)}", "both", seed, density=share)
+            yield self._student("short-rank16", "both", seed, rank=min(16, self.cache.factor.rank))
+        yield self._cache("cache-fp16", factor=replace(self.cache.factor, dtype="fp16"))
+        yield from (self._student("short-fp16", "both", seed, cache="cache-fp16") for seed in (1, 2))
+        teacher = self.cache.teacher
+        for label, options in {
+            "context0": replace(teacher, context_frames=0),
+            "context2": replace(teacher, context_frames=2),
+            "truemasks": replace(teacher, context_frames=5, context_masks="true"),
+        }.items():
+            yield self._cache(f"cache-{label}", teacher=options)
+            yield from (self._student(f"short-{label}", "both", seed, cache=f"cache-{label}") for seed in (1, 2))
+
+    def _teacher(self) -> Planned:
+        job = replace(self.train, role="teacher", **self.scale.teacher)  # type: ignore[arg-type]
+        job = replace(job, trunk_weights=self.trunk if self.scale.pretrained and job.model != "stcn" else "")
+        minutes = self._step_s(job.model) * job.steps / 60 + 2 * EVALUATION_MINUTES
+        return Planned(TEACHER, "teacher", job, minutes, (), self._scored(TEACHER))
+
+    def _cache(self, name: str, draws: int = 0, copies: str = "", **changes: object) -> Planned:
+        teacher = changes.pop("teacher", self.cache.teacher)
+        assert isinstance(teacher, TeacherConfig)
+        # Nothing but the draws that are read decides the order: draws x seed.
+        draws = draws or self.scale.short * self.train.batch
+        job = replace(self.cache, draws=draws, teacher=replace(teacher, checkpoint=TEACHER), **changes)  # type: ignore[arg-type]
+        minutes = 0.5 if copies else draws * self.scale.draw_s / 60 + 0.5
+        return Planned(name, "cache", job, minutes, (TEACHER,), copies=copies)
+
+    def _full(self, label: str, loss: str, seed: int, longer: bool = False) -> Planned:
+        name = f"full-{label}-{loss}{'-longer' if longer else ''}"
+        steps = math.ceil(LONGER * self.scale.full) if longer else self.scale.full
+        return self._student(name, loss, seed, steps=steps, cache=MAIN_CACHE, label=label)
+
+    def _student(
+        self,
+        family: str,
+        loss: str,
+        seed: int,
+        steps: int = 0,
+        cache: str = SHORT_CACHE,
+        label: str = "",
+        online: bool = False,
+        **changes: object,
+    ) -> Planned:
+        name, model, usual = f"{family}-s{seed}", self.scale.students[label or self.main], self.train.loss
+        kd, representation = LOSSES[loss]
+        weights = replace(usual, kd=usual.kd * kd, representation=usual.representation * representation)
+        weights = replace(weights, **changes)  # type: ignore[arg-type]
+        steps = steps or self.scale.short
+        job = replace(self.train, model=model, seed=seed, steps=steps, cache=cache, loss=weights, teacher_online=online)
+        if self.scale.pretrained and "mobilenetv2" in model:
+            job = replace(job, trunk_weights=self.trunk)
+        elif (
+            self.scale.pretrained
+        ):  # no ImageNet weights of this trunk are at hand: it learns from nothing, like every layer
+            rates = replace(job.optimiser, query_trunk_scale=1.0, value_trunk_scale=1.0)
+            job = replace(job, optimiser=rates, freeze_early=False)
+        minutes = steps * self._step_s(model) * (1.4 if online else 1) / 60 + EVALUATION_MINUTES
+        needs = (cache, TEACHER) if online else (cache,)
+        return Planned(name, "student", job, minutes, needs, self._scored(name))
+
+    def _memory(self, kind: str, loss: str, seed: int) -> Planned:
+        student = f"full-{self.main}-{loss}-s{seed}"
+        memory = replace(self.evaluate.memory, kind=kind)
+        job = replace(self._scored(student), memory=memory)
+        return Planned(f"memory-{kind}-{loss}-s{seed}", "evaluation", job, EVALUATION_MINUTES, (student,))
+
+    def _scored(self, checkpoint: str) -> EvaluateConfig:
+        return replace(self.evaluate, checkpoint=checkpoint, memory=MemoryConfig(top_k=self.evaluate.memory.top_k))
+
+    def _samples(self, share: float) -> int:
+        return round(share * self.cache.samples)
+
+    def _step_s(self, model: str) -> float:
+        return self.scale.step_s.get(model, 0.1)
+
+
+def quarter(name: str) -> str:
+    """What the runs with a quarter of the cached samples are called: n256 of 1024."""
+    return f"n{round(preset(CacheConfig, name).samples / 4)}"

@@ -1,0 +1,262 @@
+"""Jobs in processes of their own, so many at a time: what is missing is run, what fails is named, nothing stops the others.
+
+A task is one or more commands, one after the other, and a word at the end that keeps what they found. Every command is restartable by
+itself; so is the queue, because a task that ended has left its record and is not in the queue again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines import storage
+from pipelines.progress import progress_bar
+from vos.config_json import dumps
+
+POLL_S = 0.2
+PATIENCE_S = 30.0
+"""How long a child may take to end after Ctrl-C before it is made to."""
+STATE = "queue.json"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass
+class Task:
+    """One run of the plan on its way."""
+
+    name: str
+    commands: Callable[[], Sequence[Command]]
+    """asked when the task starts: what it needs has ended by then"""
+    conclude: Callable[[Mapping[str, Spent]], None]
+    """called after the last command with what each of them cost; what it raises fails the task"""
+    needs: tuple[str, ...] = ()
+    """tasks that must have succeeded"""
+    after: tuple[str, ...] = ()
+    """tasks that must have ended, however they did"""
+    minutes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Command:
+    label: str
+    argv: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Resources of one command: its process, all threads, and children that it waited for."""
+
+    cpu_s: float
+    wall_s: float
+
+
+@dataclass
+class Outcome:
+    finished: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    """name -> last line of its log"""
+    blocked: dict[str, str] = field(default_factory=dict)
+    """name -> what it needs and cannot have"""
+
+
+@dataclass
+class _Running:
+    task: Task
+    left: list[Command]
+    spent: dict[str, Spent]
+    process: subprocess.Popen[bytes]
+    began: float
+    command: Command
+
+
+class Queue:
+    """Runs tasks, `workers` at a time, in their order as far as their needs allow.
+
+    folder       logs/NAME.log, and queue.json that says what runs and what failed
+    environment  of the children
+    home         their working folder
+    """
+
+    def __init__(self, folder: str, workers: int, environment: Mapping[str, str], home: str) -> None:
+        self.folder, self.workers, self.home = folder, workers, home
+        self.environment = dict(environment)
+        self._running: list[_Running] = []
+        self._outcome = Outcome()
+
+    def run(self, tasks: Sequence[Task]) -> Outcome:
+        """Run them all; returns how each ended. On KeyboardInterrupt the children are ended first."""
+        waiting = list(tasks)
+        left = sum(task.minutes for task in tasks)
+        before = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            with progress_bar("results", len(tasks), "run") as bar:
+                while waiting or self._running:
+                    ended = self._start(waiting)
+                    self._tell(waiting)
+                    bar.set_postfix_str(f"{left:.0f} CPU-minutes left; {', '.join(self._names()) or 'nothing runs'}")
+                    if not self._running and not ended:
+                        break
+                    for task in ended or self._wait():
+                        left -= task.minutes
+                        bar.update()
+                bar.set_postfix_str("")
+        finally:
+            self._stop()
+            signal.signal(signal.SIGTERM, before)
+            self._tell([])
+        lost = {**self._outcome.failed, **self._outcome.blocked}
+        for task in waiting:  # in the plan's order, so that what waits for what is blocked is named too
+            missing = [name for name in task.needs if name in lost]
+            lost[task.name] = self._outcome.blocked[task.name] = f"needs {', '.join(missing)}"
+        return self._outcome
+
+    def _names(self) -> list[str]:
+        return [f"{one.task.name} ({one.command.label})" for one in self._running]
+
+    def _start(self, waiting: list[Task]) -> list[Task]:
+        """Start what can be started; returns tasks that ended at once: nothing was left to run, or their beginning failed."""
+        ended: list[Task] = []
+        for task in list(waiting):
+            if len(self._running) >= self.workers or ended:
+                break
+            open_names = {one.name for one in waiting} | {one.task.name for one in self._running}
+            if any(name in open_names for name in (*task.needs, *task.after)):
+                continue
+            if any(name in self._outcome.failed for name in task.needs):
+                continue
+            waiting.remove(task)
+            commands: list[Command] = []
+            if not self._attempt(
+                task, lambda task=task, commands=commands: commands.extend(task.commands())
+            ) or self._next(task, commands, {}):
+                ended.append(task)
+        return ended
+
+    def _next(self, task: Task, left: list[Command], spent: dict[str, Spent]) -> bool:
+        """Start the next command of a task, or conclude it; returns whether it has ended."""
+        if not left:
+            if self._attempt(task, lambda: task.conclude(spent)):
+                self._outcome.finished.append(task.name)
+                storage.remove(self._failure(task.name))
+            return True
+        command, *rest = left
+        process = self._child(task.name, command)
+        self._running.append(_Running(task, rest, spent, process, time.monotonic(), command))
+        return False
+
+    def _child(self, name: str, command: Command) -> subprocess.Popen[bytes]:
+        path = self.log(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "ab") as log:
+            log.write(f"$ {shlex.join(command.argv)}\n".encode())
+            log.flush()
+            # A session of its own: Ctrl-C is ours to pass on. If we are killed, the system tells the child.
+            return subprocess.Popen(
+                command.argv,
+                cwd=self.home,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),
+            )
+
+    def _wait(self) -> list[Task]:
+        """Until something ends; returns the tasks that did."""
+        ended: list[Task] = []
+        while not ended and self._running:
+            changed = False
+            for one in list(self._running):
+                pid, status, usage = os.wait4(one.process.pid, os.WNOHANG)
+                if not pid:
+                    continue
+                changed = True
+                one.process.returncode = os.waitstatus_to_exitcode(status)
+                self._running.remove(one)
+                cost = Spent(usage.ru_utime + usage.ru_stime, time.monotonic() - one.began)
+                if one.process.returncode:
+                    self._failed(one.task.name, self._last_line(one.task.name, one.process.returncode))
+                    ended.append(one.task)
+                elif self._next(one.task, one.left, {**one.spent, one.command.label: cost}):
+                    ended.append(one.task)
+            if not changed:
+                time.sleep(POLL_S)
+        return ended
+
+    def _attempt(self, task: Task, work: Callable[[], None]) -> bool:
+        """Whether work of our own for a task succeeds; if not, that task alone has failed."""
+        try:
+            work()
+        except Exception as error:
+            self._failed(task.name, " ".join(f"{type(error).__name__}: {error}".split()))
+            return False
+        return True
+
+    def _failed(self, name: str, line: str) -> None:
+        from tqdm import tqdm
+
+        self._outcome.failed[name] = line
+        storage.write_bytes(self._failure(name), f"{line}\n".encode())
+        tqdm.write(f"failed: {name}: {line}  ({self.log(name)})", file=sys.stderr)
+
+    def log(self, name: str) -> str:
+        return os.path.join(self.folder, "logs", f"{name}.log")
+
+    def _failure(self, name: str) -> str:
+        return failure_file(self.folder, name)
+
+    def _last_line(self, name: str, code: int) -> str:
+        with open(self.log(name), "rb") as file:
+            lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
+        said = [line.strip() for line in lines if line.strip() and not line.startswith("$ ")]
+        return f"{said[-1] if said else 'nothing said'} (exit code {code})"
+
+    def _tell(self, waiting: Sequence[Task]) -> None:
+        """What runs now, for `--list` in another process."""
+        state = {"running": [one.task.name for one in self._running], "waiting": [task.name for task in waiting]}
+        storage.write_bytes(os.path.join(self.folder, STATE), dumps(state).encode())
+
+    def _stop(self) -> None:
+        """End the children: as Ctrl-C would, then, after their patience, for good."""
+        for one in self._running:
+            one.process.send_signal(signal.SIGINT)
+        end = time.monotonic() + PATIENCE_S
+        for one in self._running:
+            try:
+                one.process.wait(max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                os.killpg(one.process.pid, signal.SIGKILL)
+                one.process.wait()
+        self._running.clear()
+
+
+def failure_file(folder: str, name: str) -> str:
+    """Where the last line of a failed run is kept until it succeeds."""
+    return os.path.join(folder, "logs", f"{name}.failed")
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _die_with_parent() -> Callable[[], None]:
+    """For the child, before it becomes another program: Ctrl-C works also where a shell has it ignored for work in the background,
+    and the end of this process is one."""
+    prctl, number = getattr(ctypes.CDLL(None), "prctl", None), int(signal.SIGINT)
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+    return prepare

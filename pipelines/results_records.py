@@ -1,0 +1,230 @@
+"""The record of a finished run: a small JSON file that is committed, from which every table can be built again on any machine.
+
+    docs/results/runs/NAME.json   configuration (without the places of files), seed, commit, cost, figures, scores of every sequence
+
+A record is valid while the plan still asks for that run: the same configuration, the same data, made from records that are valid too.
+Options that are newer than a record are taken to have had their default when it was made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+from pipelines import storage
+from pipelines.folders import read_json
+from pipelines.results_plan import Planned
+from vos.config import CacheConfig, EvaluateConfig, JobConfig, TrainConfig
+from vos.config_json import differences, dumps, fingerprint, without
+from vos.errors import InputError
+
+Record = dict[str, Any]
+FORMAT = 1
+EVERY_JOB = ("out", "preset", "debug", "workers", "data")
+COSMETIC: dict[type[JobConfig], tuple[str, ...]] = {
+    TrainConfig: (
+        *("threads", "experiment", "checkpoint_every", "micro_batch", "compile", "max_failures", "here", "half"),
+        "clip",  # the cache's
+    ),
+    CacheConfig: ("extend", "plan", "verify", "verify_rows", "show", "teacher.workers", "teacher.gpus"),
+    EvaluateConfig: (
+        *(
+            "threads",
+            "register",
+            "fps",
+            "gt",
+            "pred",
+            "csv",
+            "protocol",
+            "meta",
+            "train_meta",
+            "sequences",
+            "precision",
+        ),
+    ),
+}
+"""Fields that say where, how fast or in what manner, and not what."""
+
+
+def lasting(job: JobConfig) -> dict[str, Any]:
+    """What decides a run's outcome, as JSON."""
+    cosmetic = [*EVERY_JOB, *COSMETIC[type(job)]]
+    if isinstance(job, TrainConfig) and job.role == "teacher":
+        cosmetic.remove("clip")
+    return json.loads(dumps(without(job, cosmetic)))
+
+
+def identity(planned: Planned, records: Mapping[str, Record], data: Mapping[str, str]) -> str:
+    """Digest of a run: its configuration, the runs that it is made from, the videos. What has its default is left out, so that a new
+    option does not make every run another one."""
+    made_from = {name: records[name]["fingerprint"] for name in planned.needs}
+    parts = [_chosen(lasting(job), lasting(_default(job))) for job in _jobs(planned).values()]
+    return fingerprint(*parts, made_from, dict(data))
+
+
+def is_valid(planned: Planned, records: Mapping[str, Record], data: Mapping[str, str] | None = None) -> bool:
+    """Whether the record of a run is what the plan asks for; `data` (fingerprints of the splits) is compared where it is known."""
+    return planned.name in records and not changes(planned, records, data)
+
+
+def changes(planned: Planned, records: Mapping[str, Record], data: Mapping[str, str] | None = None) -> list[str]:
+    """What the record of a run has differently from the plan, as `field: record -> plan`."""
+    record = records[planned.name]
+    found: list[str] = []
+    for part, job in _jobs(planned).items():
+        before = _merged(lasting(_default(job)), record.get(part, {}))
+        found += differences(before, lasting(job))
+    made_from = {name: records[name]["fingerprint"] if name in records else "absent" for name in planned.needs}
+    found += differences(record["made_from"], made_from)
+    if data is not None:
+        found += differences(record["data"], dict(data))
+    return found
+
+
+def valid(
+    plan: list[Planned], records: Mapping[str, Record], data: Mapping[str, str] | None = None
+) -> dict[str, Record]:
+    """The records that count, in the plan's order: valid ones, made from valid ones."""
+    kept: dict[str, Record] = {}
+    for one in plan:
+        if all(name in kept for name in one.needs) and is_valid(one, records, data):
+            kept[one.name] = records[one.name]
+    return kept
+
+
+def read_all(docs: str) -> dict[str, Record]:
+    """Every record, by name. Raises InputError naming a file that is none."""
+    folder = storage.join(docs, "runs")
+    found = {}
+    for file in storage.list_names(folder):
+        if not file.endswith(".json"):
+            continue
+        path = storage.join(folder, file)
+        record = read_json(path)
+        if not isinstance(record, dict) or record.get("format") != FORMAT or "fingerprint" not in record:
+            raise InputError(f"{path}: not a record of jobs.report, or of another version; restore it or delete it")
+        found[file.removesuffix(".json")] = record
+    return found
+
+
+def write(docs: str, record: Record) -> None:
+    """Write one record whole. Raises InputError when that is impossible."""
+    path = storage.join(docs, "runs", f"{record['name']}.json")
+    storage.write_bytes(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def about(planned: Planned, records: Mapping[str, Record], data: Mapping[str, str]) -> Record:
+    """What a record says before anything was run."""
+    return {
+        "format": FORMAT,
+        "name": planned.name,
+        "kind": planned.kind,
+        "fingerprint": identity(planned, records, data),
+        "made_from": {name: records[name]["fingerprint"] for name in planned.needs},
+        "data": dict(data),
+        "seed": planned.seed,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, torch {version('torch')}",
+        **{part: lasting(job) for part, job in _jobs(planned).items()},
+    }
+
+
+def of_training(folder: str) -> Record:
+    """Cost and origin of a finished training, from its folder."""
+    result, model = read_json(os.path.join(folder, "result.json")), read_json(os.path.join(folder, "model.json"))
+    job = read_json(os.path.join(folder, "config.json"))
+    assert result and model and job, f"{folder}: a finished training has result.json, model.json and config.json"
+    metrics, steps = result["metrics"], int(model["step"])
+    weights = job["trunk_weights"]
+    spent = metrics.get("train/cpu_seconds") if job["workers"] == 1 else None
+    return {
+        "commit": model["commit"],
+        "steps": steps,
+        # None of several workers, or of an older training: only the first one's process is measured.
+        "cpu_s": round(spent, 1) if spent is not None else None,
+        "cpu_s_per_step": round(spent / steps, 4) if spent is not None else None,
+        "wall_s": round(metrics["train/seconds"], 1),
+        "teacher_forwards": int(metrics["train/teacher_forwards"]),
+        "trunk_weights": {"file": os.path.basename(weights), "sha256": _sha256(weights)} if weights else None,
+        "mlflow_run": result["run_id"],
+    }
+
+
+def of_evaluation(folder: str) -> Record:
+    """Figures of a finished evaluation, from its folder. Scores are in [0, 1]."""
+    summary = read_json(os.path.join(folder, "summary.json"))
+    assert summary, f"{folder}: a finished evaluation has summary.json"
+    figures = {name: round(summary["metrics"][f"val/{name}"], 5) for name in ("j_and_f", "j", "f")}
+    sequences = [
+        {"sequence": row["sequence"], **{name: round(row[name], 5) for name in figures}, "frames": row["frames"]}
+        for row in summary["sequences"]
+    ]
+    return {
+        "model": summary["model"],
+        "parameters": summary["parameters"],
+        "figures": figures,
+        "sequences": sequences,
+        "mlflow_evaluation": summary["run_id"],
+    }
+
+
+def of_cache(folder: str, teacher_cpu_s: float, draws_made: int) -> Record:
+    """Size and cost of a finished cache. The cost is that of all draws, by the rate of the last build that made some."""
+    from pipelines.manifest import read_manifest
+
+    manifest = read_manifest(folder)
+    rate = teacher_cpu_s / draws_made if draws_made else 0.0
+    return {
+        "cache": manifest["fingerprint"],
+        "draws": manifest["draws"],
+        "bytes": manifest["bytes"],
+        "teacher_cpu_s": round(rate * manifest["draws"], 1),
+        "draws_made": draws_made,
+        "quantisation": manifest["quantisation"],
+    }
+
+
+def _jobs(planned: Planned) -> dict[str, JobConfig]:
+    return {"config": planned.job, **({"evaluation": planned.evaluation} if planned.evaluation else {})}
+
+
+def _default(job: JobConfig) -> JobConfig:
+    default = type(job)()
+    return (
+        replace(default, role=job.role)
+        if isinstance(default, TrainConfig) and isinstance(job, TrainConfig)
+        else default
+    )
+
+
+def _merged(default: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """`values` with what they do not say taken from `default`."""
+    return {
+        **default,
+        **{
+            name: _merged(default[name], value) if isinstance(value, dict) and name in default else value
+            for name, value in values.items()
+        },
+    }
+
+
+def _chosen(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """Only what is not the default."""
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and isinstance(default.get(name), dict):
+            if inner := _chosen(value, default[name]):
+                found[name] = inner
+        elif value != default.get(name):
+            found[name] = value
+    return found
+
+
+def _sha256(path: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(storage.read_bytes(path)).hexdigest()

@@ -1,0 +1,260 @@
+"""The page, from made-up records: what it says is what they hold, and no more."""
+
+import csv
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines import results, results_page, results_records
+from pipelines.results_claims import BELOW, NOT_RUN, REACHED, claims
+from pipelines.results_comparisons import aligned, compare
+from pipelines.results_plan import SCALES, Planned, plan
+from tests.pipelines.made_up_results import SEQUENCES, noisy, records_of
+from vos.config import ReportConfig, TrainConfig
+from vos.config_json import dumps
+from vos.errors import InputError
+from vos.presets import preset
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[Planned]:
+    return plan("davis-cpu")
+
+
+@pytest.fixture
+def config(tmp_path: Path, store: str) -> ReportConfig:
+    return ReportConfig(out=str(tmp_path / "out"), docs=str(tmp_path / "docs" / "results"))
+
+
+def published(config: ReportConfig, records: dict[str, results_records.Record]) -> str:
+    """The page by the job's own way: records in their files, plots, an MLflow run."""
+    for record in records.values():
+        results_records.write(config.docs, record)
+    results.publish(config)
+    return Path(f"{config.docs}.md").read_text()
+
+
+@pytest.fixture
+def page_of(runs: list[Planned], config: ReportConfig, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The page of some records, without plots: they take seconds."""
+    monkeypatch.setattr(results_page, "write_plots", lambda *_: [])
+
+    def written(records: dict[str, results_records.Record], strangers: Sequence[str] = ()) -> str:
+        results_page.write(config, runs, records, list(strangers))
+        return Path(f"{config.docs}.md").read_text()
+
+    return written
+
+
+def test_without_a_record_everything_is_called_not_run(runs: list[Planned], config: ReportConfig):
+    page = published(config, {})
+    assert all(f"`{one.family}`" in page for one in runs)
+    assert REACHED not in page and BELOW not in page and "![" not in page
+
+
+def test_the_page_is_made_from_the_records_alone_and_always_the_same(
+    runs: list[Planned], config: ReportConfig, tmp_path: Path
+):
+    records = records_of(runs)
+    first = published(config, records)
+    elsewhere = replace(config, out=str(tmp_path / "out 2"), docs=str(tmp_path / "other" / "results"))
+    assert published(elsewhere, records) == first
+    assert "Nothing: every run of the plan has its record." in first and "not run" not in first
+    pictures = sorted(path.name for path in Path(config.docs).glob("*.png"))
+    assert pictures == ["ablations.png", "differences.png", "sequences.png", "steps.png"]
+    for name in pictures:
+        assert f"](results/{name})" in first
+        assert (Path(config.docs) / name).read_bytes() == (Path(elsewhere.docs) / name).read_bytes()
+
+
+def test_the_main_table_has_mean_and_deviation_over_seeds(runs: list[Planned], page_of: Callable[..., str]):
+    records = records_of(runs)
+    page = page_of(records)
+    for loss in ("plain", "both"):
+        scores = [100 * records[f"full-noaspp-{loss}-s{seed}"]["figures"]["j_and_f"] for seed in (1, 2, 3)]
+        assert f"{statistics.mean(scores):.1f} ± {statistics.stdev(scores):.1f}" in page
+    line = next(line for line in page.splitlines() if line.startswith("| mobilevos-mobilenetv2-noaspp, plain |"))
+    assert "| 1.89 M |" in line and "| 3 | 30 |" in line  # 1900 steps of 0.96 s
+    assert page.count("*reported*") >= 4
+
+
+def test_the_sheet_has_every_sequence_of_every_scored_run(
+    runs: list[Planned], config: ReportConfig, page_of: Callable[..., str]
+):
+    page_of(records_of(runs))
+    with open(Path(config.docs) / "sequences.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    scored = [one for one in runs if one.kind != "cache"]
+    assert {(row["run"], row["sequence"]) for row in rows} == {(o.name, s) for o in scored for s in SEQUENCES}
+
+
+def test_a_record_that_no_longer_counts_is_left_out_and_named(runs: list[Planned], config: ReportConfig):
+    records = records_of(runs)
+    records["short-w0-s1"]["config"]["loss"]["w"] = 0.3
+    page = published(config, records)
+    assert "- `short-w0`: s1\n" in page and page.rstrip().endswith("another configuration now: `short-w0-s1`.")
+
+
+def test_speed_comes_from_the_benchmark_s_rows_and_only_from_there(
+    runs: list[Planned], config: ReportConfig, page_of: Callable[..., str]
+):
+    records = records_of(runs)
+    assert "| - | - | - / - |" in page_of(records)
+    names = {"stcn": 1.0, "mobilevos-mobilenetv2-noaspp": 12.5}
+    rows = [
+        {"system": name, "protocol": protocol, "objects": 1, "fps": fps}
+        for name, fps in names.items()
+        for protocol in ("short", "long")
+    ]
+    (Path(config.docs) / "fps.json").write_text(json.dumps(rows))
+    assert "| 12.5 | 12.5 | 12.5 / 12.5 |" in page_of(records)
+
+
+def test_a_comparison_pairs_seeds_and_sequences_and_leaves_out_what_only_one_side_has(runs: list[Planned]):
+    records = records_of(runs, lambda one, place: noisy(replace(one, name=f"plain-s{one.seed}"), place))
+    for seed in (1, 2, 3):
+        for row in records[f"short-both-s{seed}"]["sequences"]:
+            row["j_and_f"] += 0.05
+    del records["short-plain-s3"], records["short-both-s4"], records["short-plain-s5"]
+    found = compare(records, "", "short-both", "short-plain")
+    assert found.seeds == (1, 2) and found.difference is not None
+    assert tuple(found.difference) == pytest.approx((5, 5, 5), abs=1e-6)
+
+
+def verdicts(records: dict[str, results_records.Record]) -> dict[str, str]:
+    return {one.claim: one.verdict for one in claims(records, "davis-cpu")}
+
+
+EQUAL = "distilled − plain, equal steps, short"
+
+
+@pytest.mark.parametrize(
+    ("gain", "seeds", "verdict"),
+    [
+        (0.05, 5, REACHED),
+        (0.02, 5, BELOW),
+        (-0.05, 5, BELOW),
+        (0.05, 4, f"{NOT_RUN}: 4 of 5 seeds"),
+        (0.05, 0, NOT_RUN),
+    ],
+)
+def test_a_gain_is_reached_with_enough_points_and_enough_seeds(
+    runs: list[Planned], gain: float, seeds: int, verdict: str
+):
+    def score(one: Planned, place: int) -> float:
+        return 0.7 - 0.01 * place + 0.001 * one.seed + gain * one.name.startswith("short-both")
+
+    records = records_of(runs, score)
+    for seed in range(seeds + 1, 6):
+        del records[f"short-both-s{seed}"]
+    assert verdicts(records)[EQUAL] == verdict
+
+
+def test_a_gain_whose_interval_holds_nothing_is_not_reached_however_large_its_mean(runs: list[Planned]):
+    """One sequence of four gains 20 points, the others nothing."""
+    records = records_of(runs, lambda one, place: 0.6 + 0.2 * (one.name.startswith("short-both") and place == 0))
+    found = compare(records, "", "short-both", "short-plain").difference
+    assert found is not None and found.mean == pytest.approx(5) and found.low == pytest.approx(0)
+    assert verdicts(records)[EQUAL] == BELOW
+
+
+def test_sampling_that_makes_no_difference_with_five_seeds_is_called_that(runs: list[Planned]):
+    claim = next(one for one in verdicts({}) if one.startswith("boundary"))
+    same = records_of(runs, lambda one, place: 0.7 + 0.002 * ((one.seed + place + len(one.name)) % 3))
+    assert verdicts(same)[claim] == "no difference (5 seeds)"
+    better = records_of(runs, lambda one, place: 0.7 + 0.02 * (one.family == "short-n256"))
+    assert verdicts(better)[claim] == REACHED
+
+
+def test_a_comparison_at_equal_cpu_time_is_none_where_the_plain_students_had_less(runs: list[Planned]):
+    claim = next(one for one in verdicts({}) if "equal CPU time, short" in one)
+    records = records_of(runs, lambda one, place: 0.7 + 0.05 * one.name.startswith("short-both"))
+    assert verdicts(records)[claim] == REACHED
+    for seed in range(1, 6):
+        records[f"longer-plain-s{seed}"]["cpu_s"] /= 1.2
+    assert verdicts(records)[claim].startswith("not equal: plain had")
+
+
+def test_an_ablation_compares_values_over_the_seeds_that_all_of_them_have(runs: list[Planned]):
+    records = records_of(runs)
+    scores, seeds = aligned(records, ["short-both", "short-w0", "short-w1"])  # five, two and two seeds
+    assert seeds == [1, 2] and {len(one) for one in scores.values()} == {2}
+    del records["short-w1-s1"], records["short-w1-s2"]
+    scores, seeds = aligned(records, ["short-both", "short-w0", "short-w1"])
+    assert seeds == [1, 2] and scores["short-w1"] == []
+
+
+def test_a_plain_student_that_took_more_than_an_hour_has_not_reached_its_target(runs: list[Planned]):
+    claim = next(one for one in verdicts({}) if one.startswith("plain student"))
+    records = records_of(runs, lambda one, place: 0.83)
+    assert verdicts(records)[claim] == REACHED
+    for seed in (1, 2, 3):
+        records[f"full-noaspp-plain-s{seed}"]["cpu_s"] = 3700.0
+    assert verdicts(records)[claim] == BELOW
+
+
+def test_the_plan_is_listed_with_the_state_of_every_run(runs: list[Planned], config: ReportConfig):
+    records = records_of(runs)
+    for name in ("teacher", "cache-main"):
+        results_records.write(config.docs, records[name])
+    failed = Path(config.out, "logs", "full-noaspp-plain-s1.failed")
+    failed.parent.mkdir(parents=True)
+    failed.write_text("error: the disk is full (exit code 2)\n")
+    lines = {line.split()[0]: line for line in results.listed(config).splitlines() if line.strip()}
+    assert lines.keys() >= {one.name for one in runs}
+    assert "finished" in lines["teacher"] and "waiting" in lines["full-noaspp-both-s1"]
+    assert "failed" in lines["full-noaspp-plain-s1"] and "disk is full" in lines["full-noaspp-plain-s1"]
+    assert "for cache-short" in lines["short-both-s1"]
+    assert f"2 of {len(runs)} runs finished" in results.listed(config)
+    assert "memory-first-both-s1" not in results.listed(replace(config, only=("short",)))
+
+
+def test_real_video_is_asked_for_before_anything_is_run(config: ReportConfig, tmp_path: Path):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"")
+    with pytest.raises(InputError, match="DAVIS_ROOT"):
+        results.run(replace(config, trunk_weights=str(weights)), tell=print)
+    with pytest.raises(InputError, match="--trunk-weights .*no such file"):
+        results.run(replace(config, trunk_weights=str(tmp_path / "nowhere")), tell=print)
+    assert not Path(config.out).exists()
+
+
+def test_a_teacher_that_is_not_the_plan_s_is_refused_with_the_difference(config: ReportConfig, tmp_path: Path):
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    smoke = replace(config, preset="smoke", data=preset(ReportConfig, "smoke").data, teacher=str(folder))
+    with pytest.raises(InputError, match="no finished training"):
+        results.run(smoke, tell=print)
+    planned = next(one.job for one in plan("smoke") if one.name == "teacher")
+    assert isinstance(planned, TrainConfig)
+    (folder / "result.json").write_text("{}")
+    (folder / "config.json").write_text(dumps(replace(planned, steps=planned.steps + 1, out=str(folder))))
+    with pytest.raises(InputError, match=f"not the plan's teacher .steps: {planned.steps} -> {planned.steps + 1}"):
+        results.run(smoke, tell=print)
+
+
+@pytest.mark.parametrize("change", [{"threads": 2}, {"seed": 3}, {"list": True, "page": True}])
+def test_what_the_protocol_fixes_is_no_choice(change: dict):
+    with pytest.raises(InputError, match="leave them out|one at a time"):
+        ReportConfig(**change)
+
+
+@pytest.mark.slow
+def test_a_protocol_of_seconds_runs_from_teacher_to_page_and_a_second_time_nothing(store: str, tmp_path: Path):
+    words = ("short-both-s1", "short-plain-s1", "memory-recent-plain-s1")
+    base = preset(ReportConfig, "smoke")
+    config = replace(base, out=str(tmp_path / "out"), docs=str(tmp_path / "docs" / "results"), only=words)
+    said: list[str] = []
+    assert results.run(config, tell=said.append)
+    records = results_records.read_all(config.docs)
+    assert {"teacher", "cache-main", "cache-short", *words} < records.keys()
+    assert records["cache-short"]["draws_made"] < records["cache-short"]["draws"], "shards are taken over"
+    assert records["short-both-s1"]["teacher_forwards"] == 0
+    assert str(SCALES["smoke"].short) == str(records["short-both-s1"]["steps"])
+    logs = {path: path.read_bytes() for path in Path(config.out, "logs").iterdir()}
+    assert results.run(config, tell=said.append)
+    assert {path: path.read_bytes() for path in Path(config.out, "logs").iterdir()} == logs

@@ -1,0 +1,41 @@
+"""The results: which runs, on how many cores, and where what they found is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vos.config.base import JobConfig, Preset
+from vos.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(JobConfig):
+    """Run what is missing of the results' protocol, keep a record of each finished run, and build tables, plots and page from them."""
+
+    preset: Preset = "davis-cpu"
+    """Named protocol: davis-cpu (real video, many hours on 2 cores), demo and paper (their recipes), smoke (synthetic, minutes)."""
+    out: str = "runs/results"
+    """Folder of trainings, caches, evaluations and logs; may be large."""
+    docs: str = "docs/results"
+    """Folder of the records and plots, small enough to commit; the page is beside it, with .md for its name's end."""
+    only: tuple[str, ...] = ()
+    """Only runs whose name has one of these words, and what they need, such as: full short-both (default: all)."""
+    list: bool = False
+    """Print the plan with the state of every run and its expected CPU minutes, and run nothing."""
+    page: bool = False
+    """Build tables, plots and page from the records that are there, and run nothing."""
+    workers: int = 2
+    """Runs at the same time, one thread each."""
+    teacher: str = ""
+    """Folder of jobs.train with the plan's teacher, trained already (default: it is trained here, like the rest)."""
+    trunk_weights: str = ""
+    """ImageNet weights of MobileNetV2, a file. Default: the one in ../shared/data/weights of the checkout, where it exists."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.list and self.page:
+            raise InputError("--list --page: one at a time")
+        if self.threads != 1 or self.seed != 0:
+            raise InputError(
+                f"--threads {self.threads} --seed {self.seed}: the protocol has one thread per run and names its seeds; leave them out"
+            )
