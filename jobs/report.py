@@ -21,6 +21,8 @@ def report(config: ReportConfig) -> None:
         print(results.listed(config))
     elif config.page:
         print(results.publish(config))
+    elif config.ship:
+        print(results.ship(config))
     elif not results.run(config, tell=print):
         raise SystemExit(1)
 

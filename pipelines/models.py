@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipelines import storage, tracking
 from vos.checkpoint import DESCRIPTION, WEIGHTS, load_checkpoint
-from vos.config import AS_TRAINED, BUILTIN_STUDENT, BUILTIN_TEACHER
+from vos.config import AS_TRAINED, BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT, BUILTIN_TEACHER
 from vos.engine import Engine
 from vos.errors import InputError
 from vos.files import write_atomic
@@ -22,6 +22,7 @@ from vos.models.interface import VOSModel
 _MODELS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "vos", "models")
 BUILTIN = {
     BUILTIN_TEACHER: os.path.join(_MODELS, "builtin_teacher"),
+    BUILTIN_DAVIS_TEACHER: os.path.join(_MODELS, "builtin_davis_teacher"),
     BUILTIN_STUDENT: os.path.join(_MODELS, "builtin_student"),
 }
 """The folders of what comes with the project, by the names that a user may give."""

@@ -10,15 +10,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines import results_page, storage, tracking
+from pipelines import results_page, storage, tracking, training_state
 from pipelines import results_records as records_of
 from pipelines.folders import folder_run, read_json
+from pipelines.models import BUILTIN, load_model
 from pipelines.plan import index_videos
 from pipelines.report import table
 from pipelines.results_plan import PRETRAINED, SCALES, TEACHER, Planned, chosen, plan
 from pipelines.results_queue import STATE, Command, Queue, Spent, Task, failure_file
 from pipelines.results_records import Record
-from vos.config import CacheConfig, EvaluateConfig, JobConfig, ReportConfig, TrainConfig
+from vos.config import (
+    BUILTIN_DAVIS_TEACHER,
+    BUILTIN_STUDENT,
+    CacheConfig,
+    EvaluateConfig,
+    JobConfig,
+    ReportConfig,
+    TrainConfig,
+)
 from vos.config_json import differences, dumps, from_dict
 from vos.datasets import fingerprint as data_fingerprint
 from vos.errors import InputError
@@ -83,6 +92,26 @@ def publish(config: ReportConfig) -> str:
             run.log_artifact(path)
         run.log_metrics(results_page.metrics(every, records))
     return f"page     {paths[0]}  ({len(records)} of {len(every)} runs)"
+
+
+def ship(config: ReportConfig) -> str:
+    """Put the model of a finished run into the package, as float16; returns what to look at. Raises InputError where there is none."""
+    name, every = config.ship, _plan(config)
+    folder = config.teacher if name == TEACHER else ""
+    if not folder:
+        record = records_of.valid(every, records_of.read_all(config.docs)).get(name)
+        if record is None:
+            raise InputError(f"--ship {name}: no finished run of this name; python -m jobs.report --list shows them")
+        folder = os.path.join(config.out, "runs", f"{name}-{record['fingerprint'][:8]}")
+    model, info = load_model(folder)
+    kept = {key: info[key] for key in ("role", "config", "cache", "commit", "step")}
+    scored = next(one.evaluation for one in every if one.name == name)
+    assert scored is not None
+    target = BUILTIN[BUILTIN_DAVIS_TEACHER if name == TEACHER else BUILTIN_STUDENT]
+    description = {**kept, "run": name, "size_px": scored.size_px}
+    for file, data in training_state.model_files(model, description, half=True).items():
+        storage.write_bytes(os.path.join(target, file), data)
+    return f"shipped  {target}\nnext     update the figures in its README.md and commit it"
 
 
 class _Site:

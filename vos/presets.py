@@ -45,7 +45,7 @@ PAPER_LOSS = LossConfig(hardest=0.15)
 # docs/results.md: DAVIS on two CPU cores in minutes to an hour a run. ImageNet trunks learn slowly, what is new quickly.
 DAVIS_CLIP = ClipConfig(crop_px=240, max_skip_frames=15, max_objects=1)
 DAVIS_OPTIMISER = OptimiserConfig(query_trunk_scale=0.15, value_trunk_scale=0.3)
-DAVIS_SIZE_PX = 240
+DAVIS_SIZE_PX = 320
 SHORT_STEPS = 400
 
 

@@ -4,7 +4,15 @@ No torch, no Ray here, so `--help` answers at once. A preset (`vos/presets.py`) 
 (`vos/command_line.py`), and the resolved value is saved as `config.json` beside every output.
 """
 
-from vos.config.base import AS_TRAINED, BUILTIN_STUDENT, BUILTIN_TEACHER, DataConfig, JobConfig, Preset
+from vos.config.base import (
+    AS_TRAINED,
+    BUILTIN_DAVIS_TEACHER,
+    BUILTIN_STUDENT,
+    BUILTIN_TEACHER,
+    DataConfig,
+    JobConfig,
+    Preset,
+)
 from vos.config.benchmark import BenchmarkConfig
 from vos.config.benchmark_fps import FpsBenchmarkConfig
 from vos.config.cache import CacheConfig, ClipConfig, FactorConfig, TeacherConfig
@@ -18,6 +26,7 @@ from vos.config.tune import SpaceConfig, TuneConfig
 
 __all__ = [
     "AS_TRAINED",
+    "BUILTIN_DAVIS_TEACHER",
     "BUILTIN_STUDENT",
     "BUILTIN_TEACHER",
     "BenchmarkConfig",

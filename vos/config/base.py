@@ -10,6 +10,7 @@ from vos.errors import InputError
 Preset = Literal["smoke", "demo", "paper", "davis-cpu"]
 BUILTIN_TEACHER = "builtin"
 BUILTIN_STUDENT = "builtin-student"
+BUILTIN_DAVIS_TEACHER = "builtin-davis"
 AS_TRAINED = -1
 """A working size: what the model's own description says, else the frames as they are."""
 

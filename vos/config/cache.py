@@ -90,7 +90,8 @@ class TeacherConfig:
     """The frozen network that is distilled, and what it is shown."""
 
     checkpoint: str = BUILTIN_TEACHER
-    """Folder written by jobs.train, or an official STCN file (.pth); 'builtin' is the small one that comes with the project."""
+    """Folder written by jobs.train, or an official STCN file (.pth); two come with the project: 'builtin' (small, synthetic video) and
+    'builtin-davis' (trained on DAVIS)."""
     top_k: int = 20
     """Memory positions that each query position reads."""
     context_frames: int = 0

@@ -24,6 +24,9 @@ class ReportConfig(JobConfig):
     """Print the plan with the state of every run and its expected CPU minutes, and run nothing."""
     page: bool = False
     """Build tables, plots and page from the records that are there, and run nothing."""
+    ship: str = ""
+    """Put the model of this finished run (its name; for maintainers) into the package, and run nothing: a student becomes
+    builtin-student, the teacher builtin-davis."""
     workers: int = 2
     """Runs at the same time, one thread each."""
     teacher: str = ""
@@ -33,8 +36,8 @@ class ReportConfig(JobConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.list and self.page:
-            raise InputError("--list --page: one at a time")
+        if self.list + self.page + bool(self.ship) > 1:
+            raise InputError("--list --page --ship: one at a time")
         if self.threads != 1 or self.seed != 0:
             raise InputError(
                 f"--threads {self.threads} --seed {self.seed}: the protocol has one thread per run and names its seeds; leave them out"
