@@ -12,7 +12,7 @@ from pipelines import storage
 from pipelines.folders import read_json
 from pipelines.results_ablations import ablation_families
 from pipelines.results_claims import claims, cpu_lines
-from pipelines.results_comparisons import aligned, by_seed, comparisons, counted, figure, mean_of
+from pipelines.results_comparisons import aligned, comparisons, counted, figure, mean_of, of_family, scores
 from pipelines.results_plan import LONGER, SCALES, TEACHER, Planned
 from pipelines.results_plots import write_plots
 from pipelines.results_records import Record
@@ -155,13 +155,9 @@ def _sequences(name: str, records: Mapping[str, Record], folder: str) -> str:
     names = sorted({row["sequence"] for record in records.values() for row in record.get("sequences", ())})
     rows = []
     for family in families:
-        of = [records[family]] if family in records else list(by_seed(records, family).values())
-        scores = {
-            one: [100 * row["j_and_f"] for record in of for row in record["sequences"] if row["sequence"] == one]
-            for one in names
-        }
+        of = [scores(record) for record in of_family(records, family)]
         if of:
-            rows.append([family, *(f"{statistics.mean(scores[one]):.1f}" for one in names)])
+            rows.append([family, *(f"{100 * statistics.mean(one[sequence] for one in of):.1f}" for sequence in names)])
     if not rows:
         return ""
     link = f"Every run's J&F, J and F of every sequence: [{folder}/sequences.csv]({folder}/sequences.csv)."

@@ -58,14 +58,13 @@ class Planned:
 
     @property
     def family(self) -> str:
-        """What runs that differ in nothing but their seed have in common."""
-        head, _, tail = self.name.rpartition("-s")
-        return head if head and tail.isdigit() else self.name
+        return family_and_seed(self.name)[0]
 
     @property
     def seed(self) -> int:
         """Of the training that the run is or looks at."""
-        return self.job.seed if self.family == self.name else int(self.name.rpartition("-s")[2])
+        seed = family_and_seed(self.name)[1]
+        return self.job.seed if seed is None else seed
 
 
 @dataclass(frozen=True)
@@ -127,6 +126,12 @@ def plan(name: str = "davis-cpu", trunk: str = PRETRAINED, full_steps: int = 0) 
     if full_steps:
         scale = replace(scale, full=full_steps)
     return list(_Protocol(name, trunk, scale).runs())
+
+
+def family_and_seed(name: str) -> tuple[str, int | None]:
+    """What runs that differ in nothing but their seed have in common, and this one's seed; without one, the name and None."""
+    head, _, tail = name.rpartition("-s")
+    return (head, int(tail)) if head and tail.isdigit() else (name, None)
 
 
 def chosen(runs: list[Planned], words: tuple[str, ...]) -> list[Planned]:
