@@ -18,6 +18,7 @@ from pipelines.report import table
 from pipelines.results_plan import PRETRAINED, SCALES, TEACHER, Planned, chosen, plan
 from pipelines.results_queue import STATE, Command, Queue, Spent, Task, failure_file
 from pipelines.results_records import Record
+from pipelines.schema import MANIFEST
 from vos.config import CacheConfig, EvaluateConfig, JobConfig, ReportConfig, TrainConfig
 from vos.config_json import differences, dumps, from_dict
 from vos.datasets import fingerprint as data_fingerprint
@@ -32,8 +33,9 @@ SPENT = re.compile(r"^spent +([\d.]+) CPU-seconds of the teacher on (\d+) new dr
 
 def listed(config: ReportConfig) -> str:
     """The plan as a table: every run's state and its expected CPU minutes."""
-    runs = chosen(_plan(config), config.only)
-    records = records_of.valid(_plan(config), records_of.read_all(config.docs))
+    every = _plan(config)
+    runs = chosen(every, config.only)
+    records = records_of.valid(every, records_of.read_all(config.docs))
     state = read_json(os.path.join(config.out, STATE)) or {}
     rows = [[one.name, one.kind, *_state(config, one, records, state), f"{one.minutes:.0f}"] for one in runs]
     left = sum(one.minutes for one in runs if one.name not in records)
@@ -51,13 +53,14 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
     runs = chosen(every, config.only)
     weights = _weights(config, runs)
     data = _data(config)
+    _check_teacher(config, every, data)
     storage.make_folder(config.out)
     with storage.only_writer(config.out):
-        _check_teacher(config, every)
         records = records_of.valid(every, records_of.read_all(config.docs), data)
-        tell(publish(config))  # also makes the MLflow store, before two jobs would at once
         missing = [one for one in runs if one.name not in records]
         site = _Site(config, weights, data, records)
+        site.check(missing)
+        tell(publish(config))  # also makes the MLflow store, before two jobs would at once
         environment = {**os.environ, **tracking.environment(), **_one_thread(config.threads)}
         environment.pop("DAVIS_ROOT", None)  # every configuration names its data
         queue = Queue(config.out, config.workers, environment, str(CHECKOUT))
@@ -90,6 +93,23 @@ class _Site:
 
     def __init__(self, config: ReportConfig, weights: str, data: dict[str, str], records: dict[str, Record]) -> None:
         self.config, self.weights, self.data, self.records = config, weights, data, records
+
+    def check(self, missing: list[Planned]) -> None:
+        """Raises InputError where runs that are finished cannot be built upon: they are not here, or began with other weights."""
+        digests = {record["trunk_weights"]["sha256"] for record in self.records.values() if record.get("trunk_weights")}
+        if self.weights and missing and digests - {records_of.sha256(self.weights)}:
+            raise InputError(
+                f"--trunk-weights {self.weights}: not the file that the records in {self.config.docs}/runs began with; "
+                "name that one, or delete these records"
+            )
+        for name in dict.fromkeys(name for one in missing for name in one.needs if name in self.records):
+            record = os.path.join(self.config.docs, "runs", f"{name}.json")
+            result = MANIFEST if self.records[name]["kind"] == "cache" else "result.json"
+            if not _exists(self._place(name), result):
+                teacher = "name its folder with --teacher, or " if name == TEACHER else ""
+                raise InputError(
+                    f"{self._place(name)}: {name} has a record, but its result is not here; {teacher}delete {record} to make it again"
+                )
 
     def task(self, planned: Planned) -> Task:
         return Task(
@@ -198,8 +218,8 @@ def _weights(config: ReportConfig, runs: list[Planned]) -> str:
     return path
 
 
-def _check_teacher(config: ReportConfig, every: list[Planned]) -> None:
-    """Raises InputError where --teacher is no finished training, or not the one that the plan asks for."""
+def _check_teacher(config: ReportConfig, every: list[Planned], data: Mapping[str, str]) -> None:
+    """Raises InputError where --teacher is no finished training, or not the one that the plan asks for, or of other videos."""
     if not config.teacher:
         return
     job = read_json(os.path.join(config.teacher, "config.json"))
@@ -211,6 +231,10 @@ def _check_teacher(config: ReportConfig, every: list[Planned]) -> None:
     if changed := differences(records_of.lasting(planned), records_of.lasting(trained)):
         raise InputError(
             f"--teacher {config.teacher}: not the plan's teacher ({'; '.join(changed)}); leave it out, or change the plan"
+        )
+    if trained.data != config.data and data_fingerprint(index_videos(trained.data, "train")) != data["train"]:
+        raise InputError(
+            f"--teacher {config.teacher}: trained on other videos ({trained.data.root or 'synthetic'}); leave it out"
         )
 
 
