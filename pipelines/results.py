@@ -33,7 +33,7 @@ SPENT = re.compile(r"^spent +([\d.]+) CPU-seconds of the teacher on (\d+) new dr
 
 def listed(config: ReportConfig) -> str:
     """The plan as a table: every run's state and its expected CPU minutes."""
-    every = _plan(config)
+    every = plan(config.preset)
     runs = chosen(every, config.only)
     records = records_of.valid(every, records_of.read_all(config.docs))
     state = read_json(os.path.join(config.out, STATE)) or {}
@@ -49,11 +49,11 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
 
     Raises InputError for what is missing before anything is started.
     """
-    every = _plan(config)
+    every = plan(config.preset)
     runs = chosen(every, config.only)
     weights = _weights(config, runs)
     data = _data(config)
-    _check_teacher(config, every, data)
+    _check_teacher(config, every, weights, data)
     storage.make_folder(config.out)
     with storage.only_writer(config.out):
         records = records_of.valid(every, records_of.read_all(config.docs), data)
@@ -77,7 +77,7 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
 
 def publish(config: ReportConfig) -> str:
     """Build tables, plots and page from the records, and keep them in one MLflow run; returns what to look at."""
-    every = _plan(config)
+    every = plan(config.preset)
     records = records_of.valid(every, found := records_of.read_all(config.docs))
     paths = results_page.write(config, every, records, sorted(found.keys() - records.keys()))
     storage.make_folder(config.out)
@@ -201,10 +201,6 @@ class _Site:
         return made[-1] if made else (0.0, 0)
 
 
-def _plan(config: ReportConfig) -> list[Planned]:
-    return plan(config.preset, os.path.basename(config.trunk_weights) or PRETRAINED)
-
-
 def _weights(config: ReportConfig, runs: list[Planned]) -> str:
     """The file of the ImageNet weights, where a run begins with them. Raises InputError where there is none."""
     if not any(isinstance(one.job, TrainConfig) and one.job.trunk_weights for one in runs):
@@ -218,15 +214,18 @@ def _weights(config: ReportConfig, runs: list[Planned]) -> str:
     return path
 
 
-def _check_teacher(config: ReportConfig, every: list[Planned], data: Mapping[str, str]) -> None:
-    """Raises InputError where --teacher is no finished training, or not the one that the plan asks for, or of other videos."""
+def _check_teacher(config: ReportConfig, every: list[Planned], weights: str, data: Mapping[str, str]) -> None:
+    """Raises InputError where --teacher is no finished training, not the plan's, of other videos, or begun with other weights."""
     if not config.teacher:
         return
     job = read_json(os.path.join(config.teacher, "config.json"))
     if not isinstance(job, dict) or not _exists(config.teacher, "result.json"):
         raise InputError(f"--teacher {config.teacher}: no finished training; name the --out folder of one")
     trained = from_dict(TrainConfig, job, TrainConfig(), os.path.join(config.teacher, "config.json"))
-    trained = replace(trained, trunk_weights=os.path.basename(trained.trunk_weights))
+    began_with, trained = (
+        trained.trunk_weights,
+        replace(trained, trunk_weights=PRETRAINED if trained.trunk_weights else ""),
+    )
     planned = next(one.job for one in every if one.name == TEACHER)
     if changed := differences(records_of.lasting(planned), records_of.lasting(trained)):
         raise InputError(
@@ -235,6 +234,10 @@ def _check_teacher(config: ReportConfig, every: list[Planned], data: Mapping[str
     if trained.data != config.data and data_fingerprint(index_videos(trained.data, "train")) != data["train"]:
         raise InputError(
             f"--teacher {config.teacher}: trained on other videos ({trained.data.root or 'synthetic'}); leave it out"
+        )
+    if began_with and weights and records_of.sha256(began_with) != records_of.sha256(weights):
+        raise InputError(
+            f"--teacher {config.teacher}: began with other ImageNet weights, {began_with}; name them with --trunk-weights"
         )
 
 

@@ -23,6 +23,7 @@ LONGER = 1.1
 step may cost. The measured ratio is in the page."""
 TEACHER, MAIN_CACHE, SHORT_CACHE = "teacher", "cache-main", "cache-short"
 PRETRAINED = "mobilenet_v2_imagenet.fp16.safetensors"
+"""What MobileNetV2's ImageNet weights are called in the plan, whatever their file is called; records have its digest."""
 
 LOSSES: dict[str, tuple[bool, bool]] = {
     "plain": (False, False),
@@ -116,16 +117,15 @@ SCALES = {
 EVALUATION_MINUTES = 1.5
 
 
-def plan(name: str = "davis-cpu", trunk: str = PRETRAINED, full_steps: int = 0) -> list[Planned]:
+def plan(name: str = "davis-cpu", full_steps: int = 0) -> list[Planned]:
     """Every run of the protocol under a preset, in order of importance; what a run needs stands before it.
 
-    trunk       name of the file with MobileNetV2's ImageNet weights
     full_steps  another length than the preset's
     """
     scale = SCALES[name]
     if full_steps:
         scale = replace(scale, full=full_steps)
-    return list(_Protocol(name, trunk, scale).runs())
+    return list(_Protocol(name, scale).runs())
 
 
 def family_and_seed(name: str) -> tuple[str, int | None]:
@@ -151,8 +151,8 @@ def chosen(runs: list[Planned], words: tuple[str, ...]) -> list[Planned]:
 class _Protocol:
     """The plan in the making."""
 
-    def __init__(self, name: str, trunk: str, scale: Scale) -> None:
-        self.scale, self.trunk = scale, trunk
+    def __init__(self, name: str, scale: Scale) -> None:
+        self.scale = scale
         self.train = replace(preset(TrainConfig, name), here=True, workers=1, threads=1)
         self.cache = replace(preset(CacheConfig, name), workers=1, threads=1)
         self.evaluate = replace(preset(EvaluateConfig, name), workers=1, threads=1)
@@ -215,7 +215,7 @@ class _Protocol:
 
     def _teacher(self) -> Planned:
         job = replace(self.train, role="teacher", **self.scale.teacher)  # type: ignore[arg-type]
-        job = replace(job, trunk_weights=self.trunk if self.scale.pretrained and job.model != "stcn" else "")
+        job = replace(job, trunk_weights=PRETRAINED if self.scale.pretrained and job.model != "stcn" else "")
         minutes = self._step_s(job.model) * job.steps / 60 + 2 * EVALUATION_MINUTES
         return Planned(TEACHER, "teacher", job, minutes, (), self._scored(TEACHER))
 
@@ -251,7 +251,7 @@ class _Protocol:
         steps = steps or self.scale.short
         job = replace(self.train, model=model, seed=seed, steps=steps, cache=cache, loss=weights, teacher_online=online)
         if self.scale.pretrained and "mobilenetv2" in model:
-            job = replace(job, trunk_weights=self.trunk)
+            job = replace(job, trunk_weights=PRETRAINED)
         elif (
             self.scale.pretrained
         ):  # no ImageNet weights of this trunk are at hand: it learns from nothing, like every layer

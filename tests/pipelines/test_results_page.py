@@ -211,6 +211,8 @@ def test_the_plan_is_listed_with_the_state_of_every_run(runs: list[Planned], con
     assert "for cache-short" in lines["short-both-s1"]
     assert f"2 of {len(runs)} runs finished" in results.listed(config)
     assert "memory-first-both-s1" not in results.listed(replace(config, only=("short",)))
+    # Records do not ask what the file of the ImageNet weights is called on this machine.
+    assert results.listed(replace(config, trunk_weights="/elsewhere/weights.pth")) == results.listed(config)
 
 
 def test_real_video_is_asked_for_before_anything_is_run(config: ReportConfig, tmp_path: Path):
@@ -263,7 +265,7 @@ def test_records_that_began_with_other_weights_of_the_same_name_are_not_built_up
     runs: list[Planned], config: ReportConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(results, "_data", lambda _: DATA)
-    weights = tmp_path / PRETRAINED
+    weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"others")
     teacher = records_of(runs[:1])["teacher"]
     results_records.write(config.docs, teacher | {"trunk_weights": {"file": PRETRAINED, "sha256": "0" * 64}})
