@@ -129,7 +129,10 @@ def _coverage_problem(manifest: dict[str, Any]) -> str:
 def _recompute(config: CacheConfig, manifest: dict[str, Any]) -> Iterator[Recomputed]:
     """Some random rows, once more through the teacher."""
     made, videos = made_by(config, manifest)
-    teacher = teacher_of(replace(made, factor=replace(made.factor, rank=0, dtype="fp32")), videos, manifest)
+    exact = replace(made, factor=replace(made.factor, rank=0, dtype="fp32"))
+    teacher = teacher_of(
+        exact, videos, manifest, "name it with --teacher.checkpoint, or leave rows out with --verify-rows 0"
+    )
     rows = min(config.verify_rows, manifest["draws"])
     for number in sorted(np.random.default_rng(config.seed).choice(manifest["draws"], rows, replace=False).tolist()):
         entry = next(one for one in reversed(manifest["shards"]) if one["first_draw"] <= number)
@@ -138,14 +141,11 @@ def _recompute(config: CacheConfig, manifest: dict[str, Any]) -> Iterator[Recomp
         yield _compared(stored, teacher.row(teacher.work(number)))
 
 
-def teacher_of(config: CacheConfig, videos: list[Video], manifest: dict[str, Any]) -> Teacher:
-    """The teacher of a finished cache, at work as `config` says. Raises InputError when its checkpoint holds another one."""
+def teacher_of(config: CacheConfig, videos: list[Video], manifest: dict[str, Any], remedy: str) -> Teacher:
+    """The teacher of a finished cache, at work as `config` says. Raises InputError, with the remedy, when its checkpoint holds another."""
     model, _ = load_model(config.teacher.checkpoint)
     if weights_digest(model) != manifest["identity"]["teacher"]["weights"]:
-        raise InputError(
-            f"--teacher.checkpoint {config.teacher.checkpoint}: not the teacher of {config.out}; "
-            "name it, or leave rows out with --verify-rows 0"
-        )
+        raise InputError(f"{config.teacher.checkpoint}: not the teacher of {config.out}; {remedy}")
     shapes = schema.Shapes.of(config, model.decoder.pred.in_channels)
     return Teacher(config, videos, shapes, manifest["recipe"])
 

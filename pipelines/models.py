@@ -1,4 +1,4 @@
-"""Which network a configuration names: a checkpoint folder (local or URI), an official STCN file, or the built-in teacher."""
+"""Which network a configuration names: a checkpoint folder (local or URI), an official STCN file, or what comes with the project."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def find_model(name: str, folder: str) -> str:
     if not reference:
         raise InputError(
             f"--model {name}: no such file or folder; give a folder of jobs.train or jobs.export, a .safetensors or .pth file, "
-            "models:/NAME@champion, champion, or the id of an MLflow run"
+            "models:/NAME@champion, champion, the id of an MLflow run, builtin-student or builtin"
         )
     return tracking.resolve(reference, folder, "--model")[0]
 

@@ -22,7 +22,7 @@ class OnlineClips(CachedClips):
         asked = CacheConfig(out=folder, data=data, teacher=TeacherConfig())
         config, videos = made_by(asked, self.manifest)
         exact = replace(config, factor=FactorConfig(rank=0, dtype="fp32"), logits="fp16", threads=threads)
-        self._teacher = teacher_of(exact, videos, self.manifest)
+        self._teacher = teacher_of(exact, videos, self.manifest, "put that one back, or leave --teacher-online out")
 
     def batch(self, numbers: list[int]) -> Batch:
         works = [self._teacher.work(number) for number in numbers]

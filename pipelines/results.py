@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,32 +14,23 @@ from pipelines.models import BUILTIN, load_model
 from pipelines.plan import index_videos
 from pipelines.report import table
 from pipelines.results_plan import PRETRAINED, SCALES, TEACHER, Planned, chosen, plan
-from pipelines.results_queue import STATE, Command, Queue, Spent, Task, failure_file
+from pipelines.results_queue import STATE, Queue, failure_file
 from pipelines.results_records import Record
-from vos.config import (
-    BUILTIN_DAVIS_TEACHER,
-    BUILTIN_STUDENT,
-    CacheConfig,
-    EvaluateConfig,
-    JobConfig,
-    ReportConfig,
-    TrainConfig,
-)
-from vos.config_json import differences, dumps, from_dict
+from pipelines.results_site import Site, exists
+from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT, ReportConfig, TrainConfig
+from vos.config_json import differences, from_dict
 from vos.datasets import fingerprint as data_fingerprint
 from vos.errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 WEIGHTS = CHECKOUT.parent / "shared" / "data" / "weights" / PRETRAINED
-JOBS: dict[type[JobConfig], str] = {TrainConfig: "train", CacheConfig: "cache", EvaluateConfig: "evaluate"}
-SPENT = re.compile(r"^spent +([\d.]+) CPU-seconds of the teacher on (\d+) new draws", re.MULTILINE)
-"""What jobs.cache says of its cost."""
 
 
 def listed(config: ReportConfig) -> str:
     """The plan as a table: every run's state and its expected CPU minutes."""
-    runs = chosen(_plan(config), config.only)
-    records = records_of.valid(_plan(config), records_of.read_all(config.docs))
+    every = plan(config.preset)
+    runs = chosen(every, config.only)
+    records = records_of.valid(every, records_of.read_all(config.docs))
     state = read_json(os.path.join(config.out, STATE)) or {}
     rows = [[one.name, one.kind, *_state(config, one, records, state), f"{one.minutes:.0f}"] for one in runs]
     left = sum(one.minutes for one in runs if one.name not in records)
@@ -56,17 +44,18 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
 
     Raises InputError for what is missing before anything is started.
     """
-    every = _plan(config)
+    every = plan(config.preset)
     runs = chosen(every, config.only)
     weights = _weights(config, runs)
     data = _data(config)
+    _check_teacher(config, every, weights, data)
     storage.make_folder(config.out)
     with storage.only_writer(config.out):
-        _check_teacher(config, every)
         records = records_of.valid(every, records_of.read_all(config.docs), data)
-        tell(publish(config))  # also makes the MLflow store, before two jobs would at once
         missing = [one for one in runs if one.name not in records]
-        site = _Site(config, weights, data, records)
+        site = Site(config, weights, data, records)
+        site.check(missing)
+        tell(publish(config))  # also makes the MLflow store, before two jobs would at once
         environment = {**os.environ, **tracking.environment(), **_one_thread(config.threads)}
         environment.pop("DAVIS_ROOT", None)  # every configuration names its data
         queue = Queue(config.out, config.workers, environment, str(CHECKOUT))
@@ -83,7 +72,7 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
 
 def publish(config: ReportConfig) -> str:
     """Build tables, plots and page from the records, and keep them in one MLflow run; returns what to look at."""
-    every = _plan(config)
+    every = plan(config.preset)
     records = records_of.valid(every, found := records_of.read_all(config.docs))
     paths = results_page.write(config, every, records, sorted(found.keys() - records.keys()))
     storage.make_folder(config.out)
@@ -96,122 +85,20 @@ def publish(config: ReportConfig) -> str:
 
 def ship(config: ReportConfig) -> str:
     """Put the model of a finished run into the package, as float16; returns what to look at. Raises InputError where there is none."""
-    name, every = config.ship, _plan(config)
-    folder = config.teacher if name == TEACHER else ""
-    if not folder:
-        record = records_of.valid(every, records_of.read_all(config.docs)).get(name)
-        if record is None:
-            raise InputError(f"--ship {name}: no finished run of this name; python -m jobs.report --list shows them")
-        folder = os.path.join(config.out, "runs", f"{name}-{record['fingerprint'][:8]}")
-    model, info = load_model(folder)
+    name, every = config.ship, plan(config.preset)
+    records = records_of.valid(every, records_of.read_all(config.docs))
+    if name not in records:
+        raise InputError(f"--ship {name}: no finished run of this name; python -m jobs.report --list shows them")
+    site = Site(config, "", {}, records)
+    model, info = load_model(site.place(name))
     kept = {key: info[key] for key in ("role", "config", "cache", "commit", "step")}
     scored = next(one.evaluation for one in every if one.name == name)
     assert scored is not None
     target = BUILTIN[BUILTIN_DAVIS_TEACHER if name == TEACHER else BUILTIN_STUDENT]
-    description = {**kept, "run": name, "size_px": scored.size_px}
+    description = {**kept, "run": site.run_of(name), "size_px": scored.size_px}
     for file, data in training_state.model_files(model, description, half=True).items():
         storage.write_bytes(os.path.join(target, file), data)
     return f"shipped  {target}\nnext     update the figures in its README.md and commit it"
-
-
-class _Site:
-    """Where things are on this machine: turns the plan's names into paths, and finished folders into records."""
-
-    def __init__(self, config: ReportConfig, weights: str, data: dict[str, str], records: dict[str, Record]) -> None:
-        self.config, self.weights, self.data, self.records = config, weights, data, records
-
-    def task(self, planned: Planned) -> Task:
-        return Task(
-            planned.name,
-            lambda: self._commands(planned),
-            lambda spent: self._conclude(planned, spent),
-            tuple(name for name in planned.needs if name not in self.records),
-            (planned.copies,) if planned.copies else (),
-            planned.minutes,
-        )
-
-    def folder(self, name: str, identity: str, part: str = "runs") -> str:
-        """Another configuration is another folder: what it once was is never mixed with what it is."""
-        if name == TEACHER and part == "runs" and self.config.teacher:
-            return self.config.teacher
-        return os.path.join(self.config.out, part, f"{name}-{identity[:8]}")
-
-    def _folder_of(self, planned: Planned, part: str = "runs") -> str:
-        return self.folder(planned.name, records_of.identity(planned, self.records, self.data), part)
-
-    def _commands(self, planned: Planned) -> list[Command]:
-        folder, commands = self._folder_of(planned), []
-        if planned.kind == "cache":
-            self._copy_shards(planned, folder)
-        if planned.kind == "cache" or not _exists(folder, "result.json" if planned.evaluation else "summary.json"):
-            commands.append(self._command(planned, JOBS[type(planned.job)], planned.job, folder))
-        if planned.evaluation is not None:
-            scored = self._folder_of(planned, "evaluations")
-            if not _exists(scored, "summary.json"):
-                job = replace(planned.evaluation, checkpoint=folder)
-                commands.append(self._command(planned, "evaluate", job, scored))
-        return commands
-
-    def _command(self, planned: Planned, label: str, job: JobConfig, folder: str) -> Command:
-        path = os.path.join(self.config.out, "configs", f"{planned.name}-{label}.json")
-        storage.write_bytes(path, dumps(self._resolved(job, folder)).encode())
-        return Command(label, (sys.executable, "-m", f"jobs.{label}", "--config", path))
-
-    def _resolved(self, job: JobConfig, folder: str) -> JobConfig:
-        """A configuration of the plan with this machine's paths."""
-        job = replace(job, out=folder, data=self.config.data)
-        if isinstance(job, CacheConfig):
-            return replace(job, teacher=replace(job.teacher, checkpoint=self._place(job.teacher.checkpoint)))
-        if isinstance(job, EvaluateConfig):
-            return replace(job, checkpoint=self._place(job.checkpoint))
-        assert isinstance(job, TrainConfig)
-        return replace(job, cache=self._place(job.cache), trunk_weights=self.weights if job.trunk_weights else "")
-
-    def _place(self, name: str) -> str:
-        """The folder of a finished run; anything else is a path already."""
-        return self.folder(name, self.records[name]["fingerprint"]) if name in self.records else name
-
-    def _copy_shards(self, planned: Planned, folder: str) -> None:
-        """Take over shards of a larger cache, and of this one when it was shorter; jobs.cache proves each by its recipe and makes
-        what is missing or another's."""
-        job, parent, target = planned.job, os.path.dirname(folder), os.path.join(folder, "shards")
-        assert isinstance(job, CacheConfig)
-        if storage.list_names(target):  # begun before
-            return
-        heads = tuple(f"{name}-" for name in (planned.name, planned.copies) if name)
-        for other in storage.list_folders(parent):
-            source = os.path.join(parent, other, "shards")
-            if other.startswith(heads) and os.path.join(parent, other) != folder:
-                for name in storage.list_names(source)[: math.ceil(job.draws / job.shard_draws)]:
-                    storage.write_bytes(os.path.join(target, name), storage.read_bytes(os.path.join(source, name)))
-
-    def _conclude(self, planned: Planned, spent: Mapping[str, Spent]) -> None:
-        folder = self._folder_of(planned)
-        record = records_of.about(planned, self.records, self.data)
-        if planned.kind == "cache":
-            cost = self._spent_on(planned)
-            record |= {"commit": tracking.commit(), **records_of.of_cache(folder, *cost)}
-        elif planned.kind == "evaluation":
-            record |= {"commit": tracking.commit(), **records_of.of_evaluation(folder)}
-        else:
-            record |= records_of.of_training(folder)
-            record |= records_of.of_evaluation(self._folder_of(planned, "evaluations"))
-        record["process_cpu_s"] = {label: round(cost.cpu_s, 1) for label, cost in spent.items()}
-        records_of.write(self.config.docs, record)
-        self.records[planned.name] = record
-
-    def _spent_on(self, planned: Planned) -> tuple[float, int]:
-        """CPU seconds and draws of the last build that made any, from the log."""
-        with open(
-            os.path.join(self.config.out, "logs", f"{planned.name}.log"), encoding="utf-8", errors="replace"
-        ) as file:
-            said = [(float(seconds), int(draws)) for seconds, draws in SPENT.findall(file.read())]
-        made = [one for one in said if one[1]]
-        return made[-1] if made else (0.0, 0)
-
-
-def _plan(config: ReportConfig) -> list[Planned]:
-    return plan(config.preset, os.path.basename(config.trunk_weights) or PRETRAINED)
 
 
 def _weights(config: ReportConfig, runs: list[Planned]) -> str:
@@ -227,19 +114,30 @@ def _weights(config: ReportConfig, runs: list[Planned]) -> str:
     return path
 
 
-def _check_teacher(config: ReportConfig, every: list[Planned]) -> None:
-    """Raises InputError where --teacher is no finished training, or not the one that the plan asks for."""
+def _check_teacher(config: ReportConfig, every: list[Planned], weights: str, data: Mapping[str, str]) -> None:
+    """Raises InputError where --teacher is no finished training, not the plan's, of other videos, or begun with other weights."""
     if not config.teacher:
         return
     job = read_json(os.path.join(config.teacher, "config.json"))
-    if not isinstance(job, dict) or not _exists(config.teacher, "result.json"):
+    if not isinstance(job, dict) or not exists(config.teacher, "result.json"):
         raise InputError(f"--teacher {config.teacher}: no finished training; name the --out folder of one")
     trained = from_dict(TrainConfig, job, TrainConfig(), os.path.join(config.teacher, "config.json"))
-    trained = replace(trained, trunk_weights=os.path.basename(trained.trunk_weights))
+    began_with, trained = (
+        trained.trunk_weights,
+        replace(trained, trunk_weights=PRETRAINED if trained.trunk_weights else ""),
+    )
     planned = next(one.job for one in every if one.name == TEACHER)
     if changed := differences(records_of.lasting(planned), records_of.lasting(trained)):
         raise InputError(
             f"--teacher {config.teacher}: not the plan's teacher ({'; '.join(changed)}); leave it out, or change the plan"
+        )
+    if trained.data != config.data and data_fingerprint(index_videos(trained.data, "train")) != data["train"]:
+        raise InputError(
+            f"--teacher {config.teacher}: trained on other videos ({trained.data.root or 'synthetic'}); leave it out"
+        )
+    if began_with and weights and records_of.sha256(began_with) != records_of.sha256(weights):
+        raise InputError(
+            f"--teacher {config.teacher}: began with other ImageNet weights, {began_with}; name them with --trunk-weights"
         )
 
 
@@ -272,10 +170,6 @@ def _is_held(folder: str) -> bool:
             return False
     except InputError:
         return True
-
-
-def _exists(folder: str, name: str) -> bool:
-    return os.path.exists(os.path.join(folder, name))
 
 
 def _one_thread(threads: int) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pipelines.results_records import Record
 from vos.bootstrap import Difference
 
 REACHED, BELOW, NOT_RUN = "reached", "below target", "not run"
-SECONDS = 60.0
+MINUTE_S = 60.0
 FAIR = 0.98
 """Least CPU time of the plain students, as a share of the distilled ones', called equal: a busy machine's clocks differ by that."""
 
@@ -35,9 +35,9 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
     plain, both = figure(records, f"full-{main}-plain"), {one: figure(records, f"full-{one}-both") for one in labels}
     teacher = figure(records, TEACHER)
     best = max((statistics.mean(values) for one, values in both.items() if values and one != "resnet18"), default=None)
-    minutes = mean_of(records, f"full-{main}-plain", "cpu_s")
-    cost = f", {minutes / SECONDS:.0f} CPU-minutes" if minutes is not None else ""
-    quick = minutes is not None and minutes <= 60 * SECONDS
+    spent_s = mean_of(records, f"full-{main}-plain", "cpu_s")
+    cost = f", {spent_s / MINUTE_S:.0f} CPU-minutes" if spent_s is not None else ""
+    quick = spent_s is not None and spent_s <= 60 * MINUTE_S
     ratio = statistics.mean(both[main]) / teacher[0] if both[main] and teacher else None
     steps = {one: _ratio(records, f"short-{one}", "short-plain", "cpu_s_per_step") for one in ("both", "online")}
     some = f"boundary against uniform, {quarter(name)}"
@@ -86,15 +86,15 @@ def cpu_lines(records: Mapping[str, Record], name: str) -> list[str]:
         spent = [mean_of(records, family, "cpu_s") for family in (a, b)]
         if spent[0] is not None and spent[1] is not None:
             lines.append(
-                f"{length}: {spent[0] / SECONDS:.1f} CPU-minutes distilled (cache reading included), {spent[1] / SECONDS:.1f} plain"
+                f"{length}: {spent[0] / MINUTE_S:.1f} CPU-minutes distilled (cache reading included), {spent[1] / MINUTE_S:.1f} plain"
             )
     if MAIN_CACHE in records:
         cache = records[MAIN_CACHE]
         size = f"{cache['draws']} draws, {cache['bytes'] / 2**20:.0f} MiB"
-        cost = f"{cache['teacher_cpu_s'] / SECONDS:.1f} CPU-minutes of the teacher"
+        cost = f"{cache['teacher_cpu_s'] / MINUTE_S:.1f} CPU-minutes of the teacher"
         lines.append(f"the cache: {size}, {cost}, once for all students")
     if TEACHER in records and records[TEACHER]["cpu_s"] is not None:
-        lines.append(f"the teacher's own training: {records[TEACHER]['cpu_s'] / SECONDS:.0f} CPU-minutes, once")
+        lines.append(f"the teacher's own training: {records[TEACHER]['cpu_s'] / MINUTE_S:.0f} CPU-minutes, once")
     return lines
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.results_plan import SCALES, quarter
+from pipelines.results_plan import SCALES, family_and_seed, quarter
 from pipelines.results_records import Record
 from vos.bootstrap import Difference, paired_difference
 
@@ -41,15 +41,20 @@ class Comparison:
 
 def by_seed(records: Mapping[str, Record], family: str) -> dict[int, Record]:
     """The records of a family that differ in nothing but their seed."""
-    heads = ((*name.rpartition("-s"), name) for name in records)
-    return {int(tail): records[name] for head, _, tail, name in heads if head == family and tail.isdigit()}
+    names = ((*family_and_seed(name), name) for name in records)
+    return {seed: records[name] for head, seed, name in names if head == family and seed is not None}
+
+
+def of_family(records: Mapping[str, Record], family: str) -> list[Record]:
+    """Those of every seed of a family, in the seeds' order; of a run without seeds, its own."""
+    if family in records:
+        return [records[family]]
+    return [record for _, record in sorted(by_seed(records, family).items())]
 
 
 def figure(records: Mapping[str, Record], family: str, name: str = "j_and_f") -> list[float]:
-    """J&F (or "j", "f") of every seed of a family, in percent; of a run without seeds, its own."""
-    if family in records:
-        return [100 * records[family]["figures"][name]]
-    return [100 * record["figures"][name] for _, record in sorted(by_seed(records, family).items())]
+    """J&F (or "j", "f") of every one of `of_family`, in percent."""
+    return [100 * record["figures"][name] for record in of_family(records, family)]
 
 
 def aligned(records: Mapping[str, Record], families: Sequence[str]) -> tuple[dict[str, list[float]], list[int]]:
@@ -74,7 +79,7 @@ def compare(records: Mapping[str, Record], title: str, a: str, b: str, group: st
     seeds = tuple(sorted(left.keys() & right.keys()))
     if not seeds:
         return Comparison(title, a, b, group=group)
-    sides = [_scores([side[seed] for seed in seeds]) for side in (left, right)]
+    sides = [[scores(side[seed]) for seed in seeds] for side in (left, right)]
     shared = sorted(set.intersection(*(set(one) for side in sides for one in side)))
     first, second = (np.array([[one[name] for name in shared] for one in side]) for side in sides)
     return Comparison(title, a, b, seeds, paired_difference(100 * first, 100 * second), group)
@@ -126,5 +131,6 @@ def counted(values: Sequence[object]) -> str:
     return f"{len(values)} seed{'s' * (len(values) != 1)}"
 
 
-def _scores(side: Sequence[Record]) -> list[dict[str, float]]:
-    return [{row["sequence"]: row["j_and_f"] for row in record["sequences"]} for record in side]
+def scores(record: Record) -> dict[str, float]:
+    """J&F of every sequence, 0 to 1."""
+    return {row["sequence"]: row["j_and_f"] for row in record["sequences"]}

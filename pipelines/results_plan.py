@@ -23,6 +23,7 @@ LONGER = 1.1
 step may cost. The measured ratio is in the page."""
 TEACHER, MAIN_CACHE, SHORT_CACHE = "teacher", "cache-main", "cache-short"
 PRETRAINED = "mobilenet_v2_imagenet.fp16.safetensors"
+"""What MobileNetV2's ImageNet weights are called in the plan, whatever their file is called; records have its digest."""
 
 LOSSES: dict[str, tuple[bool, bool]] = {
     "plain": (False, False),
@@ -58,14 +59,13 @@ class Planned:
 
     @property
     def family(self) -> str:
-        """What runs that differ in nothing but their seed have in common."""
-        head, _, tail = self.name.rpartition("-s")
-        return head if head and tail.isdigit() else self.name
+        return family_and_seed(self.name)[0]
 
     @property
     def seed(self) -> int:
         """Of the training that the run is or looks at."""
-        return self.job.seed if self.family == self.name else int(self.name.rpartition("-s")[2])
+        seed = family_and_seed(self.name)[1]
+        return self.job.seed if seed is None else seed
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ DAVIS_TEACHER = {
     "clip": replace(preset(TrainConfig, "davis-cpu").clip, scale_min=0.8, paste=0.5, max_skip_frames=20),
     "optimiser": replace(preset(TrainConfig, "davis-cpu").optimiser, ema=0.995),
     "checkpoint_every": 300,
+    "half": True,  # what ships is then what the caches were made with
 }
 SCALES = {
     "smoke": Scale(4, 6, {"model": "teacher-small", "steps": 4}, TINY),
@@ -117,16 +118,21 @@ SCALES = {
 EVALUATION_MINUTES = 1.5
 
 
-def plan(name: str = "davis-cpu", trunk: str = PRETRAINED, full_steps: int = 0) -> list[Planned]:
+def plan(name: str = "davis-cpu", full_steps: int = 0) -> list[Planned]:
     """Every run of the protocol under a preset, in order of importance; what a run needs stands before it.
 
-    trunk       name of the file with MobileNetV2's ImageNet weights
     full_steps  another length than the preset's
     """
     scale = SCALES[name]
     if full_steps:
         scale = replace(scale, full=full_steps)
-    return list(_Protocol(name, trunk, scale).runs())
+    return list(_Protocol(name, scale).runs())
+
+
+def family_and_seed(name: str) -> tuple[str, int | None]:
+    """What runs that differ in nothing but their seed have in common, and this one's seed; without one, the name and None."""
+    head, _, tail = name.rpartition("-s")
+    return (head, int(tail)) if head and tail.isdigit() else (name, None)
 
 
 def chosen(runs: list[Planned], words: tuple[str, ...]) -> list[Planned]:
@@ -146,8 +152,8 @@ def chosen(runs: list[Planned], words: tuple[str, ...]) -> list[Planned]:
 class _Protocol:
     """The plan in the making."""
 
-    def __init__(self, name: str, trunk: str, scale: Scale) -> None:
-        self.scale, self.trunk = scale, trunk
+    def __init__(self, name: str, scale: Scale) -> None:
+        self.scale = scale
         self.train = replace(preset(TrainConfig, name), here=True, workers=1, threads=1)
         self.cache = replace(preset(CacheConfig, name), workers=1, threads=1)
         self.evaluate = replace(preset(EvaluateConfig, name), workers=1, threads=1)
@@ -210,7 +216,7 @@ class _Protocol:
 
     def _teacher(self) -> Planned:
         job = replace(self.train, role="teacher", **self.scale.teacher)  # type: ignore[arg-type]
-        job = replace(job, trunk_weights=self.trunk if self.scale.pretrained and job.model != "stcn" else "")
+        job = replace(job, trunk_weights=PRETRAINED if self.scale.pretrained and job.model != "stcn" else "")
         minutes = self._step_s(job.model) * job.steps / 60 + 2 * EVALUATION_MINUTES
         return Planned(TEACHER, "teacher", job, minutes, (), self._scored(TEACHER))
 
@@ -246,7 +252,7 @@ class _Protocol:
         steps = steps or self.scale.short
         job = replace(self.train, model=model, seed=seed, steps=steps, cache=cache, loss=weights, teacher_online=online)
         if self.scale.pretrained and "mobilenetv2" in model:
-            job = replace(job, trunk_weights=self.trunk)
+            job = replace(job, trunk_weights=PRETRAINED)
         elif (
             self.scale.pretrained
         ):  # no ImageNet weights of this trunk are at hand: it learns from nothing, like every layer

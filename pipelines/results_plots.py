@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.results_ablations import ablation_families
-from pipelines.results_comparisons import aligned, by_seed, comparisons, counted, figure
+from pipelines.results_comparisons import aligned, by_seed, comparisons, counted, figure, scores
 from pipelines.results_plan import SCALES, quarter
 from pipelines.results_records import Record
 
@@ -119,10 +119,10 @@ def _ablations(name: str, records: Mapping[str, Record]) -> Any:
     """A panel for each ablation of which something has been run."""
     found = {}
     for title, values in ablation_families(name).items():
-        scores, _ = aligned(records, [family for _, family in values])
-        found[title] = [(label, scores[family]) for label, family in values]
+        of, _ = aligned(records, [family for _, family in values])
+        found[title] = [(label, of[family]) for label, family in values]
     own = {
-        title: sum(bool(scores) for _, scores in values) for title, values in found.items()
+        title: sum(bool(of) for _, of in values) for title, values in found.items()
     }  # the base run alone is no ablation
     shown = {title: values for title, values in found.items() if own[title] > 1}
     if not shown:
@@ -133,9 +133,9 @@ def _ablations(name: str, records: Mapping[str, Record]) -> Any:
     plain = figure(records, "short-plain")
     panels = list(drawing.subplots(rows, columns, squeeze=False).flat)
     for axes, (title, values) in zip(panels, shown.items(), strict=False):
-        middle = [statistics.mean(scores) if scores else float("nan") for _, scores in values]
-        for place, (_, scores) in enumerate(values):
-            axes.plot([place] * len(scores), scores, "o", color=DISTILLED, alpha=0.4, markersize=5, markeredgewidth=0)
+        middle = [statistics.mean(of) if of else float("nan") for _, of in values]
+        for place, (_, of) in enumerate(values):
+            axes.plot([place] * len(of), of, "o", color=DISTILLED, alpha=0.4, markersize=5, markeredgewidth=0)
         axes.plot(range(len(values)), middle, "_", color=DISTILLED, markersize=18, markeredgewidth=2)
         if plain and "full" not in title:
             axes.axhline(statistics.mean(plain), color=PLAIN, linewidth=1, linestyle="--", label="plain student")
@@ -159,9 +159,9 @@ def _sequences(name: str, records: Mapping[str, Record]) -> Any:
     for length, (a, b) in pairs.items():
         left, right = by_seed(records, a), by_seed(records, b)
         for seed in sorted(left.keys() & right.keys()):
-            scores = [{row["sequence"]: row["j_and_f"] for row in side[seed]["sequences"]} for side in (left, right)]
-            for sequence in sorted(scores[0].keys() & scores[1].keys()):
-                points = 100 * (scores[0][sequence] - scores[1][sequence])
+            first, second = scores(left[seed]), scores(right[seed])
+            for sequence in sorted(first.keys() & second.keys()):
+                points = 100 * (first[sequence] - second[sequence])
                 found.setdefault(length, {}).setdefault(sequence, []).append(points)
     if not found:
         return None

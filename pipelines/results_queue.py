@@ -217,8 +217,12 @@ class Queue:
 
     def _last_line(self, name: str, code: int) -> str:
         with open(self.log(name), "rb") as file:
-            lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
-        said = [line.strip() for line in lines if line.strip() and not line.startswith("$ ")]
+            said: list[str] = []
+            for line in file.read().decode(errors="replace").replace("\r", "\n").splitlines():
+                if line.startswith("$ "):  # what follows is the newest command's
+                    said.clear()
+                elif line.strip():
+                    said.append(line.strip())
         return f"{said[-1] if said else 'nothing said'} (exit code {code})"
 
     def _tell(self, waiting: Sequence[Task]) -> None:

@@ -8,6 +8,7 @@ Options that are newer than a record are taken to have had their default when it
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -44,7 +45,6 @@ COSMETIC: dict[type[JobConfig], tuple[str, ...]] = {
             "meta",
             "train_meta",
             "sequences",
-            "precision",
         ),
     ),
 }
@@ -149,7 +149,7 @@ def of_training(folder: str) -> Record:
         "cpu_s_per_step": round(spent / steps, 4) if spent is not None else None,
         "wall_s": round(metrics["train/seconds"], 1),
         "teacher_forwards": int(metrics["train/teacher_forwards"]),
-        "trunk_weights": {"file": os.path.basename(weights), "sha256": _sha256(weights)} if weights else None,
+        "trunk_weights": {"file": os.path.basename(weights), "sha256": sha256(weights)} if weights else None,
         "mlflow_run": result["run_id"],
     }
 
@@ -188,6 +188,11 @@ def of_cache(folder: str, teacher_cpu_s: float, draws_made: int) -> Record:
     }
 
 
+def sha256(path: str) -> str:
+    """Digest of a file's bytes."""
+    return hashlib.sha256(storage.read_bytes(path)).hexdigest()
+
+
 def _jobs(planned: Planned) -> dict[str, JobConfig]:
     return {"config": planned.job, **({"evaluation": planned.evaluation} if planned.evaluation else {})}
 
@@ -222,9 +227,3 @@ def _chosen(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
         elif value != default.get(name):
             found[name] = value
     return found
-
-
-def _sha256(path: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(storage.read_bytes(path)).hexdigest()

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipelines.results_comparisons import by_seed, figure
+from pipelines.results_comparisons import figure, of_family
 from pipelines.results_plan import SCALES, TEACHER, Planned
 from pipelines.results_records import Record
 from vos.reference import METHOD_OF_MODEL, PUBLISHED, Speed
@@ -35,7 +35,7 @@ def main_table(name: str, plan: list[Planned], records: Mapping[str, Record], fp
     models = {one.family: getattr(one.job, "model", "") for one in plan}
     families = [TEACHER, *(f"full-{label}-{loss}" for label in SCALES[name].students for loss in NAMES)]
     for family in families:
-        of = [records[family]] if family in records else list(by_seed(records, family).values())
+        of = of_family(records, family)
         _, label, loss = family.split("-") if family != TEACHER else ("", "", "")
         title = f"teacher, {models[family]}" if family == TEACHER else f"{models[family]}, {NAMES[loss]}"
         teacher = "-" if loss in ("", "plain") else "own, from the cache"

@@ -83,7 +83,9 @@ def summary(result: Segmentation) -> str:
     if result.engine_s:
         middle = float(np.median(result.engine_s))
         lines["engine"] = f"{1000 * middle:.1f} ms a frame, {1 / middle:.1f} FPS (median)"
-    lines["runtime"] = f"{engine.runtime}, {engine.precision} ({engine.reason}), {engine.threads} threads"
+    rows, columns = engine.working_size
+    smaller = f", frames at {columns}x{rows}" if engine.working_size != result.source.size else ""
+    lines["runtime"] = f"{engine.runtime}, {engine.precision} ({engine.reason}), {engine.threads} threads{smaller}"
     notes = [f"note     {note}" for note in result.notes]
     return "\n".join([*(f"{name:8} {words}" for name, words in lines.items()), *notes])
 

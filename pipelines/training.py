@@ -51,7 +51,7 @@ def train(
 ) -> TrainResult:
     """Train as configured, or continue an interrupted run of the same configuration.
 
-    here          in this process, without Ray Train (one worker)
+    here          in this process, without Ray Train (one worker), and without a bar: a search has its own
     on_validated  told of validations, with `here`
     wait_s        how long to wait for another process that writes to `config.out`
     Raises InputError for bad input.
@@ -76,7 +76,7 @@ def train(
                 log_videos(run, config.data, "train", source.videos, "training")
             about = {"role": config.role, "config": identity, "cache": cache, "commit": tracking.commit()}
             if here or config.here:
-                _fit_here(config, about, run, on_validated, name if config.here else "", begun)
+                _fit_here(config, about, run, on_validated, "" if here else name, begun)
             else:
                 with ray_session(num_cpus=2 * config.workers + 2):
                     _fit(config, about, run, name, begun)
@@ -182,7 +182,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
 def _fit_here(
     config: TrainConfig, about: dict[str, Any], run: tracking.Run, on_validated: Listener | None, label: str, begun: int
 ) -> None:
-    """Run the loop in this process; a thread speaks to MLflow meanwhile. Without a label there is no bar (a search has its own)."""
+    """Run the loop in this process; a thread speaks to MLflow meanwhile. Without a label there is no bar."""
     import torch
 
     logged = max(run.history("train/total"), default=0)

@@ -145,17 +145,22 @@ def new_model(config: TrainConfig) -> VOSModel:
     if config.trunk_weights or config.freeze_batch_norm:
         model.freeze_batch_norm()
     if config.freeze_early:
+        if not (config.trunk_weights or config.init):
+            raise InputError(
+                "--freeze-early: these layers have learnt nothing yet; begin with --trunk-weights or --init, or add --no-freeze-early"
+            )
         model.freeze_early()
     return model.train()
 
 
 def standardise(model: VOSModel, source: CachedClips | DrawnClips) -> None:
     """Fix what the heads see of ImageNet trunks to unit scale, measured on the first draws: the same on every worker."""
+    if not isinstance(model, Student):
+        return
     batch = source.batch(list(range(min(STANDARD_CLIPS, source.num_draws))))
     device = next(model.parameters()).device
     frames, masks = batch.frames[:, 0].to(device), (batch.labels[:, :1] == 1).to(device, batch.frames.dtype)
-    if isinstance(model, Student):
-        model.standardise(frames, masks)
+    model.standardise(frames, masks)
 
 
 def validation_videos(config: TrainConfig, source: CachedClips | DrawnClips) -> list[Video]:

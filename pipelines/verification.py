@@ -214,16 +214,19 @@ def _trunk_delta(trunk: nn.Module, classifier: dict[str, Tensor]) -> float:
 
 
 def _stem_delta(model: VOSModel) -> float:
-    """The query trunk's first convolution on random pixels, against the documented preprocessing written out."""
+    """The query trunk's first layer on random pixels, against the documented preprocessing written out."""
     trunk = model.trunks()[0]
+    norm = trunk.get_submodule("features.0.1")
     raw = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
     scaled = (torch.from_numpy(raw).permute(0, 3, 1, 2).float() - 127.5) / 127.5
     first: list[Tensor] = []
-    hook = trunk.get_submodule("features.0.0").register_forward_hook(lambda *call: first.append(call[2]))
+    # Of the whole layer: its convolution is not called by itself where BatchNorm is multiplied into it.
+    hook = trunk.get_submodule("features.0").register_forward_hook(lambda *call: first.append(call[2]))
     with torch.no_grad():
         trunk(to_tensor(raw))
         # TensorFlow's SAME at stride 2 on even sides: one row below, one column to the right
         expected = F.conv2d(F.pad(scaled, (0, 1, 0, 1)), trunk.get_parameter("features.0.0.weight"), stride=2)
+        expected = F.relu6(norm(expected))
     hook.remove()
     return float((first[0] - expected).abs().max())
 

@@ -36,19 +36,7 @@ def read_clip(video: Video, draw: ClipDraw, crop_px: int, pasted: Video | None =
     Raises InputError if a frame has no mask or a file is bad.
     """
     assert video.name == draw.video, f"draw {draw.number} is of {draw.video}, not of {video.name}"
-    crop = Cropper(draw.augmentation, crop_px)
-    frames = np.empty((len(draw.frames), crop_px, crop_px, 3), np.uint8)
-    labels = np.empty((len(draw.frames), crop_px, crop_px), np.uint8)
-    for t, index in enumerate(draw.frames):
-        mask = video.mask(index)
-        if mask is None:
-            name = video.frame_name(index)
-            raise InputError(f"{video.name}: frame {name} has no mask; draw the clips again from these files")
-        frames[t] = crop.frame(video.frame(index))
-        labels[t] = crop.labels(mask, draw.objects)
-    if draw.paste is not None:
-        _paste_over(frames, labels, draw, draw.frames, pasted, crop_px)
-    return Clip(frames, labels)
+    return _taken(video, draw, draw.frames, crop_px, pasted, need_masks=True)
 
 
 def replay(videos: Mapping[str, Video], draw: ClipDraw, crop_px: int) -> Clip:
@@ -76,17 +64,32 @@ def _paste_over(
 
 
 def read_context(video: Video, draw: ClipDraw, crop_px: int, masks: bool, pasted: Video | None = None) -> Clip:
-    """The context frames of a draw under the clip's own augmentation; labels are zeros unless `masks`."""
+    """The context frames of a draw under the clip's own augmentation; labels are zeros unless `masks`.
+
+    Raises InputError as `read_clip` does, for a frame without a mask only where `masks` are asked for.
+    """
+    clip = _taken(video, draw, draw.context, crop_px, pasted, need_masks=masks)
+    return clip if masks else Clip(clip.frames, np.zeros_like(clip.labels))
+
+
+def _taken(
+    video: Video, draw: ClipDraw, indices: tuple[int, ...], crop_px: int, pasted: Video | None, need_masks: bool
+) -> Clip:
+    """These frames of the draw's video as it says. Masks that nobody needs are read only where an object is pasted behind them."""
     crop = Cropper(draw.augmentation, crop_px)
-    frames = np.stack([crop.frame(video.frame(index)) for index in draw.context])
-    labels = np.zeros(frames.shape[:3], np.uint8)
-    known = [video.mask(index) for index in draw.context] if masks or draw.paste else []
-    for t, mask in enumerate(known):
+    frames = np.empty((len(indices), crop_px, crop_px, 3), np.uint8)
+    labels = np.zeros((len(indices), crop_px, crop_px), np.uint8)
+    for t, index in enumerate(indices):
+        mask = video.mask(index) if need_masks or draw.paste is not None else None
+        if mask is None and need_masks:
+            name = video.frame_name(index)
+            raise InputError(f"{video.name}: frame {name} has no mask; draw the clips again from these files")
+        frames[t] = crop.frame(video.frame(index))
         if mask is not None:
             labels[t] = crop.labels(mask, draw.objects)
     if draw.paste is not None:
-        _paste_over(frames, labels, draw, draw.context, pasted, crop_px)
-    return Clip(frames, labels if masks else np.zeros_like(labels))
+        _paste_over(frames, labels, draw, indices, pasted, crop_px)
+    return Clip(frames, labels)
 
 
 def checksum(clip: Clip) -> int:

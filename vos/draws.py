@@ -186,6 +186,7 @@ def _with_paste(rng: Generator, draw: ClipDraw, video: Video, videos: Sequence[V
         hidden = (over & np.isin(own, draw.objects)).sum() > _MOST_HIDDEN * over.sum()
     else:
         hidden = any((over & (own == one)).sum() > _MOST_HIDDEN * (own == one).sum() for one in draw.objects)
+    hidden = hidden or (paste.labelled and not over.any())  # so small that it vanished: an object without a first mask
     return draw if hidden else replace(draw, paste=paste)
 
 

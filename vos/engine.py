@@ -81,6 +81,11 @@ class Engine:
         """The objects' ids in the order of `probabilities`, which has the background before them."""
         return tuple(self._ids)
 
+    @property
+    def working_size(self) -> tuple[int, int]:
+        """(H, W) at which the network sees the frames of the video that was begun."""
+        return self._size
+
     def start(self, frame: np.ndarray, labels: np.ndarray) -> None:
         """Begin a video.
 

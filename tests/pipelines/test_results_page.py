@@ -12,8 +12,8 @@ import pytest
 from pipelines import results, results_page, results_records
 from pipelines.results_claims import BELOW, NOT_RUN, REACHED, claims
 from pipelines.results_comparisons import aligned, compare
-from pipelines.results_plan import SCALES, Planned, plan
-from tests.pipelines.made_up_results import SEQUENCES, noisy, records_of
+from pipelines.results_plan import PRETRAINED, SCALES, Planned, plan
+from tests.pipelines.made_up_results import DATA, SEQUENCES, noisy, records_of
 from vos.config import ReportConfig, TrainConfig
 from vos.config_json import dumps
 from vos.errors import InputError
@@ -211,6 +211,8 @@ def test_the_plan_is_listed_with_the_state_of_every_run(runs: list[Planned], con
     assert "for cache-short" in lines["short-both-s1"]
     assert f"2 of {len(runs)} runs finished" in results.listed(config)
     assert "memory-first-both-s1" not in results.listed(replace(config, only=("short",)))
+    # Records do not ask what the file of the ImageNet weights is called on this machine.
+    assert results.listed(replace(config, trunk_weights="/elsewhere/weights.pth")) == results.listed(config)
 
 
 def test_real_video_is_asked_for_before_anything_is_run(config: ReportConfig, tmp_path: Path):
@@ -235,6 +237,40 @@ def test_a_teacher_that_is_not_the_plan_s_is_refused_with_the_difference(config:
     (folder / "config.json").write_text(dumps(replace(planned, steps=planned.steps + 1, out=str(folder))))
     with pytest.raises(InputError, match=f"not the plan's teacher .steps: {planned.steps} -> {planned.steps + 1}"):
         results.run(smoke, tell=print)
+    other = replace(planned, out=str(folder), data=replace(planned.data, synthetic_seed=9))
+    (folder / "config.json").write_text(dumps(other))
+    with pytest.raises(InputError, match="other videos"):
+        results.run(smoke, tell=print)
+
+
+def test_a_record_whose_result_is_on_another_machine_is_named_before_anything_is_run(
+    config: ReportConfig, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(results, "_data", lambda _: DATA)
+    smoke = replace(config, preset="smoke", data=preset(ReportConfig, "smoke").data, only=("short-both-s1",))
+    records = records_of(plan("smoke"))
+    del records["short-both-s1"]
+    for record in records.values():
+        results_records.write(config.docs, record)
+    with pytest.raises(
+        InputError, match="cache-short has a record, but its result is not here; delete .*cache-short.json"
+    ):
+        results.run(smoke, tell=print)
+    Path(config.docs, "runs", "cache-short.json").unlink()
+    with pytest.raises(InputError, match="teacher has a record, .*--teacher"):
+        results.run(smoke, tell=print)
+
+
+def test_records_that_began_with_other_weights_of_the_same_name_are_not_built_upon(
+    runs: list[Planned], config: ReportConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(results, "_data", lambda _: DATA)
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"others")
+    teacher = records_of(runs[:1])["teacher"]
+    results_records.write(config.docs, teacher | {"trunk_weights": {"file": PRETRAINED, "sha256": "0" * 64}})
+    with pytest.raises(InputError, match="--trunk-weights .*not the file"):
+        results.run(replace(config, trunk_weights=str(weights)), tell=print)
 
 
 @pytest.mark.parametrize("change", [{"threads": 2}, {"seed": 3}, {"list": True, "page": True}])

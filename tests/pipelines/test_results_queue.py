@@ -76,6 +76,9 @@ def test_a_failed_task_is_named_with_its_last_line_and_stops_only_those_that_nee
     assert outcome.blocked == {"needs bad": "needs bad", "needs that": "needs needs bad"}
     assert (tmp_path / "logs/bad.failed").read_text().startswith("error: the disk is on fire")
     assert "all is well" in (tmp_path / "logs/bad.log").read_text()
+    # Silent, it is not blamed with the words of the time before.
+    again = Site(tmp_path)
+    assert again.queue.run([again.task("bad", "raise SystemExit(3)")]).failed == {"bad": "nothing said (exit code 3)"}
     # Mended, it is no longer called failed.
     again = Site(tmp_path)
     assert again.queue.run([again.task("bad", "pass")]).finished == ["bad"]

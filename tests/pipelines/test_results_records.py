@@ -98,6 +98,8 @@ def test_the_evaluation_is_a_part_of_the_run(runs: list[Planned], records: dict[
     assert isinstance(one.evaluation, EvaluateConfig)
     other = replace(one, evaluation=replace(one.evaluation, size_px=480))
     assert not results_records.is_valid(other, records) and results_records.is_valid(one, records)
+    engine = replace(one.evaluation, runtime="openvino")
+    assert results_records.lasting(replace(engine, precision="bf16")) != results_records.lasting(engine)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 99, "fingerprint": "x"}', '{"format": 1}'])

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from pipelines import training_state
 from pipelines.models import load_model
 from pipelines.training import TrainResult, train
+from pipelines.training_loop import new_model
 from vos.config import TrainConfig, ValidationConfig
 from vos.config_json import dumps
 from vos.errors import InputError
@@ -84,6 +85,14 @@ def test_two_workers_see_the_losses_that_one_sees_for_twenty_steps(train_config:
     both = train(replace(config, workers=2, micro_batch=1, out=f"{config.out}-2"))
     assert losses(store, both) == pytest.approx(losses(store, alone), rel=1e-5)
     assert both.metrics["val/j_and_f"] == pytest.approx(alone.metrics["val/j_and_f"], abs=1e-3), "one video each"
+
+
+def test_layers_that_have_learnt_nothing_are_not_kept_as_they_are() -> None:
+    config = preset(TrainConfig, "davis-cpu")
+    assert config.freeze_early and not config.trunk_weights
+    with pytest.raises(InputError, match="--freeze-early.*--trunk-weights"):
+        new_model(config)
+    new_model(replace(config, freeze_early=False))
 
 
 def test_a_finished_training_is_not_run_again_and_another_one_is_refused(

@@ -93,6 +93,24 @@ def test_context_frames_show_the_pasted_object_where_its_own_video_has_gone():
     assert np.array_equal(context.frames, clip.frames) and np.array_equal(context.labels, clip.labels)
 
 
+def test_true_context_masks_that_are_not_there_are_named_and_not_taken_for_background():
+    video = datasets.load_index("")[0]
+    draw = replace(draw_clip([video], CLIP, 5, 0), context=(0, 1))
+
+    class Sparse:
+        """The video with its second mask gone."""
+
+        def __getattr__(self, name: str):
+            return getattr(video, name)
+
+        def mask(self, index: int) -> np.ndarray | None:
+            return None if index == 1 else video.mask(index)
+
+    with pytest.raises(InputError, match="has no mask"):
+        read_context(Sparse(), draw, 64, masks=True)  # type: ignore[arg-type]
+    assert not read_context(Sparse(), draw, 64, masks=False).labels.any()  # type: ignore[arg-type]
+
+
 def test_another_process_in_another_order_replays_the_same_bytes_of_davis(shared):
     root = str(shared / "data" / "DAVIS")
     videos = datasets.load_index(root)

@@ -255,6 +255,23 @@ def test_a_pasted_object_comes_from_another_video_and_counts_only_where_there_is
         assert draw.paste is None or draw.paste.video != draw.video
 
 
+def test_a_pasted_object_that_is_one_of_the_clip_s_is_seen_in_its_first_frame():
+    @dataclass(frozen=True)
+    class Tiny(Fake):
+        """An object of two pixels: in a small crop it vanishes as a rule."""
+
+        def mask(self, index: int) -> np.ndarray:
+            return np.pad(np.ones((2, 1), np.uint8), ((79, 79), (120, 119)))
+
+    tiny, wide = Tiny(((1,),) * 8, name="tiny", size=(160, 240)), Fake(((1,),) * 8, name="wide")
+    clip = replace(CLIP, crop_px=32, paste=1.0, max_objects=2)
+    draws = [draw for n in range(80) if (draw := draw_clip([tiny, wide], clip, 3, n)).paste and draw.video == "wide"]
+    labelled = [draw for draw in draws if draw.paste is not None and draw.paste.labelled]
+    assert labelled and len(labelled) < len(draws)
+    for draw in labelled:
+        assert (read_clip(wide, draw, 32, tiny).labels[0] == 2).any()
+
+
 def test_a_pasted_video_turns_round_at_its_ends_and_never_jumps():
     paste = Paste("other", 3, 1, 1, drawn((0, 1)).augmentation, False, False)
     for direction in (1, -1):

@@ -42,7 +42,7 @@ class JobConfig:
 
     preset: Preset = "smoke"
     """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's recipe), davis-cpu (real video on a
-    few cores: the protocol of docs/results.md; cache, train, evaluate and tune have it)."""
+    few cores: the protocol of docs/results.md; cache, train, evaluate, tune and report have it)."""
     out: str = "runs/out"
     """Folder of the result."""
     seed: int = 0

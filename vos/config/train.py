@@ -178,7 +178,7 @@ class TrainConfig(JobConfig):
             raise InputError(f"--draws {self.draws}: use 0 or more, and leave it out with --cache, which has its own")
         if self.here and self.workers > 1:
             raise InputError(
-                f"--here --workers {self.workers}: without Ray Train there is one worker; leave one of them out"
+                f"--here --workers {self.workers}: without Ray Train there is one worker; add --no-here, or leave --workers out"
             )
         if self.micro_batch < 0 or self.max_failures < 0:
             raise InputError(

@@ -67,6 +67,25 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     return conv._conv_forward(x, conv.weight * scale[:, None, None, None], bias)
 
 
+class PixelRange(nn.Module):
+    """From our ImageNet-normalised frames to (pixel - middle) / half, of pixels in 0 to 255; mask channels stay as they are."""
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, in_channels: int, middle: float, half: float) -> None:
+        super().__init__()
+        num_masks = in_channels - 3
+        scale = [255 * std / half for std in IMAGENET_STD] + [1.0] * num_masks
+        offset = [(255 * mean - middle) / half for mean in IMAGENET_MEAN] + [0.0] * num_masks
+        self.register_buffer("scale", torch.tensor(scale).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("offset", torch.tensor(offset).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)"""
+        return x * self.scale + self.offset
+
+
 class ConvNorms(nn.Sequential):
     """Layers in a row, where each BatchNorm follows its convolution (`conv_norm`)."""
 
@@ -230,8 +249,6 @@ class MobileNetV2Trunk(Trunk):
     """
 
     preprocessings = ("imagenet", "tensorflow")
-    rgb_scale: Tensor
-    rgb_offset: Tensor
     # (expansion, channels, repeats, first stride), table 2 of the MobileNetV2 paper
     _STAGES = (
         (1, 16, 1, 1),
@@ -253,12 +270,7 @@ class MobileNetV2Trunk(Trunk):
                 channels = width
         self.features = nn.Sequential(*layers[:num_features])
         self.channels = (96, 32, 24)
-        # ImageNet-normalised -> [-1, 1], i.e. (255 * (x * std + mean) - 127.5) / 127.5; mask channels stay as they are
-        num_masks = in_channels - 3
-        scale = [2 * std for std in IMAGENET_STD] + [1.0] * num_masks
-        offset = [2 * mean - 1 for mean in IMAGENET_MEAN] + [0.0] * num_masks
-        self.register_buffer("rgb_scale", torch.tensor(scale).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("rgb_offset", torch.tensor(offset).view(1, -1, 1, 1), persistent=False)
+        self.pixel_range = PixelRange(in_channels, 127.5, 127.5)  # TensorFlow's -1 to 1
         kaiming_init(self)
 
     def set_preprocessing(self, preprocessing: str) -> None:
@@ -269,7 +281,7 @@ class MobileNetV2Trunk(Trunk):
 
     def to_weight_range(self, x: Tensor) -> Tensor:
         """From our normalised frames to what the weights were trained on."""
-        return x * self.rgb_scale + self.rgb_offset if self.preprocessing == "tensorflow" else x
+        return self.pixel_range(x) if self.preprocessing == "tensorflow" else x
 
     def early(self) -> list[nn.Module]:
         return [self.features[:4]]

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vos.models.backbones import StridedConv2d, Trunk, TrunkFeatures, conv_norm, kaiming_init
-from vos.transforms import IMAGENET_MEAN, IMAGENET_STD
+from vos.models.backbones import PixelRange, StridedConv2d, Trunk, TrunkFeatures, conv_norm, kaiming_init
 
 _EPSILON = 1e-3  # of BatchNorm, TensorFlow's
 
@@ -60,9 +58,6 @@ class EfficientNetLite0Trunk(Trunk):
     (x - 127) / 128 and TensorFlow's padding, which recognising DAVIS frames with the file's classifier confirms (`vos/recognition.py` does
     the same for MobileNetV2)."""
 
-    rgb_scale: Tensor
-    rgb_offset: Tensor
-
     def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
         self._conv_stem = _conv(in_channels, 32, 3, 2)
@@ -78,18 +73,13 @@ class EfficientNetLite0Trunk(Trunk):
         for module in self.modules():
             if isinstance(module, StridedConv2d):
                 module.same_padding = True  # the weights know no other padding
-        masks = in_channels - 3
-        scale = [255 * std / 128 for std in IMAGENET_STD] + [1.0] * masks
-        offset = [(255 * mean - 127) / 128 for mean in IMAGENET_MEAN] + [0.0] * masks
-        self.register_buffer("rgb_scale", torch.tensor(scale).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("rgb_offset", torch.tensor(offset).view(1, -1, 1, 1), persistent=False)
+        self.pixel_range = PixelRange(in_channels, 127, 128)
         kaiming_init(self)
 
     def early(self) -> list[nn.Module]:
         return [self._conv_stem, self._bn0, self._blocks[:3]]
 
     def forward(self, x: Tensor) -> TrunkFeatures:
-        x = x * self.rgb_scale + self.rgb_offset
-        f4 = self._blocks[:3](F.relu6(conv_norm(self._conv_stem, self._bn0, x)))
+        f4 = self._blocks[:3](F.relu6(conv_norm(self._conv_stem, self._bn0, self.pixel_range(x))))
         f8 = self._blocks[3:5](f4)
         return TrunkFeatures(self._blocks[5:](f8), f8, f4)

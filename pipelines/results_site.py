@@ -1,0 +1,154 @@
+"""Where the runs of the results are on this machine: the plan's names as paths and commands, finished folders as records."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pipelines import results_records as records_of
+from pipelines import storage, tracking
+from pipelines.folders import read_json
+from pipelines.models import BUILTIN
+from pipelines.results_plan import TEACHER, Planned
+from pipelines.results_queue import Command, Spent, Task
+from pipelines.results_records import Record
+from pipelines.schema import MANIFEST
+from vos.checkpoint import DESCRIPTION
+from vos.config import BUILTIN_DAVIS_TEACHER, CacheConfig, EvaluateConfig, JobConfig, ReportConfig, TrainConfig
+from vos.config_json import dumps
+from vos.errors import InputError
+
+JOBS: dict[type[JobConfig], str] = {TrainConfig: "train", CacheConfig: "cache", EvaluateConfig: "evaluate"}
+SPENT = re.compile(r"^spent +([\d.]+) CPU-seconds of the teacher on (\d+) new draws", re.MULTILINE)
+"""What jobs.cache says of its cost."""
+
+
+class Site:
+    """Where things are on this machine: turns the plan's names into paths, and finished folders into records."""
+
+    def __init__(self, config: ReportConfig, weights: str, data: dict[str, str], records: dict[str, Record]) -> None:
+        self.config, self.weights, self.data, self.records = config, weights, data, records
+
+    def check(self, missing: list[Planned]) -> None:
+        """Raises InputError where runs that are finished cannot be built upon: they are not here, or began with other weights."""
+        digests = {record["trunk_weights"]["sha256"] for record in self.records.values() if record.get("trunk_weights")}
+        if self.weights and missing and digests - {records_of.sha256(self.weights)}:
+            raise InputError(
+                f"--trunk-weights {self.weights}: not the file that the records in {self.config.docs}/runs began with; "
+                "name that one, or delete these records"
+            )
+        for name in dict.fromkeys(name for one in missing for name in one.needs if name in self.records):
+            record = os.path.join(self.config.docs, "runs", f"{name}.json")
+            result = MANIFEST if self.records[name]["kind"] == "cache" else DESCRIPTION
+            if not exists(self.place(name), result):
+                teacher = "name its folder with --teacher, or " if name == TEACHER else ""
+                raise InputError(
+                    f"{self.place(name)}: {name} has a record, but its result is not here; {teacher}delete {record} to make it again"
+                )
+
+    def task(self, planned: Planned) -> Task:
+        return Task(
+            planned.name,
+            lambda: self._commands(planned),
+            lambda spent: self._conclude(planned, spent),
+            tuple(name for name in planned.needs if name not in self.records),
+            (planned.copies,) if planned.copies else (),
+            planned.minutes,
+        )
+
+    def _folder(self, name: str, identity: str, part: str = "runs") -> str:
+        """Another configuration is another folder: what it once was is never mixed with what it is."""
+        if name == TEACHER and part == "runs" and self.config.teacher:
+            return self.config.teacher
+        return os.path.join(self.config.out, part, f"{name}-{identity[:8]}")
+
+    def _folder_of(self, planned: Planned, part: str = "runs") -> str:
+        return self._folder(planned.name, records_of.identity(planned, self.records, self.data), part)
+
+    def _commands(self, planned: Planned) -> list[Command]:
+        folder, commands = self._folder_of(planned), []
+        if planned.kind == "cache":
+            self._copy_shards(planned, folder)
+        if planned.kind == "cache" or not exists(folder, "result.json" if planned.evaluation else "summary.json"):
+            commands.append(self._command(planned, JOBS[type(planned.job)], planned.job, folder))
+        if planned.evaluation is not None:
+            scored = self._folder_of(planned, "evaluations")
+            if not exists(scored, "summary.json"):
+                job = replace(planned.evaluation, checkpoint=folder)
+                commands.append(self._command(planned, "evaluate", job, scored))
+        return commands
+
+    def _command(self, planned: Planned, label: str, job: JobConfig, folder: str) -> Command:
+        path = os.path.join(self.config.out, "configs", f"{planned.name}-{label}.json")
+        storage.write_bytes(path, dumps(self._resolved(job, folder)).encode())
+        return Command(label, (sys.executable, "-m", f"jobs.{label}", "--config", path))
+
+    def _resolved(self, job: JobConfig, folder: str) -> JobConfig:
+        """A configuration of the plan with this machine's paths."""
+        job = replace(job, out=folder, data=self.config.data)
+        if isinstance(job, CacheConfig):
+            return replace(job, teacher=replace(job.teacher, checkpoint=self.place(job.teacher.checkpoint)))
+        if isinstance(job, EvaluateConfig):
+            return replace(job, checkpoint=self.place(job.checkpoint))
+        assert isinstance(job, TrainConfig)
+        return replace(job, cache=self.place(job.cache), trunk_weights=self.weights if job.trunk_weights else "")
+
+    def place(self, name: str) -> str:
+        """The folder of a finished run; anything else is a path already. A teacher that is not here may be the one that ships."""
+        if name not in self.records:
+            return name
+        folder = self._folder(name, self.records[name]["fingerprint"])
+        shipped = read_json(os.path.join(BUILTIN[BUILTIN_DAVIS_TEACHER], DESCRIPTION)) or {}
+        if name == TEACHER and not exists(folder, DESCRIPTION) and shipped.get("run") == self.run_of(name):
+            return BUILTIN[BUILTIN_DAVIS_TEACHER]
+        return folder
+
+    def run_of(self, name: str) -> dict[str, str]:
+        """What the model of a run says of it where it ships."""
+        return {"name": name, "fingerprint": self.records[name]["fingerprint"]}
+
+    def _copy_shards(self, planned: Planned, folder: str) -> None:
+        """Take over shards of a larger cache, and of this one when it was shorter; jobs.cache proves each by its recipe and makes
+        what is missing or another's."""
+        job, parent, target = planned.job, os.path.dirname(folder), os.path.join(folder, "shards")
+        assert isinstance(job, CacheConfig)
+        if storage.list_names(target):  # begun before
+            return
+        heads = tuple(f"{name}-" for name in (planned.name, planned.copies) if name)
+        for other in storage.list_folders(parent):
+            source = os.path.join(parent, other, "shards")
+            if other.startswith(heads) and os.path.join(parent, other) != folder:
+                for name in storage.list_names(source)[: math.ceil(job.draws / job.shard_draws)]:
+                    storage.write_bytes(os.path.join(target, name), storage.read_bytes(os.path.join(source, name)))
+
+    def _conclude(self, planned: Planned, spent: Mapping[str, Spent]) -> None:
+        folder = self._folder_of(planned)
+        record = records_of.about(planned, self.records, self.data)
+        if planned.kind == "cache":
+            cost = self._spent_on(planned)
+            record |= {"commit": tracking.commit(), **records_of.of_cache(folder, *cost)}
+        elif planned.kind == "evaluation":
+            record |= {"commit": tracking.commit(), **records_of.of_evaluation(folder)}
+        else:
+            record |= records_of.of_training(folder)
+            record |= records_of.of_evaluation(self._folder_of(planned, "evaluations"))
+        record["process_cpu_s"] = {label: round(cost.cpu_s, 1) for label, cost in spent.items()}
+        records_of.write(self.config.docs, record)
+        self.records[planned.name] = record
+
+    def _spent_on(self, planned: Planned) -> tuple[float, int]:
+        """CPU seconds and draws of the last build that made any, from the log."""
+        with open(
+            os.path.join(self.config.out, "logs", f"{planned.name}.log"), encoding="utf-8", errors="replace"
+        ) as file:
+            said = [(float(seconds), int(draws)) for seconds, draws in SPENT.findall(file.read())]
+        made = [one for one in said if one[1]]
+        return made[-1] if made else (0.0, 0)
+
+
+def exists(folder: str, name: str) -> bool:
+    return os.path.exists(os.path.join(folder, name))
