@@ -164,7 +164,7 @@ class _Protocol:
     def runs(self) -> Iterator[Planned]:
         yield self._teacher()
         full = self.scale.full * self.train.batch
-        yield self._cache(MAIN_CACHE, draws=math.ceil(full / 2))  # two epochs
+        yield self._cache(MAIN_CACHE, draws=math.ceil(full / 4))  # four epochs
         for seed in (1, 2, 3):
             yield from (self._full(self.main, loss, seed) for loss in ("plain", "both"))
         for label in [one for one in self.scale.students if one != self.main]:

@@ -203,7 +203,7 @@ def test_every_path_field_is_resolved_and_nothing_else_is(monkeypatch: pytest.Mo
         "frames",
         "sampling",
     }
-    words |= {"runtime", "precision", "upsampling", "pipe_size"}
+    words |= {"runtime", "precision", "upsampling", "pipe_size", "ship"}
     for cls in (TrainConfig, CacheConfig, EvaluateConfig, TuneConfig, VerifyConfig, SegmentConfig, ReportConfig):
         for name, value in to_dict(cls()).items():
             if isinstance(value, str) and name not in words:
