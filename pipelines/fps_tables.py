@@ -126,6 +126,8 @@ def ratios(measured: Sequence[Measured], gflops: Sequence[float], macs: Mapping[
             found.append(Ratio(name, growth, "", "<= 1", growth <= 1))
     for name, count in macs.items():
         found.append(Ratio(f"GMAC a frame, 1 object, {name}", count / 1e9, "", "", None))
+        if "stcn" in macs and name.startswith(MOBILENET):
+            found.append(Ratio(f"GMAC, STCN / {name}", macs["stcn"] / count, "x", "", None))
     return found
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,12 +28,24 @@ from vos.transforms import resize_frame, resize_labels, short_side_size
 from vos.upsampling import UPSAMPLING, enlarge
 
 
+class Suspended(NamedTuple):
+    """A video between two frames, taken out of its engine."""
+
+    tensors: dict[str, np.ndarray]
+    ids: tuple[int, ...]
+    num_remembered: int
+    frame_size: tuple[int, int]
+    size: tuple[int, int]
+    frame: np.ndarray
+    guide: np.ndarray | None
+
+
 class Engine:
     """Segments one video at a time.
 
     model       a network, or a folder of graphs that jobs.export wrote
     runtime     "eager" (PyTorch, the reference), "compile", "onnxruntime", "openvino", or "auto": the fastest that is installed
-    precision   "fp32", "bf16" (OpenVINO) or "int8" (a folder of int8 graphs); "auto": bf16 where the processor has it
+    precision   "fp32", "bf16" (OpenVINO) or "int8" (a folder of int8 graphs); "auto": bf16 where the processor has AMX, whose bf16 is faster
     size_px     shorter side at which the network works, in pixels; 0: as the frames are. Nothing is enlarged.
     threads     0: every core that this process may use. PyTorch's own count is set for the whole process.
     upsampling  from the working size to the frame's: "bilinear", or "edge" to follow the frame's edges
@@ -76,6 +88,32 @@ class Engine:
         self._frame_size = (0, 0)
         self._guide: np.ndarray | None = None
 
+    def suspend(self) -> Suspended:
+        """Take the video at hand out of the engine, which may then start another; `resume` goes on with it. Raises InputError where there
+        is none."""
+        if not self._ids:
+            raise InputError("suspend before start: there is no video to go on with later")
+        # Copied: the next video overwrites what runtimes hand out.
+        tensors = {name: np.array(self._runtime.array(tensor)) for name, tensor in self._tensors.items()}
+        guide = None if self._guide is None else self._guide.copy()
+        video = Suspended(
+            tensors, tuple(self._ids), self._num_remembered, self._frame_size, self._size, self._frame, guide
+        )
+        self.reset()
+        return video
+
+    def resume(self, video: Suspended) -> None:
+        """Go on with a video of this engine's; what it has at hand is forgotten. A video can be resumed once."""
+        self._prepare(video.size)
+        self._tensors = {name: self._runtime.tensor(array) for name, array in video.tensors.items()}
+        self._ids, self._num_remembered = list(video.ids), video.num_remembered
+        self._frame_size, self._size, self._frame, self._guide = video.frame_size, video.size, video.frame, video.guide
+
+    def _prepare(self, size: tuple[int, int]) -> None:
+        if self._prepared != size:
+            self._runtime.prepare(size)
+            self._prepared = size
+
     @property
     def object_ids(self) -> tuple[int, ...]:
         """The objects' ids in the order of `probabilities`, which has the background before them."""
@@ -94,9 +132,7 @@ class Engine:
         self._frame_size = (frame.shape[0], frame.shape[1])
         size = short_side_size(self._frame_size, self._size_px)
         self._size = size if 0 < self._size_px < min(self._frame_size) else self._frame_size
-        if self._prepared != self._size:
-            self._runtime.prepare(self._size)
-            self._prepared = self._size
+        self._prepare(self._size)
         self._frame = np.empty((*self._size, 3), np.uint8)
         self._encode_query(frame)
         self._give_masks(np.zeros((0, *padded(self._size)), np.float32), labels, objects)
