@@ -59,7 +59,8 @@ def component_table(measured: Sequence[Measured]) -> str:
         if one.graph_s and one.protocol == "short":
             count, whole = len(one.frame_s), sum(one.frame_s)
             own = 100 * (whole - sum(one.graph_s.values())) / whole
-            cells = [f"{1e3 * one.graph_s.get(name, 0.0) / count:.1f}" for name in GRAPHS]
+            spent = [sum(s for graph, s in one.graph_s.items() if graph.startswith(name)) for name in GRAPHS]
+            cells = [f"{1e3 * seconds / count:.1f}" for seconds in spent]
             lines.append([one.system.label, one.objects, *cells, f"{own:.1f} %"])
     return table(["ms/frame, short", "objects", "query", "read + decode", "value", "engine's own"], lines)
 

@@ -20,7 +20,7 @@ import torch
 
 from vos.errors import InputError
 from vos.graph_files import ExportedGraphs, GraphFiles, MadeGraphs
-from vos.graphs import aggregate, padded
+from vos.graphs import TOGETHER, aggregate, padded
 from vos.inference import VOID, padding
 from vos.models.interface import VOSModel
 from vos.runtimes import OnnxRuntime, OpenVINORuntime, Runtime, TorchRuntime, available_threads, choose
@@ -45,7 +45,7 @@ class Engine:
 
     model       a network, or a folder of graphs that jobs.export wrote
     runtime     "eager" (PyTorch, the reference), "compile", "onnxruntime", "openvino", or "auto": the fastest that is installed
-    precision   "fp32", "bf16" (OpenVINO) or "int8" (a folder of int8 graphs); "auto": bf16 where the processor has AMX, whose bf16 is faster
+    precision   "fp32", "bf16" (OpenVINO) or "int8" (a folder of int8 graphs); "auto": bf16 where that is faster (AMX)
     size_px     shorter side at which the network works, in pixels; 0: as the frames are. Nothing is enlarged.
     threads     0: every core that this process may use. PyTorch's own count is set for the whole process.
     upsampling  from the working size to the frame's: "bilinear", or "edge" to follow the frame's edges
@@ -149,7 +149,7 @@ class Engine:
         self._check_frame(frame, self._frame_size)
         self._remember()
         self._encode_query(frame)
-        self._tensors |= self._run("read_decode")
+        self._tensors |= self._run(TOGETHER if self._began_together() else "read_decode")
         return self._labels()
 
     def probabilities(self) -> np.ndarray:
@@ -202,6 +202,10 @@ class Engine:
         self._guide = frame.copy() if self._size != self._frame_size and self._upsampling == "edge" else None
         self._tensors |= self._run("encode_query")
 
+    def _began_together(self) -> bool:
+        """Whether several objects share a first key, and the runtime has the graph that reads it once for all of them."""
+        return self._num_remembered > 1 and "shared_first_key" in self._tensors and TOGETHER in self._runtime.graphs
+
     def _run(self, graph: str) -> dict[str, Any]:
         began = time.perf_counter()
         outputs = self._runtime.run(graph, self._tensors)
@@ -231,7 +235,10 @@ class Engine:
         if self._num_remembered < len(self._ids):
             num_new = len(self._ids) - self._num_remembered
             first_key, first_value = np.repeat(key, num_new, 0), self._runtime.array(value)[self._num_remembered :]
-            if self._num_remembered:
+            if not self._num_remembered:
+                tensors["shared_first_key"] = self._runtime.tensor(key)
+            else:
+                tensors.pop("shared_first_key", None)
                 first_key = np.concatenate((self._runtime.array(tensors["first_key"]), first_key))
                 first_value = np.concatenate((self._runtime.array(tensors["first_value"]), first_value))
             tensors["first_key"] = self._runtime.tensor(np.array(first_key))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 
 from vos.errors import InputError
 from vos.graph_files import GraphFiles
-from vos.graphs import GRAPHS, inference_copy
+from vos.graphs import ENGINE_GRAPHS, inference_copy
 from vos.models.interface import VOSModel
 
 NAMES = ("auto", "eager", "compile", "onnxruntime", "openvino")
@@ -28,6 +28,8 @@ class Runtime(Protocol):
 
     name: str
     precision: str
+    graphs: Collection[str]
+    """The names that it runs."""
 
     def prepare(self, size: tuple[int, int]) -> None:
         """Make ready for frames of a size (H, W). May take seconds the first time."""
@@ -54,9 +56,10 @@ class TorchRuntime:
     def __init__(self, model: VOSModel, threads: int, compiled: bool) -> None:
         self.name = "compile" if compiled else "eager"
         torch.set_num_threads(threads)
+        self.graphs = ENGINE_GRAPHS.keys()
         self._device = next(model.parameters()).device
         model = inference_copy(model)
-        modules = {name: graph(model) for name, graph in GRAPHS.items()}
+        modules = {name: graph(model) for name, graph in ENGINE_GRAPHS.items()}
         # Freezing folds the weights into the kernels' own layout (25 % on CPU).
         self._graphs: Mapping[str, Callable[..., Any]] = (
             {name: torch.compile(module, options={"freezing": True}) for name, module in modules.items()}
@@ -69,8 +72,10 @@ class TorchRuntime:
 
     @torch.no_grad()
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        results = self._graphs[graph](*[tensors[name] for name in GRAPHS[graph].inputs])
-        return dict(zip(GRAPHS[graph].outputs, results if isinstance(results, tuple) else (results,), strict=True))
+        results = self._graphs[graph](*[tensors[name] for name in ENGINE_GRAPHS[graph].inputs])
+        return dict(
+            zip(ENGINE_GRAPHS[graph].outputs, results if isinstance(results, tuple) else (results,), strict=True)
+        )
 
     def tensor(self, array: np.ndarray) -> Any:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
@@ -86,7 +91,7 @@ class OnnxRuntime:
 
     def __init__(self, files: GraphFiles, threads: int) -> None:
         self._files, self._threads = files, threads
-        self.precision = files.precision
+        self.precision, self.graphs = files.precision, files.names
         self._sessions: dict[str, Any] = {}
 
     def prepare(self, size: tuple[int, int]) -> None:
@@ -101,8 +106,8 @@ class OnnxRuntime:
         }
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        results = self._sessions[graph].run(None, {name: tensors[name] for name in GRAPHS[graph].inputs})
-        return dict(zip(GRAPHS[graph].outputs, results, strict=True))
+        results = self._sessions[graph].run(None, {name: tensors[name] for name in ENGINE_GRAPHS[graph].inputs})
+        return dict(zip(ENGINE_GRAPHS[graph].outputs, results, strict=True))
 
     def tensor(self, array: np.ndarray) -> Any:
         return np.ascontiguousarray(array)
@@ -119,7 +124,7 @@ class OpenVINORuntime:
     def __init__(self, files: GraphFiles, threads: int, precision: str) -> None:
         import openvino
 
-        self._files, self.precision = files, precision
+        self._files, self.precision, self.graphs = files, precision, files.names
         self._core = openvino.Core()
         # An int8 graph says itself what is int8; the rest of it may be bf16 where that is faster.
         rest = "bf16" if precision == "bf16" or (precision == "int8" and bf16_is_faster()) else "f32"
@@ -136,10 +141,10 @@ class OpenVINORuntime:
         self._paths, self._requests = self._files.paths(size), {}
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        inputs = {name: tensors[name] for name in GRAPHS[graph].inputs}
+        inputs = {name: tensors[name] for name in ENGINE_GRAPHS[graph].inputs}
         request = self._request(graph, inputs)
         results = request.infer(inputs, share_inputs=True, share_outputs=True)
-        return {name: results[index] for index, name in enumerate(GRAPHS[graph].outputs)}
+        return {name: results[index] for index, name in enumerate(ENGINE_GRAPHS[graph].outputs)}
 
     def _request(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Any:
         num_objects = max((len(inputs[name]) for name in ("masks", "first_value") if name in inputs), default=1)

@@ -9,6 +9,7 @@ import torch
 
 from vos.engine import Engine
 from vos.errors import InputError
+from vos.graphs import TOGETHER
 from vos.inference import iter_propagate
 from vos.models import VOSModel, build
 from vos.models.memory import MemoryPolicy
@@ -182,7 +183,7 @@ def test_the_query_is_encoded_once_for_all_objects_and_the_last_value_never(
     run = engine._runtime.run
     monkeypatch.setattr(engine._runtime, "run", lambda graph, tensors: calls.append(graph) or run(graph, tensors))
     played(engine, video(4), squares(1, 2, 3))
-    assert calls.count("encode_query") == 4 and calls.count("read_decode") == calls.count("encode_value") == 3
+    assert calls.count("encode_query") == 4 and calls.count(TOGETHER) == calls.count("encode_value") == 3
 
 
 @pytest.mark.parametrize("runtime", ["eager", "openvino"])
