@@ -12,7 +12,8 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -201,19 +202,32 @@ def _measure(config: FpsBenchmarkConfig, systems: list[System], sequence: Clip) 
             for objects in config.objects:
                 labels = _objects(sequence.labels, objects)
                 present = [one for one in playing if objects == 1 or _ships(one.system)]
-                results: list[tuple[Worker, Measured]] = []
-                with progress_bar(f"{objects} object(s): start", len(present), "system") as bar:
-                    for worker in present:
-                        worker.ask("start", labels)
-                        about = worker.ask("about")
-                        for protocol in ("short", "long") if _plays_long(worker.system, objects) else ("short",):
-                            results.append((worker, Measured(worker.system, about, objects, protocol)))
-                        bar.update()
+                abouts = _start(present, labels, f"{objects} object(s)")
+                results = [
+                    (worker, Measured(worker.system, about, objects, protocol))
+                    for worker, about in zip(present, abouts, strict=True)
+                    for protocol in (("short", "long") if _plays_long(worker.system, objects) else ("short",))
+                ]
                 gflops += _rounds(config, results, num_frames, gemm, f"{objects} object(s)")
                 measured += [result for _, result in results]
     if config.soak_frames:
         measured += _soak(config, sequence, measured)
     return sorted(measured, key=lambda one: (one.objects, one.protocol != "short")), gflops
+
+
+def _start(playing: Sequence[Worker], labels: np.ndarray, name: str) -> list[dict[str, Any]]:
+    """Two at a time: writing and compiling graphs takes most of a minute where it is the first time, on one core, and is in no figure."""
+
+    def start(worker: Worker) -> dict[str, Any]:
+        worker.ask("start", labels)
+        return worker.ask("about")
+
+    with ThreadPoolExecutor(2) as pool, progress_bar(f"{name}: start", len(playing), "system") as bar:
+        abouts = []
+        for about in pool.map(start, playing):
+            abouts.append(about)
+            bar.update()
+    return abouts
 
 
 def _ships(system: System) -> bool:

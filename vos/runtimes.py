@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -28,7 +28,7 @@ class Runtime(Protocol):
 
     name: str
     precision: str
-    graphs: Collection[str]
+    graphs: Sequence[str]
     """The names that it runs."""
 
     def prepare(self, size: tuple[int, int]) -> None:
@@ -56,7 +56,7 @@ class TorchRuntime:
     def __init__(self, model: VOSModel, threads: int, compiled: bool) -> None:
         self.name = "compile" if compiled else "eager"
         torch.set_num_threads(threads)
-        self.graphs = ENGINE_GRAPHS.keys()
+        self.graphs: Sequence[str] = tuple(ENGINE_GRAPHS)
         self._device = next(model.parameters()).device
         model = inference_copy(model)
         modules = {name: graph(model) for name, graph in ENGINE_GRAPHS.items()}
