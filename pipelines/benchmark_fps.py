@@ -12,11 +12,13 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from pipelines import storage, tracking
 from pipelines.fps_systems import LOOP, Played, System, Worker, workers, write_frames
@@ -27,6 +29,7 @@ from vos.config import FpsBenchmarkConfig
 from vos.config_json import dumps
 from vos.errors import InputError
 from vos.models import names
+from vos.runtimes import bf16_is_faster
 from vos.transforms import resize_frame, resize_labels
 from vos.video_segmentation import first_mask, segmented_span
 
@@ -127,6 +130,7 @@ def benchmark_fps(config: FpsBenchmarkConfig) -> str:
 
 def _systems(config: FpsBenchmarkConfig) -> list[System]:
     """STCN, the main student on every runtime, every other network in PyTorch and on the best one, and exported folders."""
+    slower = "fp32" if bf16_is_faster() else "bf16"
     sources = {name: name for name in names()}
     if config.checkpoint:
         from pipelines.models import load_model
@@ -138,7 +142,7 @@ def _systems(config: FpsBenchmarkConfig) -> list[System]:
         ("eager", "fp32"),
         ("compile", "fp32"),
         ("onnxruntime", "fp32"),
-        ("openvino", "fp32"),
+        ("openvino", slower),
         ("openvino", "auto"),
     ):
         systems.append(System(f"{MAIN} {runtime} {precision}", sources[MAIN], runtime, precision))
@@ -190,8 +194,7 @@ def _objects(labels: np.ndarray, num_objects: int) -> np.ndarray:
 def _measure(config: FpsBenchmarkConfig, systems: list[System], sequence: Clip) -> tuple[list[Measured], list[float]]:
     measured: list[Measured] = []
     gflops: list[float] = []
-    num_short = len(sequence.frames) - 1
-    num_long = len(sequence.frames) * config.long_repeats - 1
+    num_frames = {"short": len(sequence.frames) - 1, "long": len(sequence.frames) * config.long_repeats - 1}
     with tempfile.TemporaryDirectory() as folder:
         path = write_frames(sequence.frames, folder)
         with workers([System("gemm", "gemm", "eager", "fp32"), *systems], path, config.threads) as (gemm, *playing):
@@ -199,20 +202,32 @@ def _measure(config: FpsBenchmarkConfig, systems: list[System], sequence: Clip) 
             for objects in config.objects:
                 labels = _objects(sequence.labels, objects)
                 present = [one for one in playing if objects == 1 or _ships(one.system)]
-                abouts = {}
-                with progress_bar(f"{objects} object(s): start", len(present), "system") as bar:
-                    for worker in present:
-                        worker.ask("start", labels)
-                        abouts[worker.system.label] = worker.ask("about")
-                        bar.update()
-                for protocol, count in (("short", num_short), ("long", num_long)):
-                    shown = [one for one in present if protocol == "short" or _plays_long(one.system, objects)]
-                    results = [Measured(one.system, abouts[one.system.label], objects, protocol) for one in shown]
-                    gflops += _turns(config, shown, results, count, gemm)
-                    measured += results
+                abouts = _start(present, labels, f"{objects} object(s)")
+                results = [
+                    (worker, Measured(worker.system, about, objects, protocol))
+                    for worker, about in zip(present, abouts, strict=True)
+                    for protocol in (("short", "long") if _plays_long(worker.system, objects) else ("short",))
+                ]
+                gflops += _rounds(config, results, num_frames, gemm, f"{objects} object(s)")
+                measured += [result for _, result in results]
     if config.soak_frames:
         measured += _soak(config, sequence, measured)
-    return measured, gflops
+    return sorted(measured, key=lambda one: (one.objects, one.protocol != "short")), gflops
+
+
+def _start(playing: Sequence[Worker], labels: np.ndarray, name: str) -> list[dict[str, Any]]:
+    """Two at a time: writing and compiling graphs takes most of a minute where it is the first time, on one core, and is in no figure."""
+
+    def start(worker: Worker) -> dict[str, Any]:
+        worker.ask("start", labels)
+        return worker.ask("about")
+
+    with ThreadPoolExecutor(2) as pool, progress_bar(f"{name}: start", len(playing), "system") as bar:
+        abouts = []
+        for about in pool.map(start, playing):
+            abouts.append(about)
+            bar.update()
+    return abouts
 
 
 def _ships(system: System) -> bool:
@@ -224,36 +239,37 @@ def _plays_long(system: System, objects: int) -> bool:
     return _ships(system) and (objects == 1 or system.growing or MAIN in system.label)
 
 
-def _turns(
-    config: FpsBenchmarkConfig, playing: Sequence[Worker], results: list[Measured], num_frames: int, gemm: Worker
+def _rounds(
+    config: FpsBenchmarkConfig,
+    results: list[tuple[Worker, Measured]],
+    num_frames: Mapping[str, int],
+    gemm: Worker,
+    name: str,
 ) -> list[float]:
-    """One system after the other for some seconds, round and round; returns the machine's GFLOP/s, measured between the rounds."""
+    """Every system plays its share of every protocol in each round, so that all of them meet the same neighbours; returns the
+    machine's GFLOP/s, measured before each round."""
     gflops: list[float] = []
-    growing = [pair for pair in zip(playing, results, strict=True) if pair[0].system.growing]
-    constant = [pair for pair in zip(playing, results, strict=True) if not pair[0].system.growing]
-    grid = _memory_grid(num_frames)
-    sweeps: dict[str, dict[int, list[dict[str, Any]]]] = {worker.system.label: {} for worker, _ in growing}
-    protocol = results[0].protocol if results else ""
-    with progress_bar(f"{protocol}", num_frames * len(constant) + len(grid) * len(growing), "frame") as bar:
-        pending = iter(grid)
-        while True:
-            busy = [(worker, result) for worker, result in constant if len(result.frame_s) < num_frames]
-            num_memory = next(pending, None)
-            if not busy and num_memory is None:
-                break
-            gflops += gemm.ask("gflops", 1)
-            for worker, _ in growing:
-                if num_memory is not None:
-                    sweeps[worker.system.label].setdefault(num_memory, []).append(
-                        worker.ask("at_memory", num_memory, 2)
-                    )
-                    bar.update()
-            for worker, result in busy:
-                played = worker.ask("play", num_frames - len(result.frame_s), config.turn_s)
-                result.add(played)
-                bar.update(len(played.frame_s))
-    for worker, result in growing:
-        _integrate(result, sweeps[worker.system.label], num_frames)
+    constant = [pair for pair in results if not pair[0].system.growing]
+    growing = {worker.system.label: worker for worker, _ in results if worker.system.growing}
+    grid = sorted({size for count in num_frames.values() for size in _memory_grid(count)})
+    sweeps: dict[str, dict[int, list[dict[str, Any]]]] = {label: {} for label in growing}
+    rounds = max(config.rounds, len(grid) if growing else 1)
+    with progress_bar(name, rounds, "round") as bar:
+        for done in range(rounds):
+            gflops += gemm.ask("gflops", 3)
+            num_memory = grid[done * len(grid) // rounds]
+            for label, worker in growing.items():
+                sweeps[label].setdefault(num_memory, []).append(worker.ask("at_memory", num_memory, 2))
+            for worker, result in constant:
+                share = -(-(num_frames[result.protocol] - len(result.frame_s)) // (rounds - done))
+                if share:
+                    result.add(worker.ask("play", share, result.protocol))
+            bar.update()
+    for worker, result in results:
+        if worker.system.growing:
+            sweep = sweeps[worker.system.label]
+            sizes = _memory_grid(num_frames[result.protocol])
+            _integrate(result, {size: sweep[size] for size in sizes}, num_frames[result.protocol])
     return gflops
 
 
@@ -299,27 +315,33 @@ def _soak(config: FpsBenchmarkConfig, sequence: Clip, measured: list[Measured]) 
         ):
             worker.ask("start", _objects(sequence.labels, fastest.objects))
             for until in [100, *range(1000, config.soak_frames, 1000), config.soak_frames]:
-                while len(result.frame_s) < until:
-                    played = worker.ask("play", until - len(result.frame_s), 60.0)
+                if until > len(result.frame_s):
+                    played = worker.ask("play", until - len(result.frame_s), "soak")
                     result.add(played)
                     bar.update(len(played.frame_s))
     return [result]
 
 
 def _macs(measured: Iterable[Measured], config: FpsBenchmarkConfig) -> dict[str, float]:
-    """Multiply-accumulates of a frame with one object, by network, counted by PyTorch over the step's graph."""
+    """Multiply-accumulates of a frame with one object and two memory frames, by network, counted by PyTorch over the graphs of a step.
+    STCN encodes the value of every fifth frame."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     from vos.export import example_tensors, run_graph
     from vos.models import build
 
     counts = {}
-    for name in {one.about["model"] for one in measured} - {"stcn"}:
+    for name in {one.about["model"] for one in measured}:
         model = build(name).eval()
         tensors = example_tensors(model, (config.height_px, config.width_px), 1)
-        with FlopCounterMode(display=False) as counter:
-            run_graph("step", model, tensors)
-        counts[name] = counter.get_total_flops() / 2
+        counts[name] = 0.0
+        for graph in ("encode_query", "read_decode", "encode_value"):
+            # The counter does not know the fused attention of CPUs.
+            with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+                run_graph(graph, model, tensors)
+            rarely = name == "stcn" and graph == "encode_value"
+            counts[name] += counter.get_total_flops() / 2 / (MEMORY_EVERY if rarely else 1)
     return counts
 
 

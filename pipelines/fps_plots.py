@@ -72,7 +72,9 @@ def _fps_by_frame(figure: Any, measured: Sequence[Measured]) -> None:
     short = [len(one.frame_s) for one in measured if one.protocol == "short"]
     if short and shown[0].protocol == "long":
         axes.axvline(min(short), color="0.6", linewidth=0.8, linestyle=":")
-        axes.annotate("end of the short protocol", (min(short), axes.get_ylim()[1]), fontsize=7, color="0.4", va="top")
+        axes.annotate(
+            "end of the short protocol", (min(short), axes.get_ylim()[0]), fontsize=7, color="0.4", va="bottom"
+        )
     axes.set(
         xlabel="frame",
         ylabel="FPS",
@@ -153,7 +155,8 @@ def _quality_by_speed(figure: Any, measured: Sequence[Measured], points: Sequenc
     )
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(loc="lower left", fontsize=7)
+    axes.margins(x=0.35)  # room for the labels
+    figure.legend(loc="outside lower center", fontsize=7)
 
 
 def _label(one: Measured) -> str:

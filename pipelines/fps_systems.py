@@ -155,7 +155,8 @@ class EnginePlayer:
         self._frames = frames
         model = system.source if is_exported(system.source) else _load(system.source)
         self._engine = Engine(model, system.runtime, precision=system.precision, threads=threads)
-        self._next = 0
+        self._protocol, self._next = "", 0
+        self._waiting: dict[str, tuple[Any, int]] = {}
 
     def about(self) -> dict[str, Any]:
         engine = self._engine
@@ -167,18 +168,28 @@ class EnginePlayer:
         }
 
     def start(self, labels: np.ndarray) -> None:
-        """Begin the sequence; a few frames are played before for warm-up, compiling included."""
+        """A few frames are played for warm-up, compiling included. Each protocol begins with its first turn."""
+        self._labels = labels
         self._engine.start(self._frames[0], labels)
         for index in range(1, 4):
             self._engine.step(self._frames[index % len(self._frames)])
-        self._engine.start(self._frames[0], labels)
-        self._next = 1
+        self._protocol = ""
+        self._waiting.clear()
 
-    def play(self, num_frames: int, limit_s: float) -> Played:
-        """The next frames, at most so many and no longer than that; the sequence begins again behind its end."""
+    def play(self, num_frames: int, protocol: str) -> Played:
+        """The next frames of a protocol; the sequence begins again behind its end. Another protocol waits meanwhile."""
+        if protocol != self._protocol:
+            if self._protocol:
+                self._waiting[self._protocol] = self._engine.suspend(), self._next
+            video, self._next = self._waiting.pop(protocol, (None, 1))
+            if video is None:
+                self._engine.start(self._frames[0], self._labels)
+            else:
+                self._engine.resume(video)
+            self._protocol = protocol
         before = dict(self._engine.graph_seconds)
         times: list[float] = []
-        while len(times) < num_frames and sum(times) < limit_s:
+        for _ in range(num_frames):
             frame = np.array(self._frames[self._next % len(self._frames)])  # "decoded": not timed
             began = time.perf_counter()
             self._engine.step(frame)
@@ -208,10 +219,8 @@ class LoopPlayer:
         for _ in range(4):
             next(self._masks)
 
-    def play(self, num_frames: int, limit_s: float) -> Played:
-        times: list[float] = []
-        while len(times) < num_frames and sum(times) < limit_s:
-            times.append(_seconds(lambda: next(self._masks).argmax(0)))
+    def play(self, num_frames: int, protocol: str) -> Played:
+        times = [_seconds(lambda: next(self._masks).argmax(0)) for _ in range(num_frames)]
         return Played(times, {}, *_resident_mib())
 
     def _endless(self) -> Iterator[Any]:

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from vos.errors import InputError
 from vos.graph_files import ExportedGraphs, GraphFiles, MadeGraphs
-from vos.graphs import aggregate, padded
+from vos.graphs import TOGETHER, aggregate, padded
 from vos.inference import VOID, padding
 from vos.models.interface import VOSModel
 from vos.runtimes import OnnxRuntime, OpenVINORuntime, Runtime, TorchRuntime, available_threads, choose
@@ -28,12 +28,24 @@ from vos.transforms import resize_frame, resize_labels, short_side_size
 from vos.upsampling import UPSAMPLING, enlarge
 
 
+class Suspended(NamedTuple):
+    """A video between two frames, taken out of its engine."""
+
+    tensors: dict[str, np.ndarray]
+    ids: tuple[int, ...]
+    num_remembered: int
+    frame_size: tuple[int, int]
+    size: tuple[int, int]
+    frame: np.ndarray
+    guide: np.ndarray | None
+
+
 class Engine:
     """Segments one video at a time.
 
     model       a network, or a folder of graphs that jobs.export wrote
     runtime     "eager" (PyTorch, the reference), "compile", "onnxruntime", "openvino", or "auto": the fastest that is installed
-    precision   "fp32", "bf16" (OpenVINO) or "int8" (a folder of int8 graphs); "auto": bf16 where the processor has it
+    precision   "fp32", "bf16" (OpenVINO) or "int8" (a folder of int8 graphs); "auto": bf16 where that is faster (AMX)
     size_px     shorter side at which the network works, in pixels; 0: as the frames are. Nothing is enlarged.
     threads     0: every core that this process may use. PyTorch's own count is set for the whole process.
     upsampling  from the working size to the frame's: "bilinear", or "edge" to follow the frame's edges
@@ -76,6 +88,32 @@ class Engine:
         self._frame_size = (0, 0)
         self._guide: np.ndarray | None = None
 
+    def suspend(self) -> Suspended:
+        """Take the video at hand out of the engine, which may then start another; `resume` goes on with it. Raises InputError where there
+        is none."""
+        if not self._ids:
+            raise InputError("suspend before start: there is no video to go on with later")
+        # Copied: the next video overwrites what runtimes hand out.
+        tensors = {name: np.array(self._runtime.array(tensor)) for name, tensor in self._tensors.items()}
+        guide = None if self._guide is None else self._guide.copy()
+        video = Suspended(
+            tensors, tuple(self._ids), self._num_remembered, self._frame_size, self._size, self._frame, guide
+        )
+        self.reset()
+        return video
+
+    def resume(self, video: Suspended) -> None:
+        """Go on with a video of this engine's; what it has at hand is forgotten. A video can be resumed once."""
+        self._prepare(video.size)
+        self._tensors = {name: self._runtime.tensor(array) for name, array in video.tensors.items()}
+        self._ids, self._num_remembered = list(video.ids), video.num_remembered
+        self._frame_size, self._size, self._frame, self._guide = video.frame_size, video.size, video.frame, video.guide
+
+    def _prepare(self, size: tuple[int, int]) -> None:
+        if self._prepared != size:
+            self._runtime.prepare(size)
+            self._prepared = size
+
     @property
     def object_ids(self) -> tuple[int, ...]:
         """The objects' ids in the order of `probabilities`, which has the background before them."""
@@ -99,9 +137,7 @@ class Engine:
         self._frame_size = (frame.shape[0], frame.shape[1])
         size = short_side_size(self._frame_size, self._size_px)
         self._size = size if 0 < self._size_px < min(self._frame_size) else self._frame_size
-        if self._prepared != self._size:
-            self._runtime.prepare(self._size)
-            self._prepared = self._size
+        self._prepare(self._size)
         self._frame = np.empty((*self._size, 3), np.uint8)
         self._encode_query(frame)
         self._give_masks(np.zeros((0, *padded(self._size)), np.float32), labels, objects)
@@ -118,7 +154,7 @@ class Engine:
         self._check_frame(frame, self._frame_size)
         self._remember()
         self._encode_query(frame)
-        self._tensors |= self._run("read_decode")
+        self._tensors |= self._run(TOGETHER if self._began_together() else "read_decode")
         return self._labels()
 
     def probabilities(self) -> np.ndarray:
@@ -171,6 +207,10 @@ class Engine:
         self._guide = frame.copy() if self._size != self._frame_size and self._upsampling == "edge" else None
         self._tensors |= self._run("encode_query")
 
+    def _began_together(self) -> bool:
+        """Whether several objects share a first key, and the runtime has the graph that reads it once for all of them."""
+        return self._num_remembered > 1 and "shared_first_key" in self._tensors and TOGETHER in self._runtime.graphs
+
     def _run(self, graph: str) -> dict[str, Any]:
         began = time.perf_counter()
         outputs = self._runtime.run(graph, self._tensors)
@@ -200,7 +240,10 @@ class Engine:
         if self._num_remembered < len(self._ids):
             num_new = len(self._ids) - self._num_remembered
             first_key, first_value = np.repeat(key, num_new, 0), self._runtime.array(value)[self._num_remembered :]
-            if self._num_remembered:
+            if not self._num_remembered:
+                tensors["shared_first_key"] = self._runtime.tensor(key)
+            else:
+                tensors.pop("shared_first_key", None)
                 first_key = np.concatenate((self._runtime.array(tensors["first_key"]), first_key))
                 first_value = np.concatenate((self._runtime.array(tensors["first_value"]), first_value))
             tensors["first_key"] = self._runtime.tensor(np.array(first_key))

@@ -22,7 +22,7 @@ from torch.export import Dim
 
 from vos.errors import InputError
 from vos.files import write_atomic
-from vos.graphs import GRAPHS
+from vos.graphs import ENGINE_GRAPHS, GRAPHS, Graph
 from vos.models.interface import VOSModel
 
 MAX_OBJECTS = 254
@@ -34,9 +34,13 @@ _STRIDES = {"frame": 1, "labels": 1, "masks": 1, "f4": 4, "f8": 8}
 """Of a graph's tensors; 16 for all others."""
 
 
+def graph_type(name: str) -> type[Graph]:
+    return GRAPHS[name] if name in GRAPHS else ENGINE_GRAPHS[name]
+
+
 def tensor_names(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of a graph's inputs and outputs."""
-    return GRAPHS[name].inputs, GRAPHS[name].outputs
+    return graph_type(name).inputs, graph_type(name).outputs
 
 
 def example_tensors(model: VOSModel, size: tuple[int, int], num_objects: int = 2) -> dict[str, Tensor]:
@@ -48,7 +52,7 @@ def example_tensors(model: VOSModel, size: tuple[int, int], num_objects: int = 2
     with torch.no_grad():
         tensors |= run_graph("encode_query", model, tensors)
         key, value = GRAPHS["start"](model)(frame, labels, objects)
-        tensors |= {"first_key": key.repeat(num_objects, 1, 1, 1), "first_value": value}
+        tensors |= {"first_key": key.repeat(num_objects, 1, 1, 1), "first_value": value, "shared_first_key": key}
         tensors |= {"recent_key": key, "recent_value": value.clone()}
         tensors |= run_graph("read_decode", model, tensors)
     return tensors
@@ -57,7 +61,7 @@ def example_tensors(model: VOSModel, size: tuple[int, int], num_objects: int = 2
 def run_graph(name: str, model: VOSModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A graph's outputs by name, in PyTorch."""
     inputs, outputs = tensor_names(name)
-    results = GRAPHS[name](model)(*[tensors[one] for one in inputs])
+    results = graph_type(name)(model)(*[tensors[one] for one in inputs])
     return dict(zip(outputs, results if isinstance(results, tuple) else (results,), strict=True))
 
 
@@ -74,7 +78,7 @@ def write_onnx(name: str, model: VOSModel, path: str, shape: Shape) -> None:
     inputs, outputs = tensor_names(name)
     with _quiet():
         exported = torch.onnx.export(
-            GRAPHS[name](model),
+            graph_type(name)(model),
             **_traced_by(name, model, shape),
             dynamo=True,
             verbose=False,
@@ -193,7 +197,7 @@ def _arrays(results: Any) -> list[np.ndarray]:
 
 
 def _exported(name: str, model: VOSModel, shape: Shape) -> torch.export.ExportedProgram:
-    return torch.export.export(GRAPHS[name](model), **_traced_by(name, model, shape))
+    return torch.export.export(graph_type(name)(model), **_traced_by(name, model, shape))
 
 
 def _traced_by(name: str, model: VOSModel, shape: Shape) -> dict[str, Any]:

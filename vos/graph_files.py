@@ -17,17 +17,19 @@ import vos.export
 import vos.graphs
 from vos.errors import InputError
 from vos.export import Shape, write_onnx
-from vos.graphs import inference_copy
+from vos.graphs import ENGINE_GRAPHS, inference_copy
+from vos.models import backbones, decoder, encoders, interface
 from vos.models.interface import VOSModel
 
 DESCRIPTION = "graphs.json"
-ENGINE_GRAPHS = ("encode_query", "read_decode", "encode_value")
+NEEDED = ("encode_query", "read_decode", "encode_value")
 
 
 class GraphFiles:
-    """ONNX files of the engine's three graphs, by frame size."""
+    """ONNX files of the engine's graphs, by frame size."""
 
     precision = "fp32"
+    names: Sequence[str] = tuple(ENGINE_GRAPHS)
 
     def paths(self, size: tuple[int, int]) -> dict[str, str]:
         """graph -> path, for frames of a size. Raises InputError where there are none for it."""
@@ -52,7 +54,7 @@ class MadeGraphs(GraphFiles):
 
     def _digest(self) -> str:
         digest = hashlib.sha256(f"{torch.__version__} {self._model.name} {self._model.preprocessing}".encode())
-        for module in (vos.graphs, vos.export, type(self._model)):
+        for module in (vos.graphs, vos.export, type(self._model), backbones, decoder, encoders, interface):
             digest.update(inspect.getsource(module).encode())
         for name, tensor in sorted(self._model.state_dict().items()):
             digest.update(name.encode())
@@ -63,6 +65,8 @@ class MadeGraphs(GraphFiles):
 class ExportedGraphs(GraphFiles):
     """A folder of jobs.export. Raises InputError where it is none."""
 
+    names = NEEDED
+
     def __init__(self, folder: str) -> None:
         path = os.path.join(folder, DESCRIPTION)
         try:
@@ -71,7 +75,7 @@ class ExportedGraphs(GraphFiles):
             files = self.description["files"]
             self.precision = self.description["precision"]
             kind = self.description.get("format", "onnx")
-            self._paths = {name: os.path.join(folder, os.path.basename(files[name])) for name in ENGINE_GRAPHS}
+            self._paths = {name: os.path.join(folder, os.path.basename(files[name])) for name in NEEDED}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: cannot be read ({type(error).__name__}); give a folder written by jobs.export --to onnx"

@@ -24,6 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vos.inference import STRIDE, padding
 from vos.models.backbones import StridedConv2d
+from vos.models.encoders import FeatureFusionBlock
 from vos.models.interface import QueryFeatures, VOSModel
 from vos.transforms import IMAGENET_MEAN, IMAGENET_STD
 
@@ -34,6 +35,8 @@ def inference_copy(model: VOSModel) -> VOSModel:
     for module in model.modules():
         if isinstance(module, StridedConv2d):
             module.even_sides = True  # frames are padded to multiples of 16, and no trunk goes beyond stride 16
+        if isinstance(module, FeatureFusionBlock):
+            module.one_query = True
     for module in list(model.modules()):
         _fold_batch_norm(module)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -95,6 +98,7 @@ class ReadDecode(Graph):
 
     inputs = ("frame", "key", "f16_thin", "f8", "f4", "first_key", "first_value", "recent_key", "recent_value")
     outputs = ("labels", "prob", "masks")
+    together = False
 
     def __init__(self, model: VOSModel) -> None:
         super().__init__(model)
@@ -112,13 +116,20 @@ class ReadDecode(Graph):
         recent_key: Tensor,
         recent_value: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        readout = read_two_frames(key, first_key, first_value, recent_key, recent_value)
+        readout = read_two_frames(key, first_key, first_value, recent_key, recent_value, self.together)
         query = QueryFeatures(key, f16_thin, key, f8, f4)  # the decoder does not look at f16
         every = aggregate(torch.sigmoid(self.enlarge(self.model.decode(query, readout).logits[0])))
         height, width = frame.shape[0], frame.shape[1]
         left, _, top, _ = padding(height, width)
         prob = every[:, top : top + height, left : left + width]
         return prob.argmax(0).to(torch.uint8), prob, every[1:]
+
+
+class ReadDecodeTogether(ReadDecode):
+    """The same for objects that began in the same frame: their affinity is one, computed once, with their values side by side."""
+
+    inputs = ("frame", "key", "f16_thin", "f8", "f4", "shared_first_key", "first_value", "recent_key", "recent_value")
+    together = True
 
 
 class Enlarge4(nn.Module):
@@ -195,29 +206,37 @@ class Start(Graph):
 
 
 def read_two_frames(
-    key: Tensor, first_key: Tensor, first_value: Tensor, recent_key: Tensor, recent_value: Tensor
+    key: Tensor,
+    first_key: Tensor,
+    first_value: Tensor,
+    recent_key: Tensor,
+    recent_value: Tensor,
+    together: bool = False,
 ) -> Tensor:
-    """The readout over every position of both memory frames, as one fused attention with an object per head.
+    """The readout over every position of both memory frames, as one fused attention.
 
-    key (1, Ck, h, w), first_key (O, Ck, h, w), first_value (O, Cv, h, w), recent_key (1, Ck, h, w), recent_value (O, Cv, h, w)
-    returns  (1, O, Cv, h, w), that of `vos.models.memory.read_memory` with top_k=None
+    key (1, Ck, h, w), first_value (O, Cv, h, w), recent_key (1, Ck, h, w), recent_value (O, Cv, h, w)
+    first_key  (O, Ck, h, w), an object per head; `together`: (1, Ck, h, w), the same for all objects, whose values are read side by side
+    returns    (1, O, Cv, h, w), that of `vos.models.memory.read_memory` with top_k=None
 
     The affinity (2 m.q - |m|^2) / sqrt(Ck) is an attention with queries 2 q and the bias -|m|^2 / sqrt(Ck) on a memory position.
     """
     O, h, w = first_value.shape[0], key.shape[2], key.shape[3]
+    heads = 1 if together else O
     scale = key.shape[1] ** -0.5
     query_rows = key.flatten(2).transpose(1, 2) * 2
-    key_rows = torch.cat((first_key.flatten(2), recent_key.flatten(2).expand(O, -1, -1)), 2).transpose(1, 2)
-    value_rows = torch.cat((first_value.flatten(2), recent_value.flatten(2)), 2).transpose(1, 2)
+    key_rows = torch.cat((first_key.flatten(2), recent_key.flatten(2).expand(heads, -1, -1)), 2).transpose(1, 2)
+    value = torch.cat((first_value.flatten(2), recent_value.flatten(2)), 2)
+    value_rows = (value.flatten(0, 1).unsqueeze(0) if together else value).transpose(1, 2)
     bias = key_rows.square().sum(-1) * -scale
     readout = F.scaled_dot_product_attention(
-        query_rows.unsqueeze(1).expand(1, O, -1, -1),
+        query_rows.unsqueeze(1).expand(1, heads, -1, -1),
         key_rows.unsqueeze(0),
         value_rows.unsqueeze(0),
-        attn_mask=bias.view(1, O, 1, -1).expand(1, O, h * w, -1),
+        attn_mask=bias.view(1, heads, 1, -1).expand(1, heads, h * w, -1),
         scale=scale,
     )
-    return readout.transpose(2, 3).unflatten(3, (h, w))
+    return readout.transpose(2, 3).reshape(1, O, -1, h, w)
 
 
 def aggregate(prob: Tensor) -> Tensor:
@@ -237,7 +256,12 @@ GRAPHS: dict[str, type[Graph]] = {
     "read_decode": ReadDecode,
     "encode_value": EncodeValue,
 }
-"""Every graph by the name of its file."""
+"""Every graph of an export by the name of its file."""
+
+TOGETHER = "read_decode_together"
+ENGINE_GRAPHS: dict[str, type[Graph]] = {name: GRAPHS[name] for name in ("encode_query", "read_decode", "encode_value")}
+ENGINE_GRAPHS[TOGETHER] = ReadDecodeTogether
+"""What the engine runs; an exported folder has no TOGETHER."""
 
 
 def padded(size: tuple[int, int]) -> tuple[int, int]:

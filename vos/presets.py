@@ -183,7 +183,7 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
             width_px=144,
             height_px=96,
             systems=("tiny", "teacher-small"),
-            turn_s=0.2,
+            rounds=2,
             data=SMOKE_DATA,
         ),
         "demo": lambda: FpsBenchmarkConfig(preset="demo", data=DEMO_DATA),

@@ -16,7 +16,7 @@ import torch
 
 from vos.errors import InputError
 from vos.graph_files import GraphFiles
-from vos.graphs import GRAPHS, inference_copy
+from vos.graphs import ENGINE_GRAPHS, inference_copy
 from vos.models.interface import VOSModel
 
 NAMES = ("auto", "eager", "compile", "onnxruntime", "openvino")
@@ -28,6 +28,8 @@ class Runtime(Protocol):
 
     name: str
     precision: str
+    graphs: Sequence[str]
+    """The names that it runs."""
 
     def prepare(self, size: tuple[int, int]) -> None:
         """Make ready for frames of a size (H, W). May take seconds the first time."""
@@ -54,9 +56,10 @@ class TorchRuntime:
     def __init__(self, model: VOSModel, threads: int, compiled: bool) -> None:
         self.name = "compile" if compiled else "eager"
         torch.set_num_threads(threads)
+        self.graphs: Sequence[str] = tuple(ENGINE_GRAPHS)
         self._device = next(model.parameters()).device
         model = inference_copy(model)
-        modules = {name: graph(model) for name, graph in GRAPHS.items()}
+        modules = {name: graph(model) for name, graph in ENGINE_GRAPHS.items()}
         # Freezing folds the weights into the kernels' own layout (25 % on CPU).
         self._graphs: Mapping[str, Callable[..., Any]] = (
             {name: torch.compile(module, options={"freezing": True}) for name, module in modules.items()}
@@ -69,8 +72,10 @@ class TorchRuntime:
 
     @torch.no_grad()
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        results = self._graphs[graph](*[tensors[name] for name in GRAPHS[graph].inputs])
-        return dict(zip(GRAPHS[graph].outputs, results if isinstance(results, tuple) else (results,), strict=True))
+        results = self._graphs[graph](*[tensors[name] for name in ENGINE_GRAPHS[graph].inputs])
+        return dict(
+            zip(ENGINE_GRAPHS[graph].outputs, results if isinstance(results, tuple) else (results,), strict=True)
+        )
 
     def tensor(self, array: np.ndarray) -> Any:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
@@ -86,7 +91,7 @@ class OnnxRuntime:
 
     def __init__(self, files: GraphFiles, threads: int) -> None:
         self._files, self._threads = files, threads
-        self.precision = files.precision
+        self.precision, self.graphs = files.precision, files.names
         self._sessions: dict[str, Any] = {}
 
     def prepare(self, size: tuple[int, int]) -> None:
@@ -101,8 +106,8 @@ class OnnxRuntime:
         }
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        results = self._sessions[graph].run(None, {name: tensors[name] for name in GRAPHS[graph].inputs})
-        return dict(zip(GRAPHS[graph].outputs, results, strict=True))
+        results = self._sessions[graph].run(None, {name: tensors[name] for name in ENGINE_GRAPHS[graph].inputs})
+        return dict(zip(ENGINE_GRAPHS[graph].outputs, results, strict=True))
 
     def tensor(self, array: np.ndarray) -> Any:
         return np.ascontiguousarray(array)
@@ -119,10 +124,10 @@ class OpenVINORuntime:
     def __init__(self, files: GraphFiles, threads: int, precision: str) -> None:
         import openvino
 
-        self._files, self.precision = files, precision
+        self._files, self.precision, self.graphs = files, precision, files.names
         self._core = openvino.Core()
-        # An int8 graph says itself what is int8; the rest of it may be bf16 where the processor has it.
-        rest = "bf16" if precision == "bf16" or (precision == "int8" and has_bf16()) else "f32"
+        # An int8 graph says itself what is int8; the rest of it may be bf16 where that is faster.
+        rest = "bf16" if precision == "bf16" or (precision == "int8" and bf16_is_faster()) else "f32"
         self._settings = {
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": rest,
@@ -136,10 +141,10 @@ class OpenVINORuntime:
         self._paths, self._requests = self._files.paths(size), {}
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        inputs = {name: tensors[name] for name in GRAPHS[graph].inputs}
+        inputs = {name: tensors[name] for name in ENGINE_GRAPHS[graph].inputs}
         request = self._request(graph, inputs)
         results = request.infer(inputs, share_inputs=True, share_outputs=True)
-        return {name: results[index] for index, name in enumerate(GRAPHS[graph].outputs)}
+        return {name: results[index] for index, name in enumerate(ENGINE_GRAPHS[graph].outputs)}
 
     def _request(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Any:
         num_objects = max((len(inputs[name]) for name in ("masks", "first_value") if name in inputs), default=1)
@@ -166,11 +171,10 @@ class Choice(NamedTuple):
     reason: str
 
 
-def has_bf16() -> bool:
-    """Whether OpenVINO finds bf16 arithmetic in this processor (elsewhere it is emulated, and slow)."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+def bf16_is_faster() -> bool:
+    """Whether this processor multiplies matrices of bf16 in tiles (AMX). AVX-512's bf16 instructions do no more a cycle than those of
+    fp32: with them alone a frame took 1.5 times as long in bf16 (DECISIONS.md)."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def installed(package: str) -> bool:
@@ -209,8 +213,10 @@ def choose(runtime: str, precision: str, exported_precision: str, on_gpu: bool) 
         if len(possible) > 1 or exported_precision:
             reason = {
                 "int8": "the exported graphs are int8",
-                "bf16": "this processor multiplies bf16",
-                "fp32": "bf16 would be emulated here" if runtime == "openvino" else "the exported graphs are fp32",
+                "bf16": "this processor multiplies matrices of bf16 (AMX)",
+                "fp32": "bf16 is slower on a processor without AMX"
+                if runtime == "openvino"
+                else "the exported graphs are fp32",
             }
             why.append(f"{precision}: {reason[precision]}")
     elif precision not in possible:
@@ -225,7 +231,7 @@ def _possible_precisions(runtime: str, exported_precision: str) -> Sequence[str]
         return ("int8",)
     if runtime != "openvino":
         return ("fp32",)
-    return ("bf16", "fp32") if has_bf16() else ("fp32", "bf16")
+    return ("bf16", "fp32") if bf16_is_faster() else ("fp32", "bf16")
 
 
 def available_threads() -> int:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from vos.graphs import GRAPHS, Enlarge4, Step, aggregate, inference_copy, read_two_frames
 from vos.inference import iter_propagate
 from vos.models import VOSModel, build
+from vos.models.encoders import FeatureFusionBlock
 from vos.models.memory import MemoryPolicy, read_memory, soft_aggregate
 from vos.transforms import to_tensor
 
@@ -47,6 +48,24 @@ def test_the_fused_reading_is_that_of_the_memory():
     )
     got = read_two_frames(key, first_key.repeat(3, 1, 1, 1), first_value, recent_key, recent_value)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def test_objects_that_began_together_are_read_at_once_as_they_are_one_by_one():
+    torch.manual_seed(0)
+    first_key, recent_key, key = torch.randn(1, 16, 5, 6), torch.randn(1, 16, 5, 6), torch.randn(1, 16, 5, 6)
+    first_value, recent_value = torch.randn(3, 8, 5, 6), torch.randn(3, 8, 5, 6)
+    expected = read_two_frames(key, first_key.repeat(3, 1, 1, 1), first_value, recent_key, recent_value)
+    got = read_two_frames(key, first_key, first_value, recent_key, recent_value, together=True)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def test_the_part_of_a_fusion_that_objects_share_is_that_of_each():
+    torch.manual_seed(0)
+    block = FeatureFusionBlock(24 + 16, 32)
+    values, query = torch.randn(3, 24, 5, 6), torch.randn(1, 16, 5, 6)
+    expected = block(values, query.repeat(3, 1, 1, 1))
+    block.one_query = True
+    torch.testing.assert_close(block(values, query), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_first_memory_in_place_of_the_recent_one_changes_nothing():

@@ -38,8 +38,8 @@ class FpsBenchmarkConfig(JobConfig):
     """Folders of jobs.export --to onnx, timed as further systems (int8, for example)."""
     evaluations: tuple[str, ...] = ()
     """Folders of jobs.evaluate, whose J&F is drawn against the speed measured here."""
-    turn_s: float = 4.0
-    """Seconds after which the next system takes its turn."""
+    rounds: int = 12
+    """Rounds in which all systems take turns; each plays its share of its frames in every one."""
     soak_frames: int = 0
     """Also play this many frames on the fastest system, and compare its resident memory with that of frame 100 (0 = not)."""
     json: str = ""
@@ -58,12 +58,12 @@ class FpsBenchmarkConfig(JobConfig):
             )
         if (
             self.long_repeats < 1
-            or self.turn_s <= 0
+            or self.rounds < 1
             or self.max_frames == 1
             or self.max_frames < 0
             or self.soak_frames < 0
         ):
             raise InputError(
-                f"--long-repeats {self.long_repeats} --turn-s {self.turn_s} --max-frames {self.max_frames} "
-                f"--soak-frames {self.soak_frames}: use 1 or more, above 0, 0 or 2 and more, 0 or more"
+                f"--long-repeats {self.long_repeats} --rounds {self.rounds} --max-frames {self.max_frames} "
+                f"--soak-frames {self.soak_frames}: use 1 or more, 1 or more, 0 or 2 and more, 0 or more"
             )

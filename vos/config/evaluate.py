@@ -66,7 +66,7 @@ class EvaluateConfig(JobConfig):
     runtime: Literal["", "auto", "eager", "compile", "onnxruntime", "openvino"] = ""
     """Segment with the real-time engine on this runtime, with first and recent memory (empty: the reference loop with --memory)."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-    """Arithmetic of the engine; auto takes bf16 where the processor has it and the runtime can."""
+    """Arithmetic of the engine; auto takes bf16 where it is faster (AMX) and the runtime can."""
     fps: FpsConfig = field(default_factory=FpsConfig)
     gt: str = ""
     """Score only: folder of true masks, one folder per sequence."""

@@ -39,7 +39,7 @@ class SegmentConfig(JobConfig):
     runtime: Literal["auto", "eager", "compile", "onnxruntime", "openvino"] = "auto"
     """What runs the network: auto takes the fastest that is installed, eager is PyTorch as it is."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-    """Arithmetic; auto takes bf16 where the processor has it and the runtime can."""
+    """Arithmetic; auto takes bf16 where it is faster (AMX) and the runtime can."""
     size_px: int = AS_TRAINED
     """Shorter side at which the network sees frames, in pixels (0 = as they are, -1 = what the model's model.json says, else as they
     are); outputs have the video's size."""

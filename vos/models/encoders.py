@@ -26,6 +26,18 @@ class ResBlock(nn.Module):
         y = self.conv2(F.relu(self.conv1(F.relu(x))))
         return y + (x if self.downsample is None else self.downsample(x))
 
+    def with_shared(self, x: Tensor, shared: Tensor) -> Tensor:
+        """`forward` of x (B, Ci - Cs, h, w) beside channels (1, Cs, h, w) that are the same for all of the batch: convolutions are
+        linear, so these channels' part is computed once."""
+        assert self.downsample is not None
+        y = self.conv2(F.relu(_conv_with_shared(self.conv1, F.relu(x), F.relu(shared))))
+        return y + _conv_with_shared(self.downsample, x, shared)
+
+
+def _conv_with_shared(conv: nn.Conv2d, x: Tensor, shared: Tensor) -> Tensor:
+    own, others = conv.weight[:, : x.shape[1]], conv.weight[:, x.shape[1] :]
+    return F.conv2d(x, own, conv.bias, padding=conv.padding) + F.conv2d(shared, others, padding=conv.padding)
+
 
 class _ChannelGate(nn.Module):
     """Weigh channels by what the whole map's mean and maximum say (CBAM, eq. 2)."""
@@ -78,6 +90,9 @@ class CBAM(nn.Module):
 class FeatureFusionBlock(nn.Module):
     """Value trunk's f16 and query trunk's f16 -> value, (B, Ca, h, w), (B, Cb, h, w) -> (B, Cv, h, w)."""
 
+    one_query = False
+    """Set where the batch is the objects of one frame, so that the query's part is the same for all of them."""
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.block1 = ResBlock(in_channels, out_channels)
@@ -85,8 +100,13 @@ class FeatureFusionBlock(nn.Module):
         self.block2 = ResBlock(out_channels, out_channels)
 
     def forward(self, value_f16: Tensor, query_f16: Tensor) -> Tensor:
-        x = self.block1(torch.cat((value_f16, query_f16), 1))
+        x = self._first_block(value_f16, query_f16)
         return self.block2(x + self.attention(x))
+
+    def _first_block(self, value_f16: Tensor, query_f16: Tensor) -> Tensor:
+        if self.one_query:
+            return self.block1.with_shared(value_f16, query_f16[:1])
+        return self.block1(torch.cat((value_f16, query_f16), 1))
 
 
 class KeyProjection(nn.Module):
