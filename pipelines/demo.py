@@ -28,7 +28,6 @@ from vos.presets import preset
 STUDENT = "student, distilled"
 PLAIN = "student, plain"
 TEACHER = "teacher"
-SHIPPED = "student, shipped"
 COPIED = "first mask repeated"
 
 
@@ -104,7 +103,6 @@ def _checkpoints(config: DemoConfig, work: str) -> dict[str, str]:
         COPIED: COPY,
         PLAIN: train(plain, label=PLAIN).checkpoint,
         STUDENT: train(distilled, label=STUDENT).checkpoint,
-        SHIPPED: BUILTIN_STUDENT,
         TEACHER: teacher,
     }
 

@@ -18,7 +18,6 @@ def test_the_demo_ends_with_a_table_a_picture_and_a_video(ray_cluster: None, sto
         "first mask repeated",
         "student, plain",
         "student, distilled",
-        "student, shipped",
         "teacher",
     ]
     for row in rows[1:]:  # parameters, J&F, J, F, FPS short and long

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vos.config.base import AS_TRAINED, BUILTIN_STUDENT, JobConfig
+from vos.config.base import AS_TRAINED, BUILTIN_TEACHER, JobConfig
 from vos.config.evaluate import check_working_size
 from vos.errors import InputError
 
@@ -33,7 +33,7 @@ class SegmentConfig(JobConfig):
     """Folder of the palette PNGs. Default: --out without its ending, with -masks."""
     no_masks: bool = False
     """Write no palette PNGs."""
-    model: str = BUILTIN_STUDENT
+    model: str = BUILTIN_TEACHER
     """Folder of jobs.train or jobs.export, .safetensors or .pth file, champion, NAME@champion, models:/NAME/3, the id of an MLflow run,
     builtin-student (the 1.9 M student that comes with the project, trained on DAVIS) or builtin (the small teacher)."""
     runtime: Literal["auto", "eager", "compile", "onnxruntime", "openvino"] = "auto"
