@@ -13,7 +13,6 @@ from pipelines.session import ray_session
 from pipelines.teacher_cache import build_cache
 from pipelines.training import train
 from vos.config import (
-    BUILTIN_STUDENT,
     BUILTIN_TEACHER,
     CacheConfig,
     DemoConfig,
