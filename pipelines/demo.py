@@ -71,8 +71,7 @@ def _work_folder(config: DemoConfig) -> str:
 
 
 def _checkpoints(config: DemoConfig, work: str) -> dict[str, str]:
-    """Make the cache and the two students; returns the checkpoint of each row of the table. The student that comes with the project is
-    one of them: what longer training on real video gives."""
+    """Make the cache and the two students; returns the checkpoint of each row of the table."""
     common = {"data": config.data, "seed": config.seed, "workers": config.workers, "threads": config.threads}
     base = replace(preset(TrainConfig, config.preset), **common)
     teacher = BUILTIN_TEACHER
