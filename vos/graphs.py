@@ -24,7 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vos.inference import STRIDE, padding
 from vos.models.backbones import StridedConv2d
-from vos.models.encoders import FeatureFusionBlock
+from vos.models.encoders import FeatureFusionBlock, ResBlock
 from vos.models.interface import QueryFeatures, VOSModel
 from vos.transforms import IMAGENET_MEAN, IMAGENET_STD
 
@@ -32,11 +32,11 @@ from vos.transforms import IMAGENET_MEAN, IMAGENET_STD
 def inference_copy(model: VOSModel) -> VOSModel:
     """The same function with fewer operations: BatchNorm folded into convolutions, channels last."""
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in model.modules():
+    for module in list(model.modules()):
         if isinstance(module, StridedConv2d):
             module.even_sides = True  # frames are padded to multiples of 16, and no trunk goes beyond stride 16
-        if isinstance(module, FeatureFusionBlock):
-            module.one_query = True
+        if isinstance(module, FeatureFusionBlock) and isinstance(module.block1, ResBlock):
+            module.share_query(model.trunks()[1].channels[0])
     for module in list(model.modules()):
         _fold_batch_norm(module)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

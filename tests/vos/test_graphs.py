@@ -64,7 +64,7 @@ def test_the_part_of_a_fusion_that_objects_share_is_that_of_each():
     block = FeatureFusionBlock(24 + 16, 32)
     values, query = torch.randn(3, 24, 5, 6), torch.randn(1, 16, 5, 6)
     expected = block(values, query.repeat(3, 1, 1, 1))
-    block.one_query = True
+    block.share_query(24)
     torch.testing.assert_close(block(values, query), expected, atol=1e-5, rtol=1e-5)
 
 

@@ -26,17 +26,37 @@ class ResBlock(nn.Module):
         y = self.conv2(F.relu(self.conv1(F.relu(x))))
         return y + (x if self.downsample is None else self.downsample(x))
 
-    def with_shared(self, x: Tensor, shared: Tensor) -> Tensor:
-        """`forward` of x (B, Ci - Cs, h, w) beside channels (1, Cs, h, w) that are the same for all of the batch: convolutions are
-        linear, so these channels' part is computed once."""
-        assert self.downsample is not None
-        y = self.conv2(F.relu(_conv_with_shared(self.conv1, F.relu(x), F.relu(shared))))
-        return y + _conv_with_shared(self.downsample, x, shared)
+
+class SharedResBlock(nn.Module):
+    """A ResBlock whose last input channels are the same for all of the batch: convolutions are linear, so their part is computed once.
+
+    num_own  channels before those
+    """
+
+    def __init__(self, block: ResBlock, num_own: int) -> None:
+        super().__init__()
+        assert block.downsample is not None
+        self.conv1, self.conv1_shared = _split(block.conv1, num_own)
+        self.downsample, self.downsample_shared = _split(block.downsample, num_own)
+        self.conv2 = block.conv2
+
+    def forward(self, own: Tensor, shared: Tensor) -> Tensor:
+        """own (O, Ca, h, w), shared (1, Cb, h, w) -> (O, Co, h, w)."""
+        y = self.conv2(F.relu(self.conv1(F.relu(own)) + self.conv1_shared(F.relu(shared))))
+        return y + self.downsample(own) + self.downsample_shared(shared)
 
 
-def _conv_with_shared(conv: nn.Conv2d, x: Tensor, shared: Tensor) -> Tensor:
-    own, others = conv.weight[:, : x.shape[1]], conv.weight[:, x.shape[1] :]
-    return F.conv2d(x, own, conv.bias, padding=conv.padding) + F.conv2d(shared, others, padding=conv.padding)
+def _split(conv: nn.Conv2d, num_own: int) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Convolutions of the first and of the other input channels, whose sum is the whole one. Their weights are stored apart: slices in
+    a graph would keep calibration from finding them."""
+    weight = conv.weight.detach()
+    parts = []
+    for part, bias in ((weight[:, :num_own], conv.bias), (weight[:, num_own:], None)):
+        one = nn.Conv2d(part.shape[1], part.shape[0], 3, padding=1, bias=bias is not None)
+        one.weight = nn.Parameter(part.clone(), requires_grad=False)
+        one.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+        parts.append(one)
+    return parts[0], parts[1]
 
 
 class _ChannelGate(nn.Module):
@@ -90,12 +110,9 @@ class CBAM(nn.Module):
 class FeatureFusionBlock(nn.Module):
     """Value trunk's f16 and query trunk's f16 -> value, (B, Ca, h, w), (B, Cb, h, w) -> (B, Cv, h, w)."""
 
-    one_query = False
-    """Set where the batch is the objects of one frame, so that the query's part is the same for all of them."""
-
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.block1 = ResBlock(in_channels, out_channels)
+        self.block1: ResBlock | SharedResBlock = ResBlock(in_channels, out_channels)
         self.attention = CBAM(out_channels)
         self.block2 = ResBlock(out_channels, out_channels)
 
@@ -104,9 +121,14 @@ class FeatureFusionBlock(nn.Module):
         return self.block2(x + self.attention(x))
 
     def _first_block(self, value_f16: Tensor, query_f16: Tensor) -> Tensor:
-        if self.one_query:
-            return self.block1.with_shared(value_f16, query_f16[:1])
+        if isinstance(self.block1, SharedResBlock):
+            return self.block1(value_f16, query_f16[:1])
         return self.block1(torch.cat((value_f16, query_f16), 1))
+
+    def share_query(self, value_channels: int) -> None:
+        """For inference: from now on a batch is the objects of one frame, whose query is convolved once for all of them."""
+        assert isinstance(self.block1, ResBlock)
+        self.block1 = SharedResBlock(self.block1, value_channels)
 
 
 class KeyProjection(nn.Module):
