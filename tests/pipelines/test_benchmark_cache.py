@@ -23,7 +23,9 @@ def test_more_columns_take_more_bytes_and_leave_less_error_until_there_are_no_mo
     for dtype in ("int8", "fp16"):
         errors = [rows[f"rank {rank} {dtype}: error %"].value for rank in (16, 32, 48, 64)]
         sizes = [rows[f"rank {rank} {dtype}: KiB/draw"].value for rank in (16, 32, 48, 64)]
-        assert errors == sorted(errors, reverse=True) and sizes == sorted(sizes)
+        # Where no columns are left the errors are equal, up to the last bits of their sums.
+        assert all(more <= fewer * (1 + 1e-6) for fewer, more in zip(errors, errors[1:], strict=False))
+        assert sizes == sorted(sizes)
     assert rows["rank 64 int8: KiB/draw"].value < rows["rank 64 fp16: KiB/draw"].value
     assert rows["rank 64 int8: error %"].value > rows["rank 64 fp16: error %"].value
     smallest = rows["KiB/draw at <= 1 % error"]

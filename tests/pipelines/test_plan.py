@@ -83,6 +83,7 @@ ANOTHER = {
     "sampling": "uniform",
     "clip.crop_px": 64,
     "clip.flip": False,
+    "clip.paste": 0.5,
     "clip.scale_max": 2.0,
     "clip.skip_curriculum": [1, 2],
     "data.kind": "synthetic",
