@@ -91,7 +91,14 @@ def ship(config: ReportConfig) -> str:
         raise InputError(f"--ship {name}: no finished run of this name; python -m jobs.report --list shows them")
     site = Site(config, "", {}, records)
     model, info = load_model(site.place(name))
-    kept = {key: info[key] for key in ("role", "config", "cache", "commit", "step")}
+    kept = {key: info[key] for key in ("role", "cache", "commit", "step")}
+    trained = {**info["config"], "data": {**info["config"]["data"]}}
+    for holder, key in (
+        (trained, "trunk_weights"),
+        (trained["data"], "root"),
+    ):  # where these lay is no one else's business
+        holder[key] = os.path.basename(holder[key])
+    kept["config"] = trained
     scored = next(one.evaluation for one in every if one.name == name)
     assert scored is not None
     target = BUILTIN[BUILTIN_DAVIS_TEACHER if name == TEACHER else BUILTIN_STUDENT]
