@@ -96,10 +96,15 @@ def test_continuous_integration_lints_then_tests():
     assert [line for line in lines if line.startswith("make ")] == ["make lint", "make test"]
 
 
-@pytest.mark.parametrize("name", [".venv/", "runs/"])
-def test_neither_commits_nor_uploads_carry_what_is_heavy(name: str):
-    assert name in (ROOT / ".gitignore").read_text().splitlines()
-    assert name in (ROOT / ".rayignore").read_text().splitlines()
+@pytest.mark.parametrize(("in_git", "in_ray"), [(".venv/", ".venv/"), ("/runs/", "runs/")])
+def test_neither_commits_nor_uploads_carry_what_is_heavy(in_git: str, in_ray: str):
+    assert in_git in (ROOT / ".gitignore").read_text().splitlines()
+    assert in_ray in (ROOT / ".rayignore").read_text().splitlines()
+
+
+def test_records_of_the_results_are_not_taken_for_heavy_runs():
+    assert "runs/" not in (ROOT / ".gitignore").read_text().splitlines(), "it would also hide docs/results/runs/"
+    assert list((ROOT / "docs" / "results" / "runs").glob("*.json"))
 
 
 # --- cluster/local_head.py ---
