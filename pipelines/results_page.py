@@ -78,6 +78,8 @@ def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, R
     scored = len(_sequence_names(records))
     places = f"the {scored} development sequences below" if scored else "development sequences"
     data = f"DAVIS, trained on its training sequences, scored on {places}" if scale.pretrained else "synthetic video"
+    # Said because it is so: the size was 240 px until the teacher in training was seen on these sequences at two sizes.
+    looked = ", but the size at which frames are seen was, once, on the teacher in training" if scale.pretrained else ""
     trunk = "MobileNetV2 trunks begin with ImageNet weights; ResNet18 has none at hand and learns from nothing. "
     return "\n".join(
         [
@@ -96,7 +98,7 @@ def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, R
             f"({cache.teacher.context_masks} masks).",
             "- **Pairs**: what is compared begins with the same weights (a function of the seed) and takes the same clips in the same "
             "order for as many steps. The plain student replays the cache's clips without its targets. The last weights (EMA) are "
-            "scored; nothing is chosen on the development sequences.",
+            f"scored: no checkpoint is chosen on the development sequences{looked}.",
             f"- **Equal CPU time**: the plain student has {LONGER:g} times the steps, the most that a cached step may cost; CPU time is "
             "that of the training's process, all threads, reading included, without start-up.",
             "- **Intervals**: paired bootstrap (95 %, percentile) over seeds and sequences, `vos/bootstrap.py`. One thread per process.",
