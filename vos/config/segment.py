@@ -35,7 +35,7 @@ class SegmentConfig(JobConfig):
     """Write no palette PNGs."""
     model: str = BUILTIN_TEACHER
     """Folder of jobs.train or jobs.export, .safetensors or .pth file, champion, NAME@champion, models:/NAME/3, the id of an MLflow run,
-    builtin-student (the 1.9 M student that comes with the project, trained on DAVIS) or builtin (the small teacher)."""
+    builtin (the small teacher) or builtin-davis (the teacher trained on DAVIS)."""
     runtime: Literal["auto", "eager", "compile", "onnxruntime", "openvino"] = "auto"
     """What runs the network: auto takes the fastest that is installed, eager is PyTorch as it is."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
