@@ -28,6 +28,7 @@ from pipelines.progress import progress_bar
 from vos.config import FpsBenchmarkConfig
 from vos.config_json import dumps
 from vos.errors import InputError
+from vos.graphs import NEEDED
 from vos.models import names
 from vos.runtimes import bf16_is_faster
 from vos.transforms import resize_frame, resize_labels
@@ -336,7 +337,7 @@ def _macs(measured: Iterable[Measured], config: FpsBenchmarkConfig) -> dict[str,
         model = build(name).eval()
         tensors = example_tensors(model, (config.height_px, config.width_px), 1)
         counts[name] = 0.0
-        for graph in ("encode_query", "read_decode", "encode_value"):
+        for graph in NEEDED:
             # The counter does not know the fused attention of CPUs.
             with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
                 run_graph(graph, model, tensors)

@@ -12,14 +12,7 @@ from pipelines.plan import index_videos
 from pipelines.session import ray_session
 from pipelines.teacher_cache import build_cache
 from pipelines.training import train
-from vos.config import (
-    BUILTIN_TEACHER,
-    CacheConfig,
-    DemoConfig,
-    EvaluateConfig,
-    TeacherConfig,
-    TrainConfig,
-)
+from vos.config import BUILTIN_TEACHER, CacheConfig, DemoConfig, EvaluateConfig, TeacherConfig, TrainConfig
 from vos.config_json import dumps, fingerprint, without
 from vos.datasets import fingerprint as data_fingerprint
 from vos.presets import preset

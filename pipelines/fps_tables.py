@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.fps_systems import LOOP
 from pipelines.report import table
+from vos.graphs import NEEDED
 
 if TYPE_CHECKING:
     from pipelines.benchmark_fps import Measured
 
 MOBILENET = "mobilevos-mobilenetv2"
-GRAPHS = ("encode_query", "read_decode", "encode_value")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def component_table(measured: Sequence[Measured]) -> str:
         if one.graph_s and one.protocol == "short":
             count, whole = len(one.frame_s), sum(one.frame_s)
             own = 100 * (whole - sum(one.graph_s.values())) / whole
-            spent = [sum(s for graph, s in one.graph_s.items() if graph.startswith(name)) for name in GRAPHS]
+            spent = [sum(s for graph, s in one.graph_s.items() if graph.startswith(name)) for name in NEEDED]
             cells = [f"{1e3 * seconds / count:.1f}" for seconds in spent]
             lines.append([one.system.label, one.objects, *cells, f"{own:.1f} %"])
     return table(["ms/frame, short", "objects", "query", "read + decode", "value", "engine's own"], lines)

@@ -82,8 +82,13 @@ def run_training(
         metrics = {f"train/{name}": value for name, value in terms.items()}
         metrics["train/clips_per_s"], began = config.batch / (now - began), now
         last = step + 1 == config.steps
-        progress = replace(progress, step=step + 1, metrics=metrics, seconds=started.seconds + now - entered)
-        progress = replace(progress, cpu_seconds=started.cpu_seconds + time.process_time() - cpu_entered)
+        progress = replace(
+            progress,
+            step=step + 1,
+            metrics=metrics,
+            seconds=started.seconds + now - entered,
+            cpu_seconds=started.cpu_seconds + time.process_time() - cpu_entered,
+        )
         if config.validation.every and (last or (step + 1) % config.validation.every == 0):
             scores = validate(take.average, config, videos, ranks)
             progress = progress.validated(step + 1, scores["val/j_and_f"], config.validation.patience)

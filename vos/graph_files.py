@@ -17,12 +17,11 @@ import vos.export
 import vos.graphs
 from vos.errors import InputError
 from vos.export import Shape, write_onnx
-from vos.graphs import ENGINE_GRAPHS, inference_copy
+from vos.graphs import ENGINE_GRAPHS, NEEDED, inference_copy
 from vos.models import backbones, decoder, encoders, interface
 from vos.models.interface import VOSModel
 
 DESCRIPTION = "graphs.json"
-NEEDED = ("encode_query", "read_decode", "encode_value")
 
 
 class GraphFiles:

@@ -259,9 +259,10 @@ GRAPHS: dict[str, type[Graph]] = {
 """Every graph of an export by the name of its file."""
 
 TOGETHER = "read_decode_together"
-ENGINE_GRAPHS: dict[str, type[Graph]] = {name: GRAPHS[name] for name in ("encode_query", "read_decode", "encode_value")}
-ENGINE_GRAPHS[TOGETHER] = ReadDecodeTogether
-"""What the engine runs; an exported folder has no TOGETHER."""
+NEEDED = ("encode_query", "read_decode", "encode_value")
+"""What the engine cannot do without; an exported folder has these."""
+ENGINE_GRAPHS: dict[str, type[Graph]] = {**{name: GRAPHS[name] for name in NEEDED}, TOGETHER: ReadDecodeTogether}
+"""What the engine runs where it makes the graphs itself."""
 
 
 def padded(size: tuple[int, int]) -> tuple[int, int]:
