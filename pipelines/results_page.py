@@ -97,7 +97,7 @@ def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, R
             f"{cache.factor.dtype}, logits in {cache.logits}; the teacher sees {cache.teacher.context_frames} context frames "
             f"({cache.teacher.context_masks} masks).",
             "- **Pairs**: what is compared begins with the same weights (a function of the seed) and takes the same clips in the same "
-            "order for as many steps. The plain student replays the cache's clips without its targets. The last weights (EMA) are "
+            "order for as many steps. The plain student makes the cache's draws itself. The last weights (EMA) are "
             f"scored: no checkpoint is chosen on the development sequences{looked}.",
             f"- **Equal CPU time**: the plain student has {LONGER:g} times the steps, the most that a cached step may cost; CPU time is "
             "that of the training's process, all threads, reading included, without start-up.",

@@ -1,8 +1,8 @@
 """The protocol of the results as data: every run, what it needs, and what it is compared with.
 
 A pair that is compared differs in one thing. Its students begin with the same weights (a function of the seed), take the same clips in the
-same order (one cache, or caches of equally many draws from one seed) and as many steps; the plain student replays the cache's clips
-without its targets. Caches, checkpoints and weights are named, not located: a plan is the same on every machine.
+same order (one cache, or caches of equally many draws from one seed) and as many steps; the plain student makes the cache's draws
+itself, so that its record outlives another teacher. Caches, checkpoints and weights are named, not located: a plan is the same on every machine.
 """
 
 from __future__ import annotations
@@ -163,8 +163,7 @@ class _Protocol:
 
     def runs(self) -> Iterator[Planned]:
         yield self._teacher()
-        full = self.scale.full * self.train.batch
-        yield self._cache(MAIN_CACHE, draws=math.ceil(full / 4))  # four epochs
+        yield self._cache(MAIN_CACHE)
         for seed in (1, 2, 3):
             yield from (self._full(self.main, loss, seed) for loss in ("plain", "both"))
         for label in [one for one in self.scale.students if one != self.main]:
@@ -220,11 +219,16 @@ class _Protocol:
         minutes = self._step_s(job.model) * job.steps / 60 + 2 * EVALUATION_MINUTES
         return Planned(TEACHER, "teacher", job, minutes, (), self._scored(TEACHER))
 
-    def _cache(self, name: str, draws: int = 0, copies: str = "", **changes: object) -> Planned:
+    def _draws(self, cache: str) -> int:
+        """How many a cache has: with its seed, this decides the clips and their order."""
+        if cache == MAIN_CACHE:
+            return math.ceil(self.scale.full * self.train.batch / 4)  # four epochs
+        return self.scale.short * self.train.batch
+
+    def _cache(self, name: str, copies: str = "", **changes: object) -> Planned:
         teacher = changes.pop("teacher", self.cache.teacher)
         assert isinstance(teacher, TeacherConfig)
-        # Nothing but the draws that are read decides the order: draws x seed.
-        draws = draws or self.scale.short * self.train.batch
+        draws = self._draws(name)
         job = replace(self.cache, draws=draws, teacher=replace(teacher, checkpoint=TEACHER), **changes)  # type: ignore[arg-type]
         minutes = 0.5 if copies else draws * self.scale.draw_s / 60 + 0.5
         return Planned(name, "cache", job, minutes, (TEACHER,), copies=copies)
@@ -250,7 +254,12 @@ class _Protocol:
         weights = replace(usual, kd=usual.kd * kd, representation=usual.representation * representation)
         weights = replace(weights, **changes)  # type: ignore[arg-type]
         steps = steps or self.scale.short
-        job = replace(self.train, model=model, seed=seed, steps=steps, cache=cache, loss=weights, teacher_online=online)
+        job = replace(self.train, model=model, seed=seed, steps=steps, loss=weights)
+        if loss == "plain":
+            own = {"draws": self._draws(cache), "draw_seed": self.cache.seed, "clip": self.cache.clip}
+            job, needs = replace(job, **own), ()  # type: ignore[arg-type]
+        else:
+            job, needs = replace(job, cache=cache, teacher_online=online), (cache, *([TEACHER] if online else []))
         if self.scale.pretrained and "mobilenetv2" in model:
             job = replace(job, trunk_weights=PRETRAINED)
         elif (
@@ -259,7 +268,6 @@ class _Protocol:
             rates = replace(job.optimiser, query_trunk_scale=1.0, value_trunk_scale=1.0)
             job = replace(job, optimiser=rates, freeze_early=False)
         minutes = steps * self._step_s(model) * (1.4 if online else 1) / 60 + EVALUATION_MINUTES
-        needs = (cache, TEACHER) if online else (cache,)
         return Planned(name, "student", job, minutes, needs, self._scored(name))
 
     def _memory(self, kind: str, loss: str, seed: int) -> Planned:

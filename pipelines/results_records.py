@@ -30,7 +30,7 @@ EVERY_JOB = ("out", "preset", "debug", "workers", "data")
 COSMETIC: dict[type[JobConfig], tuple[str, ...]] = {
     TrainConfig: (
         *("threads", "experiment", "checkpoint_every", "micro_batch", "compile", "max_failures", "here", "half"),
-        "clip",  # the cache's
+        "clip",  # the cache's, where there is one
     ),
     CacheConfig: ("extend", "plan", "verify", "verify_rows", "show", "teacher.workers", "teacher.gpus"),
     EvaluateConfig: (
@@ -51,10 +51,11 @@ COSMETIC: dict[type[JobConfig], tuple[str, ...]] = {
 """Fields that say where, how fast or in what manner, and not what."""
 
 
-def lasting(job: JobConfig) -> dict[str, Any]:
-    """What decides a run's outcome, as JSON."""
+def lasting(job: JobConfig, like: JobConfig | None = None) -> dict[str, Any]:
+    """What decides a run's outcome, as JSON; with `like`, the fields that decide that one's."""
+    like = like or job
     cosmetic = [*EVERY_JOB, *COSMETIC[type(job)]]
-    if isinstance(job, TrainConfig) and job.role == "teacher":
+    if isinstance(like, TrainConfig) and not like.cache:
         cosmetic.remove("clip")
     return json.loads(dumps(without(job, cosmetic)))
 
@@ -63,7 +64,7 @@ def identity(planned: Planned, records: Mapping[str, Record], data: Mapping[str,
     """Digest of a run: its configuration, the runs that it is made from, the videos. What has its default is left out, so that a new
     option does not make every run another one."""
     made_from = {name: records[name]["fingerprint"] for name in planned.needs}
-    parts = [_chosen(lasting(job), lasting(_default(job))) for job in _jobs(planned).values()]
+    parts = [_chosen(lasting(job), lasting(_default(job), job)) for job in _jobs(planned).values()]
     return fingerprint(*parts, made_from, dict(data))
 
 
@@ -77,7 +78,7 @@ def changes(planned: Planned, records: Mapping[str, Record], data: Mapping[str, 
     record = records[planned.name]
     found: list[str] = []
     for part, job in _jobs(planned).items():
-        before = _merged(lasting(_default(job)), record.get(part, {}))
+        before = _merged(lasting(_default(job), job), record.get(part, {}))
         found += differences(before, lasting(job))
     made_from = {name: records[name]["fingerprint"] if name in records else "absent" for name in planned.needs}
     found += differences(record["made_from"], made_from)

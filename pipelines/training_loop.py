@@ -119,9 +119,9 @@ def run_training(
 def make_source(config: TrainConfig) -> CachedClips | DrawnClips:
     """Where the clips come from: the cache, or draws from the videos."""
     if not config.cache:
-        return DrawnClips(
-            index_videos(config.data, "train"), config.clip, config.seed, config.draws or config.steps * config.batch
-        )
+        seed = config.seed if config.draw_seed < 0 else config.draw_seed
+        num_draws = config.draws or config.steps * config.batch
+        return DrawnClips(index_videos(config.data, "train"), config.clip, seed, num_draws)
     distil = bool(config.loss.kd or config.loss.representation)
     if config.teacher_online and distil:
         from pipelines.online_clips import OnlineClips

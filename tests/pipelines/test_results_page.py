@@ -281,7 +281,7 @@ def test_what_the_protocol_fixes_is_no_choice(change: dict):
 
 @pytest.mark.slow
 def test_a_protocol_of_seconds_runs_from_teacher_to_page_and_a_second_time_nothing(store: str, tmp_path: Path):
-    words = ("short-both-s1", "short-plain-s1", "memory-recent-plain-s1")
+    words = ("short-both-s1", "short-plain-s1", "memory-recent-both-s1")
     base = preset(ReportConfig, "smoke")
     config = replace(base, out=str(tmp_path / "out"), docs=str(tmp_path / "docs" / "results"), only=words)
     said: list[str] = []

@@ -89,7 +89,17 @@ def test_a_pair_differs_in_what_it_is_about_and_in_nothing_else(a: str, b: str, 
         first, second = (named(runs, f"{family}-s{seed}") for family in (a, b))
         assert first.seed == second.seed == seed
         found = differences(lasting(first.job), lasting(second.job))
-        assert {line.split(":")[0] for line in found} == fields
+        clips_of_its_own = {"cache", "draws", "draw_seed", "clip"} if "plain" in b else set()
+        assert {line.split(":")[0] for line in found} - clips_of_its_own == fields
+
+
+def test_a_plain_student_makes_the_draws_of_the_cache_that_its_counterpart_reads(runs: list[Planned]):
+    for one in runs:
+        if one.kind != "student" or "plain" not in one.name:
+            continue
+        cache = named(runs, "cache-main" if one.name.startswith("full") else "cache-short").job
+        assert isinstance(one.job, TrainConfig) and isinstance(cache, CacheConfig) and not one.needs
+        assert (one.job.draws, one.job.draw_seed, one.job.clip) == (cache.draws, cache.seed, cache.clip)
 
 
 def test_caches_that_are_compared_have_the_same_draws_in_the_same_order():
@@ -133,14 +143,15 @@ def test_a_word_that_no_run_has_is_refused():
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_plain_and_a_distilled_student_begin_alike_and_see_the_same_clips(cache: str, seed: int):
+def test_a_plain_and_a_distilled_student_begin_alike_and_see_the_same_clips(cache_config: CacheConfig, cache: str, seed: int):
     """With the real cache: equal weights, bit for bit, and equal clips in equal order, with targets only for one of them."""
-    runs = plan("smoke")
+    runs, config = plan("smoke"), cache_config
     jobs = []
     for loss in ("plain", "both"):
         job = named(runs, f"short-{loss}-s{seed}").job
         assert isinstance(job, TrainConfig)
-        jobs.append(replace(job, cache=cache, data=DataConfig()))
+        place = {"cache": cache, "data": DataConfig()} if job.cache else {"data": config.data, "draws": config.draws}
+        jobs.append(replace(job, **place))
     first, second = (new_model(job).state_dict() for job in jobs)
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     plain, distilled = (make_source(job) for job in jobs)

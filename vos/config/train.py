@@ -141,6 +141,8 @@ class TrainConfig(JobConfig):
     """Optimiser steps."""
     draws: int = 0
     """Without a cache: clips to draw, gone through again and again as those of a cache are (0 = a new one each time)."""
+    draw_seed: int = -1
+    """Without a cache: seed of the draws (-1: --seed). With the seed and the --draws of a cache: its very clips."""
     batch: int = 4
     """Clips per step over all workers together: what is learnt from does not depend on their number."""
     micro_batch: int = 0
@@ -176,6 +178,8 @@ class TrainConfig(JobConfig):
             )
         if self.draws < 0 or (self.draws and self.cache):
             raise InputError(f"--draws {self.draws}: use 0 or more, and leave it out with --cache, which has its own")
+        if self.draw_seed < -1 or (self.draw_seed >= 0 and self.cache):
+            raise InputError(f"--draw-seed {self.draw_seed}: use 0 or more, and leave it out with --cache, which has its own draws")
         if self.here and self.workers > 1:
             raise InputError(
                 f"--here --workers {self.workers}: without Ray Train there is one worker; add --no-here, or leave --workers out"
