@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from vos.errors import InputError
 from vos.files import write_atomic
@@ -101,8 +101,8 @@ def load_checkpoint(path: str, name: str | None = None) -> tuple[VOSModel, dict[
 def load_trunk_weights(model: VOSModel, path: str, preprocessing: str = "auto") -> dict[str, Any]:
     """Start both trunks of a student from an ImageNet checkpoint in torchvision's naming.
 
-    The value trunk's two mask channels start at zero, so that it sees plain RGB at first. Layers behind the trunk
-    (the classifier, the last stage) are left out.
+    The value trunk's two mask channels are orthogonal to begin with (STCN's), the same whenever they are made. Layers behind the
+    trunk (the classifier, the last stage) are left out.
 
     path           .safetensors or .pth
     preprocessing  the convention of these weights, "imagenet" or "tensorflow"; "auto": tensorflow for a MobileNetV2
@@ -138,7 +138,9 @@ def _load_trunk(trunk: Trunk, weights: Mapping[str, Tensor], model_name: str, pa
             )
         source = source.to(target.dtype)
         if source.ndim == 4 and source.shape[1] == 3 and target.shape[1] > 3:
-            masks = source.new_zeros(source.shape[0], target.shape[1] - 3, *source.shape[2:])
+            # At zero, a student of single-object video learns what objects look like before it can see the mask, and never asks for it.
+            masks = source.new_empty(source.shape[0], target.shape[1] - 3, *source.shape[2:])
+            nn.init.orthogonal_(masks, generator=torch.Generator().manual_seed(0))
             source = torch.cat((source, masks), 1)
         if source.shape != target.shape:
             shapes = f"{tuple(source.shape)}, {model_name} needs {tuple(target.shape)}"

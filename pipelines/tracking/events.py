@@ -74,11 +74,18 @@ def _text(client: Any, run_id: str, event: Event) -> None:
 
 def _dataset(client: Any, run_id: str, event: Event) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.exceptions import MlflowException
 
     source = json.dumps({"uri": event["source"]})
     kind = event["source"].split("://")[0] if "://" in event["source"] else "local"
     dataset = Dataset(event["name"], event["digest"], kind, source, profile=json.dumps(event["profile"]))
-    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", event["context"])])])
+    inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", event["context"])])]
+    try:
+        client.log_inputs(run_id, inputs)
+    except (
+        MlflowException
+    ):  # of runs that name new data at the same moment, a store serves one; for the others it is there by now
+        client.log_inputs(run_id, inputs)
 
 
 def _end(client: Any, run_id: str, event: Event) -> None:

@@ -143,7 +143,9 @@ def test_a_word_that_no_run_has_is_refused():
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_plain_and_a_distilled_student_begin_alike_and_see_the_same_clips(cache_config: CacheConfig, cache: str, seed: int):
+def test_a_plain_and_a_distilled_student_begin_alike_and_see_the_same_clips(
+    cache_config: CacheConfig, cache: str, seed: int
+):
     """With the real cache: equal weights, bit for bit, and equal clips in equal order, with targets only for one of them."""
     runs, config = plan("smoke"), cache_config
     jobs = []

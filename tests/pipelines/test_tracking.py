@@ -1,13 +1,15 @@
 """Runs, metrics and the registry, in a real SQLite store."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines import tracking
-from pipelines.tracking import registry
+from pipelines.tracking import events, registry
 from vos.checkpoint import load_checkpoint, save_checkpoint
 from vos.command_line import input_error
 from vos.config import CacheConfig, DataConfig, TrainConfig, TuneConfig
@@ -62,6 +64,23 @@ def test_a_run_ends_as_its_block_does_and_the_error_goes_on(client: Any, error: 
         with pytest.raises(type(error)):
             job()
     assert client.get_run(started[0]).info.status == status
+
+
+def test_runs_that_name_new_data_at_the_same_moment_all_have_it(client: Any):
+    experiment = client.create_experiment("crowd")
+    runs = [client.create_run(experiment).info.run_id for _ in range(6)]
+    rounds, together = 5, threading.Barrier(len(runs))
+
+    def say(run_id: str) -> None:
+        for number in range(rounds):
+            together.wait(60)
+            event = {"op": "dataset", "name": f"videos-{number}", "digest": "abc", "source": "/data", "profile": {}}
+            events.say(client, run_id, {**event, "context": "testing"})
+
+    with ThreadPoolExecutor(len(runs)) as pool:
+        list(pool.map(say, runs))
+    for run_id in runs:
+        assert len(client.get_run(run_id).inputs.dataset_inputs) == rounds
 
 
 def test_two_runs_at_once_do_not_mix_and_leave_no_run_active(client: Any):

@@ -150,7 +150,7 @@ def test_reserved_names_and_values_beyond_json_are_refused_before_anything_is_wr
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_imagenet_weights_load_into_both_trunks_with_zeros_for_the_masks(tmp_path: Path, suffix: str):
+def test_imagenet_weights_load_into_both_trunks_and_the_masks_are_seen(tmp_path: Path, suffix: str):
     source = {**MobileNetV2Trunk(3, num_features=18).state_dict(), "classifier.1.weight": torch.zeros(1000, 1280)}
     path = tmp_path / f"imagenet{suffix}"
     if suffix == ".pth":
@@ -161,18 +161,22 @@ def test_imagenet_weights_load_into_both_trunks_with_zeros_for_the_masks(tmp_pat
     assert load_trunk_weights(model, str(path)) == {"preprocessing": "imagenet", "batch_norm_frozen": False}
     stem = model.trunks()[1].state_dict()["features.0.0.weight"]
     assert torch.equal(stem[:, :3], source["features.0.0.weight"])
-    assert not stem[:, 3:].any()
+    masks = stem[:, 3:].flatten(1)
+    torch.testing.assert_close(masks.T @ masks, torch.eye(18))
+    again = build("mobilevos-mobilenetv2")
+    load_trunk_weights(again, str(path))
+    assert torch.equal(again.trunks()[1].state_dict()["features.0.0.weight"], stem)
     for trunk in model.trunks():
         for name, tensor in trunk.state_dict().items():
             if name != "features.0.0.weight":
                 assert torch.equal(tensor, source[name]), name
 
 
-def test_before_training_the_value_trunk_sees_what_the_query_trunk_sees(tmp_path: Path):
+def test_before_training_the_value_trunk_sees_what_the_query_trunk_sees_where_no_object_is(tmp_path: Path):
     save_file(MobileNetV2Trunk(3).state_dict(), tmp_path / "trunk.safetensors")
     model = build("mobilevos-mobilenetv2-noaspp").eval()
     load_trunk_weights(model, str(tmp_path / "trunk.safetensors"), preprocessing="tensorflow")
-    frames, masks = torch.randn(1, 3, 32, 32), torch.rand(1, 2, 32, 32)
+    frames, masks = torch.randn(1, 3, 32, 32), torch.zeros(1, 2, 32, 32)
     query_trunk, value_trunk = model.trunks()
     with torch.no_grad():
         torch.testing.assert_close(value_trunk(torch.cat((frames, masks), 1)).f16, query_trunk(frames).f16)

@@ -179,7 +179,9 @@ class TrainConfig(JobConfig):
         if self.draws < 0 or (self.draws and self.cache):
             raise InputError(f"--draws {self.draws}: use 0 or more, and leave it out with --cache, which has its own")
         if self.draw_seed < -1 or (self.draw_seed >= 0 and self.cache):
-            raise InputError(f"--draw-seed {self.draw_seed}: use 0 or more, and leave it out with --cache, which has its own draws")
+            raise InputError(
+                f"--draw-seed {self.draw_seed}: use 0 or more, and leave it out with --cache, which has its own draws"
+            )
         if self.here and self.workers > 1:
             raise InputError(
                 f"--here --workers {self.workers}: without Ray Train there is one worker; add --no-here, or leave --workers out"
