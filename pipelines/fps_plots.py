@@ -132,7 +132,7 @@ def _quality_by_speed(figure: Any, measured: Sequence[Measured], points: Sequenc
         for one in same:
             axes.plot(one.fps, 100 * point["j_and_f"], "s", color="C0", markersize=5)
             axes.annotate(
-                f"{one.about['runtime']} {one.about['precision']}",
+                f"{one.about['runtime']} {one.about['precision']}{one.name.removeprefix(one.about['model'])}",
                 (one.fps, 100 * point["j_and_f"]),
                 fontsize=6,
                 rotation=40,
@@ -160,4 +160,4 @@ def _quality_by_speed(figure: Any, measured: Sequence[Measured], points: Sequenc
 
 
 def _label(one: Measured) -> str:
-    return f"{one.about['model']} ({one.about['runtime']} {one.about['precision']})"
+    return f"{one.name} ({one.about['runtime']} {one.about['precision']})"

@@ -31,6 +31,7 @@ class System:
 
     source  a name of `vos.models.names()` (random weights), a checkpoint, or a folder of exported graphs
     growing  an infinite memory: a frame every five, top 20, as STCN's evaluation
+    size_px  shorter side at which the network works inside (0: that of the frames); frames and masks keep their size
     """
 
     label: str
@@ -38,6 +39,7 @@ class System:
     runtime: str
     precision: str
     growing: bool = False
+    size_px: int = 0
 
 
 class Played(NamedTuple):
@@ -154,7 +156,9 @@ class EnginePlayer:
 
         self._frames = frames
         model = system.source if is_exported(system.source) else _load(system.source)
-        self._engine = Engine(model, system.runtime, precision=system.precision, threads=threads)
+        self._engine = Engine(
+            model, system.runtime, precision=system.precision, threads=threads, size_px=system.size_px
+        )
         self._protocol, self._next = "", 0
         self._waiting: dict[str, tuple[Any, int]] = {}
 

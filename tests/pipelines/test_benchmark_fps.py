@@ -1,6 +1,7 @@
 """The FPS benchmark: its grid is the memory that a growing system really holds, its rows are what users compare. Speed is never a test."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,20 @@ def test_ratios_are_those_of_the_definition():
     assert by_protocol[f"{student} / STCN, short"].met and by_protocol[f"{student} / STCN, long"].met
     assert found["long / short FPS"] == pytest.approx(1)
     assert found["second object's extra cost"] == pytest.approx(40)
+
+
+def test_a_system_that_works_on_smaller_frames_inside_is_compared_apart_and_has_no_target():
+    inside = replace(STUDENT, size_px=320)
+    runs = [
+        measured(STCN, "stcn", "short", [2.0] * 4),
+        measured(STUDENT, "mobilevos-mobilenetv2", "short", [0.1] * 4),
+        measured(inside, "mobilevos-mobilenetv2", "short", [0.05] * 4),
+    ]
+    found = {one.name: one for one in ratios(runs, [100.0], {})}
+    whole, smaller = (found[f"mobilenetv2{size} openvino fp32 / STCN, short"] for size in ("", "@320"))
+    assert (whole.value, smaller.value) == (pytest.approx(20), pytest.approx(40))
+    assert whole.met is False and smaller.met is None
+    assert runs[2].row(2)["system"] == "mobilevos-mobilenetv2@320"
 
 
 def test_the_command_plays_every_system_and_writes_rows_series_and_plots(
