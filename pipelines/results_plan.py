@@ -2,7 +2,8 @@
 
 A pair that is compared differs in one thing. Its students begin with the same weights (a function of the seed), take the same clips in the
 same order (one cache, or caches of equally many draws from one seed) and as many steps; the plain student makes the cache's draws
-itself, so that its record outlives another teacher. Caches, checkpoints and weights are named, not located: a plan is the same on every machine.
+itself, so that its record outlives another teacher. Caches, checkpoints and weights are named, not located: a plan is the same on every
+machine.
 """
 
 from __future__ import annotations
