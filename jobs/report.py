@@ -15,14 +15,14 @@ from vos.config import ReportConfig
 
 
 def report(config: ReportConfig) -> None:
-    from pipelines import results
+    from pipelines import results, results_ship
 
     if config.list:
         print(results.listed(config))
     elif config.page:
         print(results.publish(config))
     elif config.ship:
-        print(results.ship(config))
+        print(results_ship.ship(config))
     elif not results.run(config, tell=print):
         raise SystemExit(1)
 

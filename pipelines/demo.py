@@ -12,7 +12,15 @@ from pipelines.plan import index_videos
 from pipelines.session import ray_session
 from pipelines.teacher_cache import build_cache
 from pipelines.training import train
-from vos.config import BUILTIN_TEACHER, CacheConfig, DemoConfig, EvaluateConfig, TeacherConfig, TrainConfig
+from vos.config import (
+    BUILTIN_STUDENT,
+    BUILTIN_TEACHER,
+    CacheConfig,
+    DemoConfig,
+    EvaluateConfig,
+    TeacherConfig,
+    TrainConfig,
+)
 from vos.config_json import dumps, fingerprint, without
 from vos.datasets import fingerprint as data_fingerprint
 from vos.presets import preset
@@ -20,6 +28,7 @@ from vos.presets import preset
 STUDENT = "student, distilled"
 PLAIN = "student, plain"
 TEACHER = "teacher"
+SHIPPED = "student that ships"
 COPIED = "first mask repeated"
 
 
@@ -95,6 +104,7 @@ def _checkpoints(config: DemoConfig, work: str) -> dict[str, str]:
         PLAIN: train(plain, label=PLAIN).checkpoint,
         STUDENT: train(distilled, label=STUDENT).checkpoint,
         TEACHER: teacher,
+        SHIPPED: BUILTIN_STUDENT,
     }
 
 

@@ -69,7 +69,7 @@ def find_model(name: str, folder: str) -> str:
     if not reference:
         raise InputError(
             f"--model {name}: no such file or folder; give a folder of jobs.train or jobs.export, a .safetensors or .pth file, "
-            "models:/NAME@champion, champion, the id of an MLflow run, builtin-student or builtin"
+            "models:/NAME@champion, champion, the id of an MLflow run, builtin-student, builtin-davis or builtin"
         )
     return tracking.resolve(reference, folder, "--model")[0]
 

@@ -7,17 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines import results_page, storage, tracking, training_state
+from pipelines import results_page, storage, tracking
 from pipelines import results_records as records_of
 from pipelines.folders import folder_run, read_json
-from pipelines.models import BUILTIN, load_model
 from pipelines.plan import index_videos
 from pipelines.report import table
 from pipelines.results_plan import PRETRAINED, SCALES, TEACHER, Planned, chosen, plan
 from pipelines.results_queue import STATE, Queue, failure_file
 from pipelines.results_records import Record
 from pipelines.results_site import Site, exists
-from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT, ReportConfig, TrainConfig
+from vos.config import ReportConfig, TrainConfig
 from vos.config_json import differences, from_dict
 from vos.datasets import fingerprint as data_fingerprint
 from vos.errors import InputError
@@ -81,31 +80,6 @@ def publish(config: ReportConfig) -> str:
             run.log_artifact(path)
         run.log_metrics(results_page.metrics(every, records))
     return f"page     {paths[0]}  ({len(records)} of {len(every)} runs)"
-
-
-def ship(config: ReportConfig) -> str:
-    """Put the model of a finished run into the package, as float16; returns what to look at. Raises InputError where there is none."""
-    name, every = config.ship, plan(config.preset)
-    records = records_of.valid(every, records_of.read_all(config.docs))
-    if name not in records:
-        raise InputError(f"--ship {name}: no finished run of this name; python -m jobs.report --list shows them")
-    site = Site(config, "", {}, records)
-    model, info = load_model(site.place(name))
-    kept = {key: info[key] for key in ("role", "cache", "commit", "step")}
-    trained = {**info["config"], "data": {**info["config"]["data"]}}
-    for holder, key in (
-        (trained, "trunk_weights"),
-        (trained["data"], "root"),
-    ):  # where these lay is no one else's business
-        holder[key] = os.path.basename(holder[key])
-    kept["config"] = trained
-    scored = next(one.evaluation for one in every if one.name == name)
-    assert scored is not None
-    target = BUILTIN[BUILTIN_DAVIS_TEACHER if name == TEACHER else BUILTIN_STUDENT]
-    description = {**kept, "run": site.run_of(name), "size_px": scored.size_px}
-    for file, data in training_state.model_files(model, description, half=True).items():
-        storage.write_bytes(os.path.join(target, file), data)
-    return f"shipped  {target}\nnext     update the figures in its README.md and commit it"
 
 
 def _weights(config: ReportConfig, runs: list[Planned]) -> str:

@@ -107,6 +107,10 @@ class Site:
             return BUILTIN[BUILTIN_DAVIS_TEACHER]
         return folder
 
+    def scored(self, planned: Planned) -> str:
+        """The folder of a finished run's evaluation."""
+        return self._folder(planned.name, self.records[planned.name]["fingerprint"], "evaluations")
+
     def run_of(self, name: str) -> dict[str, str]:
         """What the model of a run says of it where it ships."""
         return {"name": name, "fingerprint": self.records[name]["fingerprint"]}

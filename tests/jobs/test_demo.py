@@ -19,6 +19,7 @@ def test_the_demo_ends_with_a_table_a_picture_and_a_video(ray_cluster: None, sto
         "student, plain",
         "student, distilled",
         "teacher",
+        "student that ships",
     ]
     for row in rows[1:]:  # parameters, J&F, J, F, FPS short and long
         assert len(row.replace(" M", "M").split("  ")[1:]) >= 6 and "-" not in row.split()[2:]

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from vos.config.base import BUILTIN_TEACHER, JobConfig, Preset
+from vos.config.base import BUILTIN_STUDENT, JobConfig, Preset
 from vos.errors import InputError
 
 FREE = "free"
@@ -20,9 +20,9 @@ class ExportConfig(JobConfig):
     """Named configuration the other flags change: smoke and demo (small synthetic frames), paper (854x480)."""
     out: str = "runs/export"
     """Folder of the graphs, their description (graphs.json), the card (README.md) and the example program (segment.py)."""
-    model: str = BUILTIN_TEACHER
+    model: str = BUILTIN_STUDENT
     """Folder of jobs.train, .safetensors or .pth file, champion, NAME@champion, models:/NAME/3, the id of an MLflow run,
-    builtin or builtin-davis."""
+    builtin-student, builtin-davis or builtin."""
     to: Literal["onnx", "openvino", "torch-export", "executorch"] = "onnx"
     """Format of the files."""
     size: str = "854x480"

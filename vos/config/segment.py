@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vos.config.base import AS_TRAINED, BUILTIN_TEACHER, JobConfig
+from vos.config.base import AS_TRAINED, BUILTIN_STUDENT, JobConfig
 from vos.config.evaluate import check_working_size
 from vos.errors import InputError
 
@@ -33,9 +33,9 @@ class SegmentConfig(JobConfig):
     """Folder of the palette PNGs. Default: --out without its ending, with -masks."""
     no_masks: bool = False
     """Write no palette PNGs."""
-    model: str = BUILTIN_TEACHER
+    model: str = BUILTIN_STUDENT
     """Folder of jobs.train or jobs.export, .safetensors or .pth file, champion, NAME@champion, models:/NAME/3, the id of an MLflow run,
-    builtin (the small teacher) or builtin-davis (the teacher trained on DAVIS)."""
+    builtin-student (1.9 M, trained on DAVIS), builtin-davis (its teacher) or builtin (a small teacher, synthetic video)."""
     runtime: Literal["auto", "eager", "compile", "onnxruntime", "openvino"] = "auto"
     """What runs the network: auto takes the fastest that is installed, eager is PyTorch as it is."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"

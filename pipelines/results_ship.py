@@ -1,0 +1,81 @@
+"""A model of the results in the package: its weights as float16, and a card that says what its record says."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pipelines import results_records as records_of
+from pipelines import storage, training_state
+from pipelines.models import BUILTIN, load_model
+from pipelines.results_plan import TEACHER, Planned, plan
+from pipelines.results_records import Record
+from pipelines.results_site import Site
+from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT, EvaluateConfig, ReportConfig, TrainConfig
+from vos.errors import InputError
+
+CARD, CURVES = "README.md", "j-over-time.png"
+WORST = 2
+"""Sequences that a card calls failures."""
+
+
+def ship(config: ReportConfig) -> str:
+    """Put the model of a finished run into the package; returns what to look at. Raises InputError where there is none."""
+    name, every = config.ship, plan(config.preset)
+    records = records_of.valid(every, records_of.read_all(config.docs))
+    planned = next((one for one in every if one.name == name and name in records), None)
+    if planned is None or not isinstance(planned.job, TrainConfig):
+        raise InputError(f"--ship {name}: no finished training of this name; python -m jobs.report --list shows them")
+    site = Site(config, "", {}, records)
+    model, info = load_model(site.place(name))
+    assert planned.evaluation is not None, "every training of a plan is scored"
+    label = BUILTIN_DAVIS_TEACHER if name == TEACHER else BUILTIN_STUDENT
+    description = {**_origin(info), "run": site.run_of(name), "size_px": planned.evaluation.size_px}
+    files = training_state.model_files(model, description, half=True)
+    curves = os.path.join(site.scored(planned), "pages", CURVES)
+    if os.path.exists(curves):
+        files[CURVES] = storage.read_bytes(curves)
+    files[CARD] = card(label, planned, planned.evaluation, records[name], CURVES in files).encode()
+    for file, data in files.items():
+        storage.write_bytes(os.path.join(BUILTIN[label], file), data)
+    return f"shipped  {BUILTIN[label]}"
+
+
+def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Record, with_curves: bool) -> str:
+    """The README.md beside the weights."""
+    job = planned.job
+    assert isinstance(job, TrainConfig)
+    figures = {name: f"{100 * value:.1f}" for name, value in record["figures"].items()}
+    ranked = sorted(record["sequences"], key=lambda row: row["j_and_f"])
+    worst = " and ".join(f"{row['sequence']} ({100 * row['j_and_f']:.0f})" for row in ranked[:WORST])
+    memory = "infinite memory" if planned.name == TEACHER else "first + recent memory"
+    how = (
+        "plainly" if planned.name == TEACHER or not job.cache else f"with the cached words of `{BUILTIN_DAVIS_TEACHER}`"
+    )
+    lines = [
+        f"# {label}",
+        "",
+        f"`{record['model']}`, {record['parameters'] / 1e6:.2f} M parameters in float16, {memory}. Written by "
+        f"`python -m jobs.report --ship {planned.name}`.",
+        "",
+        f"- **Training**: {record['steps']} steps of {job.batch} clips {how}, on the training sequences of DAVIS, from a MobileNetV2 with "
+        f"ImageNet weights, seed {planned.seed}: `python -m jobs.report --only {planned.name}`.",
+        "- **Input**: RGB frames, 0 to 255; `vos.engine.Engine` normalises them (ImageNet's mean and deviation). `size_px` in "
+        f"`model.json`, {evaluation.size_px}, is the shorter side at which it was scored and at which `jobs.segment` uses it.",
+        f"- **J&F {figures['j_and_f']}** (J {figures['j']}, F {figures['f']}) on {len(ranked)} validation sequences that it was not "
+        f"trained on; one seed. The record: `docs/results/runs/{planned.name}.json`; other seeds, and what it is "
+        "compared with: `docs/results.md`.",
+        f"- **Known failures**: {worst}. It knows 30 videos: objects that look like their surroundings, thin parts and fast motion are "
+        "where it loses them.",
+        "- **Licence**: DAVIS is for research, non-commercial use, with attribution (Perazzi et al. 2016, Pont-Tuset et al. 2017); "
+        "these weights were made from it.",
+    ]  # fmt: skip
+    return "\n".join(lines + (["", f"![J over time of each sequence]({CURVES})"] if with_curves else [])) + "\n"
+
+
+def _origin(info: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of its training, without the places of files: they are no one else's business."""
+    config = {**info["config"], "data": {**info["config"]["data"]}}
+    for holder, key in ((config, "trunk_weights"), (config["data"], "root")):
+        holder[key] = os.path.basename(holder[key])
+    return {**{key: info[key] for key in ("role", "cache", "commit", "step")}, "config": config}
