@@ -21,16 +21,6 @@ SIZE = (72, 100)
 
 
 @pytest.fixture(scope="module")
-def model() -> VOSModel:
-    """A small model with random weights, its classifier sharpened so that masks have edges and memory matters."""
-    torch.manual_seed(0)
-    model = build("mobilevos-tiny").eval()
-    with torch.no_grad():
-        model.decoder.pred.weight.mul_(5)
-    return model
-
-
-@pytest.fixture(scope="module")
 def mobilenet() -> VOSModel:
     """BatchNorm to fold and TensorFlow's padding, with statistics that are not the identity."""
     torch.manual_seed(1)

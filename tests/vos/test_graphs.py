@@ -13,15 +13,6 @@ from vos.models.memory import MemoryPolicy, read_memory, soft_aggregate
 from vos.transforms import to_tensor
 
 
-@pytest.fixture(scope="module")
-def model() -> VOSModel:
-    torch.manual_seed(0)
-    model = build("mobilevos-tiny").eval()
-    with torch.no_grad():
-        model.decoder.pred.weight.mul_(5)
-    return model
-
-
 @torch.no_grad()
 def test_a_loop_over_the_step_graph_is_the_reference_loop(model: VOSModel):
     rng = np.random.default_rng(0)

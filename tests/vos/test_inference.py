@@ -20,16 +20,6 @@ from vos.models.memory import Memory, MemoryPolicy, memory_affinity, soft_aggreg
 INFINITE, FIRST_RECENT = MemoryPolicy("infinite"), MemoryPolicy("first_recent")
 
 
-@pytest.fixture(scope="module")
-def model() -> VOSModel:
-    """A small model with random weights, its classifier sharpened so that masks have edges and memory matters."""
-    torch.manual_seed(0)
-    model = build("mobilevos-tiny").eval()
-    with torch.no_grad():
-        model.decoder.pred.weight.mul_(5)
-    return model
-
-
 def _video(num_frames: int, size: tuple[int, int], num_objects: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """frames (T, 3, H, W) of coarse noise, labels (H, W) with a square per object."""
     generator = torch.Generator().manual_seed(seed)
