@@ -10,6 +10,8 @@ from pipelines.results_comparisons import Comparison, by_seed, comparisons, coun
 from pipelines.results_plan import MAIN_CACHE, SCALES, TEACHER, quarter
 from pipelines.results_records import Record
 from vos.bootstrap import Difference
+from vos.config import CacheConfig
+from vos.presets import preset
 
 REACHED, BELOW, NOT_RUN = "reached", "below target", "not run"
 MINUTE_S = 60.0
@@ -29,7 +31,7 @@ class Claim:
 
 def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
     """The claims of the protocol beside their targets."""
-    found = {one.title: one for one in comparisons(records, name)}
+    found = {(one.a, one.b): one for one in comparisons(records, name)}
     labels = list(SCALES[name].students)
     main = labels[0]
     plain, both = figure(records, f"full-{main}-plain"), {one: figure(records, f"full-{one}-both") for one in labels}
@@ -40,7 +42,7 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
     quick = spent_s is not None and spent_s <= 60 * MINUTE_S
     ratio = statistics.mean(both[main]) / teacher[0] if both[main] and teacher else None
     steps = {one: _ratio(records, f"short-{one}", "short-plain", "cpu_s_per_step") for one in ("both", "online")}
-    some = f"boundary against uniform, {quarter(name)}"
+    some, rank = quarter(name), preset(CacheConfig, name).factor.rank
     return [
         _level(
             "plain student without ASPP, at most 1 CPU-hour",
@@ -52,13 +54,21 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
         ),
         _level("teacher", "J&F ≥ 88", _mean(teacher), 88),
         _level("best distilled MobileNetV2 student", "J&F ≥ 87", best, 87),
-        _gain(found["equal steps, short"], "distilled − plain, equal steps, short", "≥ +3, interval above 0", 3, 5),
-        _gain(found["equal steps, full"], "distilled − plain, equal steps, full", "≥ +3, interval above 0", 3, 3),
-        _equal_cpu(records, found["equal CPU time, short"], "short", 5),
-        _equal_cpu(records, found["equal CPU time, full"], "full", 3),
+        _gain(
+            found["short-both", "short-plain"], "distilled − plain, equal steps, short", "≥ +3, interval above 0", 3, 5
+        ),
+        _gain(
+            found[f"full-{main}-both", f"full-{main}-plain"],
+            "distilled − plain, equal steps, full",
+            "≥ +3, interval above 0",
+            3,
+            3,
+        ),
+        _equal_cpu(records, found["short-both", "longer-plain"], "short", 5),
+        _equal_cpu(records, found[f"full-{main}-both", f"full-{main}-plain-longer"], "full", 3),
         _level("distilled student / its teacher, J&F", "≥ 0.99", ratio, 0.99, digits=3),
         _gain(
-            found["half the steps against all, short"],
+            found["half-both", "short-plain"],
             "distilled in half the steps − plain in all of them",
             "≥ 0",
             0,
@@ -66,10 +76,15 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
             interval=False,
         ),
         _gain(
-            found[some], f"boundary − uniform sampling, {quarter(name)}", "> 0, interval above 0", 0, 3, most_seeds=5
+            found[f"short-{some}", "short-uniform"],
+            f"boundary − uniform sampling, {some}",
+            "> 0, interval above 0",
+            0,
+            3,
+            most_seeds=5,
         ),
-        _within(found["int8 rank 64 from the cache against fp32, all columns"], "int8, rank 64 − fp32 targets", 0.5),
-        _within(found["cached against online teacher (fp32, all columns)"], "cached − online teacher", 0.5),
+        _within(found["short-both", "short-fp32"], f"int8, rank {rank} − fp32 targets", 0.5),
+        _within(found["short-both", "short-online"], "cached − online teacher", 0.5),
         _most("CPU seconds of a step, distilled from the cache / plain", "≤ 1.1", steps["both"], 1.1),
         _most("the same with the teacher online", "(without a cache)", steps["online"], None),
     ]

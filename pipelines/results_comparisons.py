@@ -14,6 +14,8 @@ import numpy as np
 from pipelines.results_plan import SCALES, family_and_seed, quarter
 from pipelines.results_records import Record
 from vos.bootstrap import Difference, paired_difference
+from vos.config import CacheConfig
+from vos.presets import preset
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def compare(records: Mapping[str, Record], title: str, a: str, b: str, group: st
 def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
     """Every comparison of the protocol under a preset, also those of which nothing has been run."""
     labels = list(SCALES[name].students)
-    main, some = labels[0], quarter(name)
+    main, some, cache = labels[0], quarter(name), preset(CacheConfig, name)
+    rank, context = cache.factor.rank, cache.teacher.context_frames
     listed = [
         ("Distilled against plain", "equal steps, short", "short-both", "short-plain"),
         ("", "equal steps, full", f"full-{main}-both", f"full-{main}-plain"),
@@ -100,12 +103,12 @@ def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
         *(("", f"equal steps, full, {label}", f"full-{label}-both", f"full-{label}-plain") for label in labels[1:]),
         ("Sampling", f"boundary against uniform, {some}", f"short-{some}", "short-uniform"),
         ("", f"boundary against uniform, {some}, half the steps", f"half-{some}", "half-uniform"),
-        ("Targets", "int8 rank 64 from the cache against fp32, all columns", "short-both", "short-fp32"),
+        ("Targets", f"int8 rank {rank} from the cache against fp32, all columns", "short-both", "short-fp32"),
         ("", "cached against online teacher (fp32, all columns)", "short-both", "short-online"),
         ("", "int8 against fp16", "short-both", "short-fp16"),
-        ("", "rank 64 against 16", "short-both", "short-rank16"),
-        ("Teacher", "5 context frames against none", "short-both", "short-context0"),
-        ("", "5 context frames against 2", "short-both", "short-context2"),
+        ("", f"rank {rank} against 16", "short-both", "short-rank16"),
+        ("Teacher", f"{context} context frames against none", "short-both", "short-context0"),
+        ("", f"{context} context frames against 2", "short-both", "short-context2"),
         ("", "true against predicted context masks", "short-truemasks", "short-both"),
         *(
             ("Memory" if (kind, loss) == ("first", "plain") else "", f"{words} against first + recent, {student} student",
