@@ -37,7 +37,9 @@ def _evaluated(folder: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             summary = json.load(file)
-        return {"model": summary["model"], "j_and_f": summary["metrics"]["val/j_and_f"]}
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+            size_px = int(json.load(file)["size_px"])
+        return {"model": summary["model"], "j_and_f": summary["metrics"]["val/j_and_f"], "size_px": size_px}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"--evaluations {path}: cannot be read ({type(error).__name__}); name an --out of jobs.evaluate"
@@ -127,7 +129,10 @@ def _quality_by_speed(figure: Any, measured: Sequence[Measured], points: Sequenc
         same = [
             one
             for one in measured
-            if one.about["model"] == point["model"] and one.protocol == "short" and one.objects == 1
+            if one.about["model"] == point["model"]
+            and one.protocol == "short"
+            and one.objects == 1
+            and one.system.size_px in (0, point["size_px"])
         ]
         for one in same:
             axes.plot(one.fps, 100 * point["j_and_f"], "s", color="C0", markersize=5)

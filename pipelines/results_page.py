@@ -78,11 +78,11 @@ def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, R
     scored = len(_sequence_names(records))
     places = f"the {scored} development sequences below" if scored else "development sequences"
     data = f"DAVIS, trained on its training sequences, scored on {places}" if scale.pretrained else "synthetic video"
-    # Said because it is so: DECISIONS 41 and 45, and the size was 240 px until two networks were seen on these sequences at two sizes.
+    # Said because it is so: DECISIONS 41 and 45.
     looked = (
         ", but the size at which frames are seen, the share of pasted objects and the first weights of the mask channels were settled "
         "after looks at them"
-        if scale.pretrained
+        if name == "davis-cpu"
         else ""
     )
     trunk = "MobileNetV2 trunks begin with ImageNet weights; ResNet18 has none at hand and learns from nothing. "

@@ -209,7 +209,7 @@ class _Protocol:
         for label, options in {
             "context0": replace(teacher, context_frames=0),
             "context2": replace(teacher, context_frames=2),
-            "truemasks": replace(teacher, context_frames=5, context_masks="true"),
+            "truemasks": replace(teacher, context_masks="true"),
         }.items():
             yield self._cache(f"cache-{label}", teacher=options)
             yield from (self._student(f"short-{label}", "both", seed, cache=f"cache-{label}") for seed in (1, 2))

@@ -7,10 +7,12 @@ from typing import Any
 
 from pipelines import results_records as records_of
 from pipelines import storage, training_state
+from pipelines.folders import read_json
 from pipelines.models import BUILTIN, load_model
-from pipelines.results_plan import TEACHER, Planned, plan
+from pipelines.results_plan import SCALES, TEACHER, Planned, plan
 from pipelines.results_records import Record
 from pipelines.results_site import Site
+from vos.checkpoint import DESCRIPTION
 from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT, EvaluateConfig, ReportConfig, TrainConfig
 from vos.errors import InputError
 
@@ -20,28 +22,42 @@ WORST = 2
 
 
 def ship(config: ReportConfig) -> str:
-    """Put the model of a finished run into the package; returns what to look at. Raises InputError where there is none."""
+    """Put the model of a finished run into the package; returns what to look at.
+
+    Raises InputError where there is none, and for a student whose teacher is not the one in the package.
+    """
     name, every = config.ship, plan(config.preset)
+    if not SCALES[config.preset].pretrained:
+        raise InputError(
+            f"--ship {name} --preset {config.preset}: what ships has learnt from real video; use davis-cpu"
+        )
     records = records_of.valid(every, records_of.read_all(config.docs))
     planned = next((one for one in every if one.name == name and name in records), None)
     if planned is None or not isinstance(planned.job, TrainConfig):
         raise InputError(f"--ship {name}: no finished training of this name; python -m jobs.report --list shows them")
     site = Site(config, "", {}, records)
+    if (
+        planned.job.cache
+        and site.place(TEACHER) != BUILTIN[BUILTIN_DAVIS_TEACHER]
+        and _run_in_package() != site.run_of(TEACHER)
+    ):
+        raise InputError(f"--ship {name}: its teacher is not the one in the package; --ship {TEACHER} first")
     model, info = load_model(site.place(name))
     assert planned.evaluation is not None, "every training of a plan is scored"
     label = BUILTIN_DAVIS_TEACHER if name == TEACHER else BUILTIN_STUDENT
-    description = {**_origin(info), "run": site.run_of(name), "size_px": planned.evaluation.size_px}
+    description = {**_origin(info, site.place(name)), "run": site.run_of(name), "size_px": planned.evaluation.size_px}
     files = training_state.model_files(model, description, half=True)
     curves = os.path.join(site.scored(planned), "pages", CURVES)
-    if os.path.exists(curves):
-        files[CURVES] = storage.read_bytes(curves)
-    files[CARD] = card(label, planned, planned.evaluation, records[name], CURVES in files).encode()
+    if not os.path.exists(curves):
+        raise InputError(f"--ship {name}: {curves} is not here; ship it from the --out folder that it was scored in")
+    files[CURVES] = storage.read_bytes(curves)
+    files[CARD] = card(label, planned, planned.evaluation, records[name]).encode()
     for file, data in files.items():
         storage.write_bytes(os.path.join(BUILTIN[label], file), data)
     return f"shipped  {BUILTIN[label]}"
 
 
-def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Record, with_curves: bool) -> str:
+def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Record) -> str:
     """The README.md beside the weights."""
     job = planned.job
     assert isinstance(job, TrainConfig)
@@ -52,14 +68,15 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
     how = (
         "plainly" if planned.name == TEACHER or not job.cache else f"with the cached words of `{BUILTIN_DAVIS_TEACHER}`"
     )
+    trunk = "a MobileNetV2 with ImageNet weights" if job.trunk_weights else "random weights"
     lines = [
         f"# {label}",
         "",
         f"`{record['model']}`, {record['parameters'] / 1e6:.2f} M parameters in float16, {memory}. Written by "
         f"`python -m jobs.report --ship {planned.name}`.",
         "",
-        f"- **Training**: {record['steps']} steps of {job.batch} clips {how}, on the training sequences of DAVIS, from a MobileNetV2 with "
-        f"ImageNet weights, seed {planned.seed}: `python -m jobs.report --only {planned.name}`.",
+        f"- **Training**: {record['steps']} steps of {job.batch} clips {how}, on the training sequences of DAVIS, from {trunk}, "
+        f"seed {planned.seed}: `python -m jobs.report --only {planned.name}`.",
         "- **Input**: RGB frames, 0 to 255; `vos.engine.Engine` normalises them (ImageNet's mean and deviation). `size_px` in "
         f"`model.json`, {evaluation.size_px}, is the shorter side at which it was scored and at which `jobs.segment` uses it.",
         f"- **J&F {figures['j_and_f']}** (J {figures['j']}, F {figures['f']}) on {len(ranked)} validation sequences that it was not "
@@ -69,13 +86,23 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
         "where it loses them.",
         "- **Licence**: DAVIS is for research, non-commercial use, with attribution (Perazzi et al. 2016, Pont-Tuset et al. 2017); "
         "these weights were made from it.",
+        "",
+        f"![J over time of each sequence]({CURVES})",
     ]  # fmt: skip
-    return "\n".join(lines + (["", f"![J over time of each sequence]({CURVES})"] if with_curves else [])) + "\n"
+    return "\n".join(lines) + "\n"
 
 
-def _origin(info: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its training, without the places of files: they are no one else's business."""
-    config = {**info["config"], "data": {**info["config"]["data"]}}
-    for holder, key in ((config, "trunk_weights"), (config["data"], "root")):
-        holder[key] = os.path.basename(holder[key])
+def _run_in_package() -> dict[str, str] | None:
+    """Which run the teacher in the package is."""
+    return (read_json(os.path.join(BUILTIN[BUILTIN_DAVIS_TEACHER], DESCRIPTION)) or {}).get("run")
+
+
+def _origin(info: dict[str, Any], folder: str) -> dict[str, Any]:
+    """What a checkpoint says of its training, without the places of files: they are no one else's business.
+
+    folder  of the training, whose config.json knows the videos also where the cache decided them
+    """
+    data = info["config"].get("data") or (read_json(os.path.join(folder, "config.json")) or {})["data"]
+    data = {**data, "root": os.path.basename(data["root"])}
+    config = {**info["config"], "data": data, "trunk_weights": os.path.basename(info["config"]["trunk_weights"])}
     return {**{key: info[key] for key in ("role", "cache", "commit", "step")}, "config": config}

@@ -129,8 +129,9 @@ def trunk_checks(weights: Path | None, frames: Path | None) -> Iterator[Check]:
     yield Check("ImageNet: convention found in the folded file", found["preprocessing"], "=", "tensorflow")
     deltas = [_trunk_delta(trunk, classifier) for trunk in model.trunks()]
     yield Check("ImageNet: query and value trunk against the file, max |Δ|", float(np.max(deltas)), "=", 0.0)
-    masks = model.trunks()[1].get_parameter("features.0.0.weight").detach()[:, 3:]
-    yield Check("ImageNet: weights of the value trunk's mask channels, max |w|", float(masks.abs().max()), "=", 0.0)
+    masks = model.trunks()[1].get_parameter("features.0.0.weight").detach()[:, 3:].flatten(1)
+    off = float((masks.T @ masks - torch.eye(masks.shape[1])).abs().max())
+    yield Check("ImageNet: the value trunk's mask channels are orthogonal, max |MᵀM - 1|", off, "<=", 1e-5)
     yield Check("ImageNet: first layer against (x - 127.5) / 127.5 with SAME padding", _stem_delta(model), "<=", 1e-4)
     pictures = {name: path for name in RECOGNISABLE if frames and (path := frames / name / "00000.jpg").is_file()}
     name = "ImageNet: DAVIS frames with the right class in the top 5"

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from pipelines.tracking import registry
+from pipelines.tracking import registry, store
 
 Event = dict[str, Any]
 BATCH = 1000
@@ -82,9 +82,10 @@ def _dataset(client: Any, run_id: str, event: Event) -> None:
     inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", event["context"])])]
     try:
         client.log_inputs(run_id, inputs)
-    except (
-        MlflowException
-    ):  # of runs that name new data at the same moment, a store serves one; for the others it is there by now
+    except MlflowException as error:
+        if store.is_unreachable(error):
+            raise
+        # Of runs that name new data at the same moment, a store serves one; for the others it is there by now.
         client.log_inputs(run_id, inputs)
 
 

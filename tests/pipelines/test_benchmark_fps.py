@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.benchmark_fps import Measured, _integrate, _memory_grid, _memory_of, _objects
+from pipelines.benchmark_fps import Measured, _integrate, _memory_grid, _memory_of, _metrics, _objects
 from pipelines.fps_systems import System
 from pipelines.fps_tables import ratios
+from vos.config import FpsBenchmarkConfig
 from vos.models.memory import Memory, MemoryPolicy
 
 FIELDS = [
@@ -99,6 +100,18 @@ def test_a_system_that_works_on_smaller_frames_inside_is_compared_apart_and_has_
     assert (whole.value, smaller.value) == (pytest.approx(20), pytest.approx(40))
     assert whole.met is False and smaller.met is None
     assert runs[2].row(2)["system"] == "mobilevos-mobilenetv2@320"
+
+
+def test_every_figure_has_a_name_that_mlflow_takes(store: str):
+    from pipelines import tracking
+
+    shipped = replace(STUDENT, label="mobilevos-mobilenetv2@320 openvino auto", size_px=320)
+    runs = [
+        measured(STCN, "stcn", "short", [2.0] * 4),
+        measured(shipped, "mobilevos-mobilenetv2", "short", [0.05] * 4),
+    ]
+    with tracking.start_run("benchmark", "names", FpsBenchmarkConfig()) as run:
+        run.log_metrics(_metrics(runs, ratios(runs, [100.0], {})))
 
 
 def test_the_command_plays_every_system_and_writes_rows_series_and_plots(

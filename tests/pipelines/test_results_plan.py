@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pipelines.cached_clips import draws_of_step
 from pipelines.results_comparisons import comparisons
 from pipelines.results_plan import SCALES, Planned, chosen, plan
 from pipelines.results_records import lasting
@@ -158,6 +159,11 @@ def test_a_plain_and_a_distilled_student_begin_alike_and_see_the_same_clips(
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     plain, distilled = (make_source(job) for job in jobs)
     assert plain.num_draws == distilled.num_draws
+    orders = [
+        [draws_of_step(step, one.num_draws, job.batch, job.seed, stages=one.clip.stages) for step in range(job.steps)]
+        for one, job in zip((plain, distilled), jobs, strict=True)
+    ]
+    assert orders[0] == orders[1]
     without, with_targets = plain.batch([3, 0]), distilled.batch([3, 0])
     assert torch.equal(without.frames, with_targets.frames) and torch.equal(without.labels, with_targets.labels)
     assert without.targets is None and with_targets.targets is not None

@@ -1,5 +1,6 @@
 """A finished run's model in the package, with a card that tells its record."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,54 +9,63 @@ import torch
 
 from pipelines import results_records, results_ship
 from pipelines.models import BUILTIN, load_model
-from pipelines.results_plan import plan
+from pipelines.results_plan import TEACHER, plan
+from pipelines.results_site import Site
+from pipelines.training import run_identity
 from tests.pipelines.made_up_results import records_of
 from vos.checkpoint import save_checkpoint
-from vos.config import BUILTIN_STUDENT, ReportConfig
+from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT, DataConfig, ReportConfig, TrainConfig
+from vos.config_json import dumps
 from vos.errors import InputError
 from vos.models import build
 from vos.presets import preset
 
-NAME = "short-both-s1"
-ORIGIN = {
-    "role": "student",
-    "cache": "abc",
-    "commit": "0" * 40,
-    "step": 4,
-    "config": {"seed": 1, "trunk_weights": "/home/someone/weights.pth", "data": {"root": "/home/someone/DAVIS"}},
-}
+DISTILLED, PLAIN = "short-both-s1", "short-plain-s1"
 
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReportConfig:
-    """One finished run, and a package that is not the real one."""
-    base = preset(ReportConfig, "smoke")
-    config = replace(base, out=str(tmp_path / "out"), docs=str(tmp_path / "docs"), ship=NAME)
-    records = records_of(plan("smoke"))
+    """Two finished runs, as a machine would have them, and a package that is not the real one."""
+    config = replace(preset(ReportConfig, "davis-cpu"), out=str(tmp_path / "out"), docs=str(tmp_path / "docs"))
+    runs = plan("davis-cpu")
+    records = records_of(runs)
     for record in records.values():
         results_records.write(config.docs, record)
-    place = f"{NAME}-{records[NAME]['fingerprint'][:8]}"
-    save_checkpoint(str(tmp_path / "out" / "runs" / place), build("mobilevos-tiny"), ORIGIN)
-    pages = tmp_path / "out" / "evaluations" / place / "pages"
-    pages.mkdir(parents=True)
-    (pages / "j-over-time.png").write_bytes(b"a picture")
+    for name in (DISTILLED, PLAIN):
+        planned = next(one.job for one in runs if one.name == name)
+        assert isinstance(planned, TrainConfig)
+        job = replace(planned, data=DataConfig(root="/home/someone/DAVIS"), trunk_weights="/home/someone/weights.pth")
+        place = f"{name}-{records[name]['fingerprint'][:8]}"
+        identity = json.loads(dumps(run_identity(job, "abc")))
+        origin = {"role": "student", "cache": "abc", "commit": "0" * 40, "step": 4, "config": identity}
+        save_checkpoint(str(tmp_path / "out" / "runs" / place), build("mobilevos-tiny"), origin)
+        (tmp_path / "out" / "runs" / place / "config.json").write_text(dumps(job))
+        pages = tmp_path / "out" / "evaluations" / place / "pages"
+        pages.mkdir(parents=True)
+        (pages / "j-over-time.png").write_bytes(b"a picture")
     monkeypatch.setitem(BUILTIN, BUILTIN_STUDENT, str(tmp_path / "package"))
+    monkeypatch.setitem(BUILTIN, BUILTIN_DAVIS_TEACHER, str(tmp_path / "teacher"))
+    (tmp_path / "teacher").mkdir()
+    run = {"name": TEACHER, "fingerprint": records[TEACHER]["fingerprint"]}
+    (tmp_path / "teacher" / "model.json").write_text(json.dumps({"run": run}))
     return config
 
 
-def test_the_model_loads_by_its_name_as_float16_and_knows_the_size_that_it_was_scored_at(config: ReportConfig):
-    results_ship.ship(config)
+@pytest.mark.parametrize("name", [DISTILLED, PLAIN])
+def test_the_model_loads_by_its_name_as_float16_and_knows_its_size_and_its_videos(config: ReportConfig, name: str):
+    results_ship.ship(replace(config, ship=name))
     model, info = load_model(BUILTIN_STUDENT)
-    original = load_model(results_ship.Site(config, "", {}, results_records.read_all(config.docs)).place(NAME))[0]
-    for name, value in original.state_dict().items():
-        torch.testing.assert_close(model.state_dict()[name], value.half().float(), rtol=0, atol=0, msg=name)
-    evaluation = next(one.evaluation for one in plan("smoke") if one.name == NAME)
-    assert evaluation is not None and info["size_px"] == evaluation.size_px and info["run"]["name"] == NAME
+    original = load_model(Site(config, "", {}, results_records.read_all(config.docs)).place(name))[0]
+    for key, value in original.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[key], value.half().float(), rtol=0, atol=0, msg=key)
+    evaluation = next(one.evaluation for one in plan("davis-cpu") if one.name == name)
+    assert evaluation is not None and info["size_px"] == evaluation.size_px and info["run"]["name"] == name
+    assert info["config"]["data"]["root"] == "DAVIS"
 
 
 def test_the_card_tells_the_record_and_nothing_of_the_machine(config: ReportConfig, tmp_path: Path):
-    results_ship.ship(config)
-    record = results_records.read_all(config.docs)[NAME]
+    results_ship.ship(replace(config, ship=DISTILLED))
+    record = results_records.read_all(config.docs)[DISTILLED]
     text = (tmp_path / "package" / "README.md").read_text()
     assert f"{100 * record['figures']['j_and_f']:.1f}" in text and f"{record['steps']} steps" in text
     worst = min(record["sequences"], key=lambda row: row["j_and_f"])["sequence"]
@@ -68,3 +78,14 @@ def test_the_card_tells_the_record_and_nothing_of_the_machine(config: ReportConf
 def test_what_is_no_training_cannot_ship(config: ReportConfig, name: str):
     with pytest.raises(InputError, match=f"--ship {name}: no finished training"):
         results_ship.ship(replace(config, ship=name))
+
+
+def test_a_distilled_student_ships_after_its_teacher_and_none_of_synthetic_video_does(
+    config: ReportConfig, tmp_path: Path
+):
+    (tmp_path / "teacher" / "model.json").write_text(json.dumps({"run": {"name": TEACHER, "fingerprint": "another"}}))
+    with pytest.raises(InputError, match="--ship teacher first"):
+        results_ship.ship(replace(config, ship=DISTILLED))
+    with pytest.raises(InputError, match="use davis-cpu"):
+        results_ship.ship(replace(config, ship=DISTILLED, preset="smoke"))
+    assert not (tmp_path / "package").exists()

@@ -142,7 +142,7 @@ class TrainConfig(JobConfig):
     draws: int = 0
     """Without a cache: clips to draw, gone through again and again as those of a cache are (0 = a new one each time)."""
     draw_seed: int = -1
-    """Without a cache: seed of the draws (-1: --seed). With the seed and the --draws of a cache: its very clips."""
+    """Without a cache: seed of the draws (-1: --seed). With a cache's seed, number of draws, clip configuration and videos: its clips."""
     batch: int = 4
     """Clips per step over all workers together: what is learnt from does not depend on their number."""
     micro_batch: int = 0
