@@ -103,9 +103,9 @@ STEP_S = {
 # The teacher sees more of everything: more steps, smaller and larger objects, wider gaps, objects of other videos.
 DAVIS_TEACHER = {
     "model": "teacher-mobilenetv2",
-    "steps": 2800,
+    "steps": 4500,
     "seed": 1,
-    "clip": replace(preset(TrainConfig, "davis-cpu").clip, scale_min=0.8, paste=0.25, max_skip_frames=20),
+    "clip": replace(preset(TrainConfig, "davis-cpu").clip, scale_min=0.8, paste=0.5, max_skip_frames=20),
     "optimiser": replace(preset(TrainConfig, "davis-cpu").optimiser, ema=0.995),
     "checkpoint_every": 300,
     "half": True,  # what ships is then what the caches were made with
