@@ -246,6 +246,9 @@ def _ships(system: System) -> bool:
 
 
 def _plays_long(system: System, objects: int) -> bool:
+    """Teachers are for caches: minutes of one with a student's memory would tell nothing."""
+    if system.label.startswith("teacher"):
+        return False
     return _ships(system) and (objects == 1 or system.growing or MAIN in system.label)
 
 
