@@ -83,7 +83,7 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
         f"trained on; one seed. The record: `docs/results/runs/{planned.name}.json`; other seeds, and what it is "
         "compared with: `docs/results.md`.",
         f"- **Known failures**: {worst}. It knows 30 videos: objects that look like their surroundings, thin parts and fast motion are "
-        "where it loses them.",
+        "where it loses them. It was trained on one object a clip: several that touch get mixed up.",
         "- **Licence**: DAVIS is for research, non-commercial use, with attribution (Perazzi et al. 2016, Pont-Tuset et al. 2017); "
         "these weights were made from it.",
         "",
