@@ -376,6 +376,6 @@ def _series(measured: list[Measured]) -> list[dict[str, Any]]:
 
 def _metrics(measured: list[Measured], found: list[Ratio]) -> dict[str, float]:
     # MLflow's names have no blanks and no @.
-    names = [f"fps/{one.protocol}/{one.system.label}/{one.objects}".replace(" ", "_") for one in measured]
-    values = {name.replace("@", "_at_"): one.fps for name, one in zip(names, measured, strict=True)}
+    labels = [one.system.label.replace(" ", "_").replace("@", "_at_") for one in measured]
+    values = {f"fps/{one.protocol}/{label}/{one.objects}": one.fps for one, label in zip(measured, labels, strict=True)}
     return values | {f"{one.slug}": one.value for one in found}

@@ -12,7 +12,6 @@ from pipelines.models import BUILTIN, load_model
 from pipelines.results_plan import SCALES, TEACHER, Planned, plan
 from pipelines.results_records import Record
 from pipelines.results_site import Site
-from vos.checkpoint import DESCRIPTION
 from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT, EvaluateConfig, ReportConfig, TrainConfig
 from vos.errors import InputError
 
@@ -36,11 +35,7 @@ def ship(config: ReportConfig) -> str:
     if planned is None or not isinstance(planned.job, TrainConfig):
         raise InputError(f"--ship {name}: no finished training of this name; python -m jobs.report --list shows them")
     site = Site(config, "", {}, records)
-    if (
-        planned.job.cache
-        and site.place(TEACHER) != BUILTIN[BUILTIN_DAVIS_TEACHER]
-        and _run_in_package() != site.run_of(TEACHER)
-    ):
+    if planned.job.cache and not site.teacher_ships():
         raise InputError(f"--ship {name}: its teacher is not the one in the package; --ship {TEACHER} first")
     model, info = load_model(site.place(name))
     assert planned.evaluation is not None, "every training of a plan is scored"
@@ -65,9 +60,7 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
     ranked = sorted(record["sequences"], key=lambda row: row["j_and_f"])
     worst = " and ".join(f"{row['sequence']} ({100 * row['j_and_f']:.0f})" for row in ranked[:WORST])
     memory = "infinite memory" if planned.name == TEACHER else "first + recent memory"
-    how = (
-        "plainly" if planned.name == TEACHER or not job.cache else f"with the cached words of `{BUILTIN_DAVIS_TEACHER}`"
-    )
+    how = f"with the cached words of `{BUILTIN_DAVIS_TEACHER}`" if job.cache else "plainly"
     trunk = "a MobileNetV2 with ImageNet weights" if job.trunk_weights else "random weights"
     lines = [
         f"# {label}",
@@ -90,11 +83,6 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
         f"![J over time of each sequence]({CURVES})",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
-
-
-def _run_in_package() -> dict[str, str] | None:
-    """Which run the teacher in the package is."""
-    return (read_json(os.path.join(BUILTIN[BUILTIN_DAVIS_TEACHER], DESCRIPTION)) or {}).get("run")
 
 
 def _origin(info: dict[str, Any], folder: str) -> dict[str, Any]:

@@ -102,14 +102,18 @@ class Site:
         if name not in self.records:
             return name
         folder = self._folder(name, self.records[name]["fingerprint"])
-        shipped = read_json(os.path.join(BUILTIN[BUILTIN_DAVIS_TEACHER], DESCRIPTION)) or {}
-        if name == TEACHER and not exists(folder, DESCRIPTION) and shipped.get("run") == self.run_of(name):
+        if name == TEACHER and not exists(folder, DESCRIPTION) and self.teacher_ships():
             return BUILTIN[BUILTIN_DAVIS_TEACHER]
         return folder
 
     def scored(self, planned: Planned) -> str:
         """The folder of a finished run's evaluation."""
         return self._folder(planned.name, self.records[planned.name]["fingerprint"], "evaluations")
+
+    def teacher_ships(self) -> bool:
+        """Whether the teacher in the package is the one of these records."""
+        shipped = read_json(os.path.join(BUILTIN[BUILTIN_DAVIS_TEACHER], DESCRIPTION)) or {}
+        return shipped.get("run") == self.run_of(TEACHER)
 
     def run_of(self, name: str) -> dict[str, str]:
         """What the model of a run says of it where it ships."""
