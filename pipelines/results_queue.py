@@ -6,7 +6,6 @@ itself; so is the queue, because a task that ended has left its record and is no
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shlex
 import signal
@@ -25,7 +24,18 @@ POLL_S = 0.2
 PATIENCE_S = 30.0
 """How long a child may take to end after Ctrl-C before it is made to."""
 STATE = "queue.json"
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+prctl = getattr(ctypes.CDLL(None), "prctl", None)
+if prctl is not None:
+    prctl(1, signal.SIGINT, 0, 0, 0)  # PR_SET_PDEATHSIG of linux/prctl.h
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
+"""What a child does before it becomes the command: Ctrl-C works also where a shell has it ignored for work in the background, and the
+end of this process is one. Not a `preexec_fn`: that forks a process in which Ray's threads run, after which a call of Ray may wait for
+ever."""
 
 
 @dataclass
@@ -161,14 +171,13 @@ class Queue:
             log.flush()
             # A session of its own: Ctrl-C is ours to pass on. If we are killed, the system tells the child.
             return subprocess.Popen(
-                command.argv,
+                [sys.executable, "-c", _DIE_WITH_PARENT, str(os.getpid()), *command.argv],
                 cwd=self.home,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),
             )
 
     def _wait(self) -> list[Task]:
@@ -251,16 +260,3 @@ def failure_file(folder: str, name: str) -> str:
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
-
-
-def _die_with_parent() -> Callable[[], None]:
-    """For the child, before it becomes another program: Ctrl-C works also where a shell has it ignored for work in the background,
-    and the end of this process is one."""
-    prctl, number = getattr(ctypes.CDLL(None), "prctl", None), int(signal.SIGINT)
-
-    def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if prctl is not None:
-            prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
-
-    return prepare
