@@ -106,7 +106,7 @@ def test_speed_comes_from_the_benchmark_s_rows_and_only_from_there(
     assert "| - | - | - / - |" in page_of(records)
     names = {"stcn": 1.0, "mobilevos-mobilenetv2-noaspp": 12.5}
     rows = [
-        {"system": name, "protocol": protocol, "objects": 1, "fps": fps}
+        {"system": name, "protocol": protocol, "objects": 1, "ms_per_frame_median": 1000 / fps}
         for name, fps in names.items()
         for protocol in ("short", "long")
     ]
