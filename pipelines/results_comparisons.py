@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.results_plan import SCALES, family_and_seed, quarter
+from pipelines.results_plan import REPEATS, SCALES, family_and_seed, quarter
 from pipelines.results_records import Record
 from vos.bootstrap import Difference, paired_difference
 from vos.config import CacheConfig
@@ -101,6 +101,9 @@ def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
         ("", "logits alone, full", f"full-{main}-logits", f"full-{main}-plain"),
         ("", "L_repr alone, full", f"full-{main}-repr", f"full-{main}-plain"),
         *(("", f"equal steps, full, {label}", f"full-{label}-both", f"full-{label}-plain") for label in labels[1:]),
+        ("Clips", f"all different against a quarter of them {REPEATS} times, full, plain", f"full-{main}-plain", "repeat-plain"),
+        ("", "the same, distilled", f"full-{main}-both", "repeat-both"),
+        ("", f"distilled against plain, {REPEATS} times a quarter of the clips", "repeat-both", "repeat-plain"),
         ("Sampling", f"boundary against uniform, {some}", f"short-{some}", "short-uniform"),
         ("", f"boundary against uniform, {some}, half the steps", f"half-{some}", "half-uniform"),
         ("Targets", f"int8 rank {rank} from the cache against fp32, all columns", "short-both", "short-fp32"),

@@ -22,7 +22,9 @@ FULL_STEPS = 1900
 LONGER = 1.1
 """Steps of the plain student that is given a distilled student's processor time, against the distilled student's: the most that a cached
 step may cost. The measured ratio is in the page."""
-TEACHER, MAIN_CACHE, SHORT_CACHE = "teacher", "cache-main", "cache-short"
+REPEATS = 4
+"""How many times more often the students that show what repetition costs see each of their clips."""
+TEACHER, MAIN_CACHE, SHORT_CACHE, REPEAT_CACHE = "teacher", "cache-main", "cache-short", "cache-repeat"
 PRETRAINED = "mobilenet_v2_imagenet.fp16.safetensors"
 """What MobileNetV2's ImageNet weights are called in the plan, whatever their file is called; records have its digest."""
 
@@ -82,6 +84,8 @@ class Scale:
     """label -> architecture; the first is the one that everything is tried on"""
     pretrained: bool = False
     """whether MobileNetV2 trunks begin with ImageNet weights"""
+    epochs: int = 1
+    """how often a full training sees each clip of the main cache"""
     step_s: Mapping[str, float] = field(default_factory=dict)
     """CPU seconds of a step, by architecture, for the forecast"""
     draw_s: float = 0.05
@@ -113,8 +117,8 @@ DAVIS_TEACHER = {
 SCALES = {
     "smoke": Scale(4, 6, {"model": "teacher-small", "steps": 4}, TINY),
     "demo": Scale(150, 300, {"model": "teacher-small", "steps": 300}, TINY),
-    "paper": Scale(30_000, 150_000, {"model": "stcn", "steps": 150_000}, PUBLISHED, True),
-    "davis-cpu": Scale(400, FULL_STEPS, DAVIS_TEACHER, PUBLISHED, True, STEP_S, draw_s=1.0),
+    "paper": Scale(30_000, 150_000, {"model": "stcn", "steps": 150_000}, PUBLISHED, True, epochs=4),
+    "davis-cpu": Scale(400, FULL_STEPS, DAVIS_TEACHER, PUBLISHED, True, step_s=STEP_S, draw_s=1.0),
 }
 EVALUATION_MINUTES = 1.5
 
@@ -172,6 +176,10 @@ class _Protocol:
         yield from (self._full(self.main, loss, 1) for loss in ("logits", "repr"))
         for seed in (1, 2, 3):
             yield from (self._memory(kind, loss, seed) for loss in ("plain", "both") for kind in MEMORIES)
+        yield self._cache(REPEAT_CACHE, copies=MAIN_CACHE)
+        for seed in (1, 2):
+            for loss in ("plain", "both"):
+                yield self._student(f"repeat-{loss}", loss, seed, steps=self.scale.full, cache=REPEAT_CACHE)
         yield from self._short()
         yield from (self._full(self.main, "plain", seed, longer=True) for seed in (1, 2, 3))
         for seed in (4, 5):  # where three seeds do not decide
@@ -222,9 +230,9 @@ class _Protocol:
 
     def _draws(self, cache: str) -> int:
         """How many a cache has: with its seed, this decides the clips and their order."""
-        if cache == MAIN_CACHE:
-            return math.ceil(self.scale.full * self.train.batch / 4)  # four epochs
-        return self.scale.short * self.train.batch
+        clips = math.ceil(self.scale.full * self.train.batch / self.scale.epochs)
+        draws = {MAIN_CACHE: clips, REPEAT_CACHE: math.ceil(clips / REPEATS)}
+        return draws.get(cache, self.scale.short * self.train.batch)
 
     def _cache(self, name: str, copies: str = "", **changes: object) -> Planned:
         teacher = changes.pop("teacher", self.cache.teacher)

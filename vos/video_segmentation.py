@@ -23,7 +23,7 @@ from vos.transforms import resize_frame, resize_labels, short_side_size, to_tens
 def memory_policy(config: MemoryConfig, infinite: bool) -> MemoryPolicy:
     """The policy of a configuration; `auto` takes what the network was trained for."""
     kind = config.kind if config.kind != "auto" else ("infinite" if infinite else "first_recent")
-    return MemoryPolicy(kind, every=config.every, top_k=config.top_k or None)
+    return MemoryPolicy(kind, every=config.every, top_k=config.top_k or None, include_last=config.include_last)
 
 
 def segment_video(

@@ -170,6 +170,18 @@ def test_sampling_that_makes_no_difference_with_five_seeds_is_called_that(runs: 
     assert verdicts(better)[claim] == REACHED
 
 
+def test_within_half_a_point_is_reached_only_where_the_interval_is_within_too(runs: list[Planned]):
+    claim = next(one for one in verdicts({}) if one.startswith("cached"))
+    for spread, verdict in ((0.004, REACHED), (0.04, f"{REACHED} on average")):
+        sign = {True: spread, False: -spread}
+        records = records_of(
+            runs, lambda one, place, sign=sign: 0.7 + (one.family == "short-online") * sign[place % 2 == 0]
+        )
+        assert verdicts(records)[claim] == verdict
+    records = records_of(runs, lambda one, place: 0.7 + 0.01 * (one.family == "short-online"))
+    assert verdicts(records)[claim] == BELOW
+
+
 def test_a_comparison_at_equal_cpu_time_is_none_where_the_plain_students_had_less(runs: list[Planned]):
     claim = next(one for one in verdicts({}) if "equal CPU time, short" in one)
     records = records_of(runs, lambda one, place: 0.7 + 0.05 * one.name.startswith("short-both"))

@@ -18,6 +18,8 @@ class MemoryConfig:
     trained for."""
     every: int = 5
     """Infinite memory: a memory frame every so many frames."""
+    include_last: bool = False
+    """Infinite memory: the most recent frame too, until the next one comes (STCN's option of this name)."""
     top_k: int = 20
     """Memory positions that each query position reads (0 = all)."""
 
