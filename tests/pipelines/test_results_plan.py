@@ -71,6 +71,9 @@ def test_nothing_of_a_machine_is_in_a_plan(runs: list[Planned]):
         ("full-resnet18-both", "full-resnet18-plain", {"loss.kd", "loss.representation"}),
         ("full-noaspp-logits", "full-noaspp-plain", {"loss.kd"}),
         ("full-noaspp-repr", "full-noaspp-plain", {"loss.representation"}),
+        ("repeat-both", "repeat-plain", {"loss.kd", "loss.representation"}),
+        ("full-noaspp-both", "repeat-both", {"cache"}),
+        ("full-noaspp-plain", "repeat-plain", {"draws"}),
         ("short-both", "longer-plain", {"loss.kd", "loss.representation", "steps"}),
         ("half-both", "short-both", {"steps"}),
         ("short-n256", "short-uniform", {"cache"}),
@@ -90,7 +93,7 @@ def test_a_pair_differs_in_what_it_is_about_and_in_nothing_else(a: str, b: str, 
         first, second = (named(runs, f"{family}-s{seed}") for family in (a, b))
         assert first.seed == second.seed == seed
         found = differences(lasting(first.job), lasting(second.job))
-        clips_of_its_own = {"cache", "draws", "draw_seed", "clip"} if "plain" in b else set()
+        clips_of_its_own = {"cache", "draws", "draw_seed", "clip"} if "plain" in b and "plain" not in a else set()
         assert {line.split(":")[0] for line in found} - clips_of_its_own == fields
 
 
@@ -98,9 +101,18 @@ def test_a_plain_student_makes_the_draws_of_the_cache_that_its_counterpart_reads
     for one in runs:
         if one.kind != "student" or "plain" not in one.name:
             continue
-        cache = named(runs, "cache-main" if one.name.startswith("full") else "cache-short").job
+        cache = named(
+            runs, {"full": "cache-main", "repeat": "cache-repeat"}.get(one.name.split("-")[0], "cache-short")
+        ).job
         assert isinstance(one.job, TrainConfig) and isinstance(cache, CacheConfig) and not one.needs
         assert (one.job.draws, one.job.draw_seed, one.job.clip) == (cache.draws, cache.seed, cache.clip)
+
+
+def test_a_student_sees_each_of_its_clips_once_but_where_that_is_the_question():
+    runs = plan("davis-cpu")
+    for family, times in (("full-noaspp-plain", 1), ("short-plain", 1), ("repeat-plain", 4)):
+        job = named(runs, f"{family}-s1").job
+        assert isinstance(job, TrainConfig) and job.steps * job.batch == times * job.draws
 
 
 def test_caches_that_are_compared_have_the_same_draws_in_the_same_order():

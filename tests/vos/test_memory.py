@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from vos.config import MemoryConfig
 from vos.errors import InputError
 from vos.models.memory import Memory, MemoryPolicy, memory_affinity, read_memory, soft_aggregate
+from vos.video_segmentation import memory_policy
 
 
 def _memory(frames: int, batch: int = 2, objects: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -212,3 +214,9 @@ def test_certain_masks_stay_finite_in_half_precision():
     logits = soft_aggregate(torch.tensor([0.0, 1.0], dtype=torch.float16).view(2, 1, 1))
     assert torch.isfinite(logits).all()
     assert logits.dtype is torch.float32
+
+
+def test_every_option_of_a_configuration_reaches_the_policy():
+    config = MemoryConfig(kind="infinite", every=3, top_k=0, include_last=True)
+    assert memory_policy(config, infinite=False) == MemoryPolicy("infinite", every=3, top_k=None, include_last=True)
+    assert [memory_policy(MemoryConfig(), infinite=one).kind for one in (True, False)] == ["infinite", "first_recent"]
