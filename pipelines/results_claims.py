@@ -40,7 +40,8 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
     spent_s = mean_of(records, f"full-{main}-plain", "cpu_s")
     cost = f", {spent_s / MINUTE_S:.0f} CPU-minutes" if spent_s is not None else ""
     quick = spent_s is not None and spent_s <= 60 * MINUTE_S
-    ratio = statistics.mean(both[main]) / teacher[0] if both[main] and teacher else None
+    # A teacher of a few steps may find nothing at all.
+    ratio = statistics.mean(both[main]) / teacher[0] if both[main] and any(teacher) else None
     steps = {one: _ratio(records, f"short-{one}", "short-plain", "cpu_s_per_step") for one in ("both", "online")}
     some, rank = quarter(name), preset(CacheConfig, name).factor.rank
     return [

@@ -182,6 +182,12 @@ def test_within_half_a_point_is_reached_only_where_the_interval_is_within_too(ru
     assert verdicts(records)[claim] == BELOW
 
 
+def test_a_teacher_that_finds_nothing_has_no_ratio(runs: list[Planned]):
+    records = records_of(runs, lambda one, place: 0.0 if one.name == "teacher" else 0.5)
+    claim = next(one for one in verdicts({}) if one.startswith("distilled student / its teacher"))
+    assert verdicts(records)[claim] == NOT_RUN
+
+
 def test_a_comparison_at_equal_cpu_time_is_none_where_the_plain_students_had_less(runs: list[Planned]):
     claim = next(one for one in verdicts({}) if "equal CPU time, short" in one)
     records = records_of(runs, lambda one, place: 0.7 + 0.05 * one.name.startswith("short-both"))
