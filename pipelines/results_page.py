@@ -80,8 +80,8 @@ def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, R
     data = f"DAVIS, trained on its training sequences, scored on {places}" if scale.pretrained else "synthetic video"
     # Said because it is so: DECISIONS 41, 45 and 46.
     looked = (
-        ", but the size at which frames are seen, the share of pasted objects, the number of clips and the first weights of the mask channels "
-        "were settled after looks at them"
+        ", but the size at which frames are seen, the share of pasted objects, the number of clips and the first weights of the mask "
+        "channels were settled after looks at them"
         if name == "davis-cpu"
         else ""
     )
