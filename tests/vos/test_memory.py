@@ -190,7 +190,14 @@ def test_wants_says_what_add_will_keep():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"kind": "finite"}, {"kind": "infinite", "every": 0}, {"kind": "infinite", "top_k": 0}]
+    "wrong",
+    [
+        {"kind": "finite"},
+        {"kind": "infinite", "every": 0},
+        {"kind": "infinite", "top_k": 0},
+        {"kind": "first", "include_last": True},
+        {"kind": "first_recent", "include_last": True},
+    ],
 )
 def test_an_impossible_policy_is_refused(wrong: dict):
     with pytest.raises(InputError, match="use "):

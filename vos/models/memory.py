@@ -34,7 +34,7 @@ class MemoryPolicy:
     top_k         memory positions each query position reads; None: all of them
     include_last  also read the most recent frame, until the next one comes ("infinite" only)
 
-    Raises InputError for an unknown kind, or every or top_k below 1.
+    Raises InputError for an unknown kind, every or top_k below 1, or include_last with another kind.
     """
 
     kind: str
@@ -49,6 +49,8 @@ class MemoryPolicy:
             raise InputError(f"memory every={self.every}: use 1 (each frame) or more")
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"memory top_k={self.top_k}: use 1 or more, or None to read every position")
+        if self.include_last and self.kind != "infinite":
+            raise InputError(f"memory include_last with {self.kind}: use infinite, or leave include_last out")
 
 
 def soft_aggregate(prob: Tensor) -> Tensor:
