@@ -82,6 +82,8 @@ class Scale:
     """fields of its TrainConfig"""
     students: Mapping[str, str]
     """label -> architecture; the first is the one that everything is tried on"""
+    teacher_px: int = 0
+    """shorter side at which the teacher is scored, where it is not the students'"""
     pretrained: bool = False
     """whether MobileNetV2 trunks begin with ImageNet weights"""
     epochs: int = 1
@@ -99,17 +101,16 @@ PUBLISHED = {
     "resnet18": "mobilevos-resnet18",
 }
 STEP_S = {
-    "mobilevos-mobilenetv2-noaspp": 0.96,
-    "mobilevos-mobilenetv2": 1.1,
-    "mobilevos-resnet18": 2.0,
-    "teacher-mobilenetv2": 1.6,
+    "mobilevos-mobilenetv2-noaspp": 0.6,
+    "mobilevos-mobilenetv2": 0.7,
+    "mobilevos-resnet18": 1.3,
+    "teacher-mobilenetv2": 0.8,
 }
-# The teacher sees more of everything: more steps, smaller and larger objects, wider gaps, objects of other videos.
+# The students' clips, and more of them.
 DAVIS_TEACHER = {
     "model": "teacher-mobilenetv2",
     "steps": 4500,
     "seed": 1,
-    "clip": replace(preset(TrainConfig, "davis-cpu").clip, scale_min=0.8, paste=0.5, max_skip_frames=20),
     "optimiser": replace(preset(TrainConfig, "davis-cpu").optimiser, ema=0.995),
     "checkpoint_every": 300,
     "half": True,  # what ships is then what the caches were made with
@@ -117,8 +118,8 @@ DAVIS_TEACHER = {
 SCALES = {
     "smoke": Scale(4, 6, {"model": "teacher-small", "steps": 4}, TINY),
     "demo": Scale(150, 300, {"model": "teacher-small", "steps": 300}, TINY),
-    "paper": Scale(30_000, 150_000, {"model": "stcn", "steps": 150_000}, PUBLISHED, True, epochs=4),
-    "davis-cpu": Scale(400, FULL_STEPS, DAVIS_TEACHER, PUBLISHED, True, step_s=STEP_S, draw_s=1.0),
+    "paper": Scale(30_000, 150_000, {"model": "stcn", "steps": 150_000}, PUBLISHED, pretrained=True, epochs=4),
+    "davis-cpu": Scale(400, FULL_STEPS, DAVIS_TEACHER, PUBLISHED, 432, pretrained=True, step_s=STEP_S, draw_s=0.5),
 }
 EVALUATION_MINUTES = 1.5
 
@@ -225,8 +226,12 @@ class _Protocol:
     def _teacher(self) -> Planned:
         job = replace(self.train, role="teacher", **self.scale.teacher)  # type: ignore[arg-type]
         job = replace(job, trunk_weights=PRETRAINED if self.scale.pretrained and job.model != "stcn" else "")
-        minutes = self._step_s(job.model) * job.steps / 60 + 2 * EVALUATION_MINUTES
-        return Planned(TEACHER, "teacher", job, minutes, (), self._scored(TEACHER))
+        minutes = self._step_s(job.model) * job.steps / 60 + 3 * EVALUATION_MINUTES
+        # Its memory holds the frame before too, as in training and in the cache (DECISIONS 47).
+        memory = MemoryConfig(kind="infinite", top_k=self.evaluate.memory.top_k, include_last=True)
+        size_px = self.scale.teacher_px or self.evaluate.size_px
+        scored = replace(self._scored(TEACHER), memory=memory, size_px=size_px)
+        return Planned(TEACHER, "teacher", job, minutes, (), scored)
 
     def _draws(self, cache: str) -> int:
         """How many a cache has: with its seed, this decides the clips and their order."""
@@ -281,7 +286,7 @@ class _Protocol:
 
     def _memory(self, kind: str, loss: str, seed: int) -> Planned:
         student = f"full-{self.main}-{loss}-s{seed}"
-        memory = replace(self.evaluate.memory, kind=kind)
+        memory = replace(self.evaluate.memory, kind=kind, include_last=kind == "infinite")
         job = replace(self._scored(student), memory=memory)
         return Planned(f"memory-{kind}-{loss}-s{seed}", "evaluation", job, EVALUATION_MINUTES, (student,))
 
