@@ -68,13 +68,19 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
         _equal_cpu(records, found["short-both", "longer-plain"], "short", 5),
         _equal_cpu(records, found[f"full-{main}-both", f"full-{main}-plain-longer"], "full", 3),
         _level("distilled student / its teacher, J&F", "≥ 0.99", ratio, 0.99, digits=3),
-        _gain(
-            found["half-both", "short-plain"],
-            "distilled in half the steps − plain in all of them",
-            "≥ 0",
-            0,
-            3,
-            interval=False,
+        *(
+            _gain(
+                found[pair],
+                f"distilled in half the steps − plain in all of them, {length}",
+                "≥ 0",
+                0,
+                3,
+                interval=False,
+            )
+            for length, pair in {
+                "short": ("half-both", "short-plain"),
+                "full": (f"full-{main}-both-half", f"full-{main}-plain"),
+            }.items()
         ),
         _gain(
             found[f"short-{some}", "short-uniform"],

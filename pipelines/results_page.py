@@ -72,16 +72,14 @@ def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, R
     name, scale = config.preset, SCALES[config.preset]
     train, cache, evaluate = preset(TrainConfig, name), preset(CacheConfig, name), preset(EvaluateConfig, name)
     clip, rate = train.clip, train.optimiser
-    teacher = next(one.job for one in plan if one.name == TEACHER)
-    assert isinstance(teacher, TrainConfig)
     size = f"{evaluate.size_px} px on the shorter side" if evaluate.size_px else "its own size"
     scored = len(_sequence_names(records))
     places = f"the {scored} development sequences below" if scored else "development sequences"
     data = f"DAVIS, trained on its training sequences, scored on {places}" if scale.pretrained else "synthetic video"
-    # Said because it is so: DECISIONS 41, 45 and 46.
+    # Said because it is so: DECISIONS 41 and 45 to 48.
     looked = (
         ", but the size at which frames are seen, the share of pasted objects, the number of clips and the first weights of the mask "
-        "channels were settled after looks at them"
+        "channels were settled after looks at them, and the teacher is the best there of four that were trained"
         if name == "davis-cpu"
         else ""
     )
@@ -95,8 +93,7 @@ def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, R
             f"{clip.num_frames} frames, {clip.crop_px}² px, gaps up to {clip.max_skip_frames} frames, {clip.max_objects} object(s). "
             f"{trunk if scale.pretrained else ''}AdamW, lr {rate.lr:g} (query trunk x {rate.query_trunk_scale:g}, value trunk x "
             f"{rate.value_trunk_scale:g}), {rate.warmup_steps} steps of warm-up, {rate.schedule} decay to 0, EMA {rate.ema:g}.",
-            f"- **Teacher**: {teacher.model}, infinite memory, {teacher.steps} steps of {teacher.batch} clips, objects of other videos "
-            f"laid over {100 * teacher.clip.paste:.0f} % of them.",
+            _teacher(plan, evaluate),
             f"- **Distillation**: KL at temperature {train.loss.temperature:g} with weight {train.loss.kd:g}, |S| x L_repr with weight "
             f"{train.loss.representation:g}, w = {train.loss.w:g}, {cache.samples} samples, factor of rank {cache.factor.rank} in "
             f"{cache.factor.dtype}, logits in {cache.logits}; the teacher sees {cache.teacher.context_frames} context frames "
@@ -110,6 +107,18 @@ def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, R
             "",
             f"`make results` runs what is missing; `python -m jobs.report{_flag(name)} --list` shows the plan.",
         ]
+    )
+
+
+def _teacher(plan: list[Planned], students: EvaluateConfig) -> str:
+    """The protocol's line about the teacher."""
+    planned = next(one for one in plan if one.name == TEACHER)
+    job, scored = planned.job, planned.evaluation
+    assert isinstance(job, TrainConfig) and scored is not None
+    size = f", frames at {scored.size_px} px" if scored.size_px != students.size_px else ""
+    return (
+        f"- **Teacher**: {job.model}, {job.steps} steps of {job.batch} clips of {job.clip.num_frames} frames, {job.clip.crop_px}² px. "
+        f"Scored with infinite memory: every {scored.memory.every}th frame and the most recent one{size}."
     )
 
 

@@ -172,6 +172,7 @@ class _Protocol:
         yield self._cache(MAIN_CACHE)
         for seed in (1, 2, 3):
             yield from (self._full(self.main, loss, seed) for loss in ("plain", "both"))
+        yield from (self._full(self.main, "both", seed, "-half") for seed in (1, 2, 3))
         for label in [one for one in self.scale.students if one != self.main]:
             yield from (self._full(label, loss, 1) for loss in LOSSES)
         yield from (self._full(self.main, loss, 1) for loss in ("logits", "repr"))
@@ -182,7 +183,7 @@ class _Protocol:
             for loss in ("plain", "both"):
                 yield self._student(f"repeat-{loss}", loss, seed, steps=self.scale.full, cache=REPEAT_CACHE)
         yield from self._short()
-        yield from (self._full(self.main, "plain", seed, longer=True) for seed in (1, 2, 3))
+        yield from (self._full(self.main, "plain", seed, "-longer") for seed in (1, 2, 3))
         for seed in (4, 5):  # where three seeds do not decide
             yield self._student(f"short-n{self._samples(1 / 4)}", "both", seed, density=1 / 4)
             yield self._student("short-uniform", "both", seed, cache="cache-uniform", density=1 / 4)
@@ -247,10 +248,10 @@ class _Protocol:
         minutes = 0.5 if copies else draws * self.scale.draw_s / 60 + 0.5
         return Planned(name, "cache", job, minutes, (TEACHER,), copies=copies)
 
-    def _full(self, label: str, loss: str, seed: int, longer: bool = False) -> Planned:
-        name = f"full-{label}-{loss}{'-longer' if longer else ''}"
-        steps = math.ceil(LONGER * self.scale.full) if longer else self.scale.full
-        return self._student(name, loss, seed, steps=steps, cache=MAIN_CACHE, label=label)
+    def _full(self, label: str, loss: str, seed: int, length: Literal["", "-half", "-longer"] = "") -> Planned:
+        steps = {"": self.scale.full, "-half": self.scale.full // 2, "-longer": math.ceil(LONGER * self.scale.full)}
+        name = f"full-{label}-{loss}{length}"
+        return self._student(name, loss, seed, steps=steps[length], cache=MAIN_CACHE, label=label)
 
     def _student(
         self,

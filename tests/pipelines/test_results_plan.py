@@ -76,6 +76,7 @@ def test_nothing_of_a_machine_is_in_a_plan(runs: list[Planned]):
         ("full-noaspp-plain", "repeat-plain", {"draws"}),
         ("short-both", "longer-plain", {"loss.kd", "loss.representation", "steps"}),
         ("half-both", "short-both", {"steps"}),
+        ("full-noaspp-both-half", "full-noaspp-both", {"steps"}),
         ("short-n256", "short-uniform", {"cache"}),
         ("half-n256", "half-uniform", {"cache"}),
         ("short-both", "short-fp32", {"cache"}),
