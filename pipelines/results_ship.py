@@ -59,7 +59,9 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
     figures = {name: f"{100 * value:.1f}" for name, value in record["figures"].items()}
     ranked = sorted(record["sequences"], key=lambda row: row["j_and_f"])
     worst = " and ".join(f"{row['sequence']} ({100 * row['j_and_f']:.0f})" for row in ranked[:WORST])
-    memory = "infinite memory" if planned.name == TEACHER else "first + recent memory"
+    last = " and the most recent one" if evaluation.memory.include_last else ""
+    infinite = f"infinite memory (scored with every {evaluation.memory.every}th frame{last})"
+    memory = infinite if planned.name == TEACHER else "first + recent memory"
     how = f"with the cached words of `{BUILTIN_DAVIS_TEACHER}`" if job.cache else "plainly"
     trunk = "a MobileNetV2 with ImageNet weights" if job.trunk_weights else "random weights"
     lines = [
