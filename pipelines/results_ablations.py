@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.results_plan import SCALES, SHARES, TEMPERATURES, W, quarter
+from pipelines.results_plan import KD, SCALES, SHARES, TEMPERATURES, W, quarter
 from vos.config import CacheConfig, TrainConfig
 from vos.presets import preset
 
@@ -15,12 +15,14 @@ def ablation_families(name: str) -> dict[str, list[tuple[str, str]]]:
     base = "short-both"
     w = sorted([(value, f"short-w{value:g}") for value in W] + [(usual.w, base)])
     tau = sorted([(value, f"short-tau{value:g}") for value in TEMPERATURES] + [(usual.temperature, base)])
+    kd = sorted([(value, f"short-kd{value:g}") for value in KD] + [(usual.kd, base)])
     density = [(round(share * samples), f"short-n{round(share * samples)}") for share in SHARES] + [(samples, base)]
     memory = {"first": "memory-first-{}", "recent": "memory-recent-{}", "first + recent": f"full-{main}-{{}}"}
     memory["infinite"] = "memory-infinite-{}"
     return {
         "w, the teacher's share of the correlations": [(f"{value:g}", family) for value, family in w],
         "temperature": [(f"{value:g}", family) for value, family in tau],
+        "weight of the logits' KL": [(f"{value:g}", family) for value, family in kd],
         "N, sampled pixels": [(str(value), family) for value, family in density],
         "sampling": [
             (f"boundary {quarter(name)}", f"short-{quarter(name)}"),

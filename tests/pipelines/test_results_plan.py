@@ -84,6 +84,7 @@ def test_nothing_of_a_machine_is_in_a_plan(runs: list[Planned]):
         ("short-both", "short-rank16", {"loss.rank"}),
         ("short-both", "short-w0.5", {"loss.w"}),
         ("short-both", "short-tau4", {"loss.temperature"}),
+        ("short-both", "short-kd4", {"loss.kd"}),
         ("short-both", "short-n128", {"loss.density"}),
         ("short-both", "short-truemasks", {"cache"}),
     ],
