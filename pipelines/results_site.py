@@ -126,12 +126,13 @@ class Site:
         assert isinstance(job, CacheConfig)
         if storage.list_names(target):  # begun before
             return
-        heads = tuple(f"{name}-" for name in (planned.name, planned.copies) if name)
-        for other in storage.list_folders(parent):
-            source = os.path.join(parent, other, "shards")
-            if other.startswith(heads) and os.path.join(parent, other) != folder:
-                for name in storage.list_names(source)[: math.ceil(job.draws / job.shard_draws)]:
-                    storage.write_bytes(os.path.join(target, name), storage.read_bytes(os.path.join(source, name)))
+        older = storage.list_folders(parent)
+        sources = [os.path.join(parent, name) for name in older if name.startswith(f"{planned.name}-")]
+        if planned.copies in self.records:  # last, so that its shards stay: older folders may be another teacher's
+            sources.append(self.place(planned.copies))
+        for shards in [os.path.join(source, "shards") for source in sources if source != folder]:
+            for name in storage.list_names(shards)[: math.ceil(job.draws / job.shard_draws)]:
+                storage.write_bytes(os.path.join(target, name), storage.read_bytes(os.path.join(shards, name)))
 
     def _conclude(self, planned: Planned, spent: Mapping[str, Spent]) -> None:
         folder = self._folder_of(planned)

@@ -1,0 +1,27 @@
+"""The plan's names on this machine: what is taken over from other folders."""
+
+from pathlib import Path
+
+from pipelines.results_plan import MAIN_CACHE, SHORT_CACHE, plan
+from pipelines.results_site import Site
+from tests.pipelines.made_up_results import DATA, records_of
+from vos.config import ReportConfig
+
+
+def test_a_cache_takes_over_the_shards_of_the_record_that_counts_and_not_a_former_teacher_s(tmp_path: Path):
+    config = ReportConfig(out=str(tmp_path))
+    runs = plan("davis-cpu")
+    short = next(one for one in runs if one.name == SHORT_CACHE)
+    site = Site(config, "", DATA, records_of(one for one in runs if one.name in (*short.needs, MAIN_CACHE)))
+    own = tmp_path / "runs" / f"{SHORT_CACHE}-00000000" / "shards"
+    former = tmp_path / "runs" / f"{MAIN_CACHE}-ffffffff" / "shards"
+    counts = Path(site.place(MAIN_CACHE)) / "shards"
+    for folder in (own, former, counts):
+        folder.mkdir(parents=True)
+        for number in range(300):
+            (folder / f"shard-{number:06d}.parquet").write_bytes(str(folder).encode())
+    site.task(short).commands()
+    (target,) = (one for one in (tmp_path / "runs").glob(f"{SHORT_CACHE}-*/shards") if one != own)
+    found = sorted(target.iterdir())
+    assert 0 < len(found) < 300, "as many as the shorter cache has"
+    assert {one.read_bytes() for one in found} == {str(counts).encode()}
