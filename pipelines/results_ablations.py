@@ -15,7 +15,7 @@ def ablation_families(name: str) -> dict[str, list[tuple[str, str]]]:
     base = "short-both"
     w = sorted([(value, f"short-w{value:g}") for value in W] + [(usual.w, base)])
     tau = sorted([(value, f"short-tau{value:g}") for value in TEMPERATURES] + [(usual.temperature, base)])
-    kd = sorted([(value, f"short-kd{value:g}") for value in KD] + [(usual.kd, base)])
+    kd = [(usual.kd, base), (KD, f"short-kd{KD:g}")]
     density = [(round(share * samples), f"short-n{round(share * samples)}") for share in SHARES] + [(samples, base)]
     memory = {"first": "memory-first-{}", "recent": "memory-recent-{}", "first + recent": f"full-{main}-{{}}"}
     memory["infinite"] = "memory-infinite-{}"
@@ -40,6 +40,10 @@ def ablation_families(name: str) -> dict[str, list[tuple[str, str]]]:
             ("2", "short-context2"),
             (str(context), base),
             ("5, true masks", "short-truemasks"),
+        ],
+        "weight of the logits' KL, full": [
+            (f"{usual.kd:g}", f"full-{main}-both"),
+            (f"{KD:g}", f"full-{main}-kd{KD:g}"),
         ],
         "memory, plain student, full": [(label, family.format("plain")) for label, family in memory.items()],
         "memory, distilled student, full": [(label, family.format("both")) for label, family in memory.items()],

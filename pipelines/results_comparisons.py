@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.results_plan import REPEATS, SCALES, family_and_seed, quarter
+from pipelines.results_plan import KD, REPEATS, SCALES, family_and_seed, quarter
 from pipelines.results_records import Record
 from vos.bootstrap import Difference, paired_difference
 from vos.config import CacheConfig
@@ -95,6 +95,7 @@ def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
     listed = [
         ("Distilled against plain", "equal steps, short", "short-both", "short-plain"),
         ("", "equal steps, full", f"full-{main}-both", f"full-{main}-plain"),
+        ("", f"the same, weight {KD:g} of the logits' KL", f"full-{main}-kd{KD:g}", f"full-{main}-plain"),
         ("", "equal CPU time, short", "short-both", "longer-plain"),
         ("", "equal CPU time, full", f"full-{main}-both", f"full-{main}-plain-longer"),
         ("", "half the steps against all, short", "half-both", "short-plain"),

@@ -37,7 +37,8 @@ LOSSES: dict[str, tuple[bool, bool]] = {
 """Whether the logits' and the representation's distillation take part."""
 W = (0.0, 0.25, 0.5, 0.75, 1.0)
 TEMPERATURES = (0.5, 1.0, 4.0)
-KD = (4.0, 16.0)
+KD = 8.0
+"""Another weight of the logits' KL, with which it is as large as the supervised terms at the end of a full training."""
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Of the cached samples: 64, 128, 256 and 512 of 1024."""
 MEMORIES = ("first", "recent", "infinite")
@@ -173,6 +174,9 @@ class _Protocol:
         yield self._cache(MAIN_CACHE)
         for seed in (1, 2, 3):
             yield from (self._full(self.main, loss, seed) for loss in ("plain", "both"))
+        for seed in (1, 2, 3):
+            name = f"full-{self.main}-kd{KD:g}"
+            yield self._student(name, "both", seed, steps=self.scale.full, cache=MAIN_CACHE, kd=KD)
         yield from (self._full(self.main, "both", seed, "-half") for seed in (1, 2, 3))
         for label in [one for one in self.scale.students if one != self.main]:
             yield from (self._full(label, loss, 1) for loss in LOSSES)
@@ -211,7 +215,7 @@ class _Protocol:
         for seed in (1, 2):
             yield from (self._student(f"short-w{w:g}", "both", seed, w=w) for w in W)
             yield from (self._student(f"short-tau{t:g}", "both", seed, temperature=t) for t in TEMPERATURES)
-            yield from (self._student(f"short-kd{weight:g}", "both", seed, kd=weight) for weight in KD)
+            yield self._student(f"short-kd{KD:g}", "both", seed, kd=KD)
             for share in (one for one in SHARES if one != 1 / 4):
                 yield self._student(f"short-n{self._samples(share)}", "both", seed, density=share)
             yield self._student("short-rank16", "both", seed, rank=min(16, self.cache.factor.rank))
