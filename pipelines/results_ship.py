@@ -62,6 +62,10 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
     last = " and the most recent one" if evaluation.memory.include_last else ""
     infinite = f"infinite memory (scored with every {evaluation.memory.every}th frame{last})"
     memory = infinite if planned.name == TEACHER else "first + recent memory"
+    flags = (
+        " --memory.kind infinite" * (planned.name == TEACHER)
+        + " --memory.include-last" * evaluation.memory.include_last
+    )
     how = f"with the cached words of `{BUILTIN_DAVIS_TEACHER}`" if job.cache else "plainly"
     trunk = "a MobileNetV2 with ImageNet weights" if job.trunk_weights else "random weights"
     lines = [
@@ -76,7 +80,8 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
         f"`model.json`, {evaluation.size_px}, is the shorter side at which it was scored and at which `jobs.segment` uses it.",
         f"- **J&F {figures['j_and_f']}** (J {figures['j']}, F {figures['f']}) on {len(ranked)} validation sequences that it was not "
         f"trained on; one seed. The record: `docs/results/runs/{planned.name}.json`; other seeds, and what it is "
-        "compared with: `docs/results.md`.",
+        f"compared with: `docs/results.md`. Again: `jobs.evaluate --preset davis-cpu --checkpoint {label} "
+        f"--size-px {evaluation.size_px}{flags}`.",
         f"- **Known failures**: {worst}. It knows 30 videos: objects that look like their surroundings, thin parts and fast motion are "
         "where it loses them. It was trained on one object a clip: several that touch get mixed up.",
         "- **Licence**: DAVIS is for research, non-commercial use, with attribution (Perazzi et al. 2016, Pont-Tuset et al. 2017); "
