@@ -94,6 +94,7 @@ def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
     rank, context = cache.factor.rank, cache.teacher.context_frames
     listed = [
         ("Distilled against plain", "equal steps, short", "short-both", "short-plain"),
+        ("", f"the same, weight {KD:g} of the logits' KL", f"short-kd{KD:g}", "short-plain"),
         ("", "equal steps, full", f"full-{main}-both", f"full-{main}-plain"),
         ("", f"the same, weight {KD:g} of the logits' KL", f"full-{main}-kd{KD:g}", f"full-{main}-plain"),
         ("", "equal CPU time, short", "short-both", "longer-plain"),

@@ -201,6 +201,7 @@ class _Protocol:
             yield from (self._student(f"short-{loss}", loss, seed) for loss in ("plain", "both"))
         yield from (self._student("half-both", "both", seed, steps=half) for seed in (1, 2, 3))
         yield from (self._student("longer-plain", "plain", seed, steps=longer) for seed in range(1, 6))
+        yield from (self._student(f"short-kd{KD:g}", "both", seed, kd=KD) for seed in range(1, 6))
         yield self._cache("cache-uniform", sampling="uniform")
         quarter = f"n{self._samples(1 / 4)}"
         for seed in (1, 2, 3):
@@ -215,7 +216,6 @@ class _Protocol:
         for seed in (1, 2):
             yield from (self._student(f"short-w{w:g}", "both", seed, w=w) for w in W)
             yield from (self._student(f"short-tau{t:g}", "both", seed, temperature=t) for t in TEMPERATURES)
-            yield self._student(f"short-kd{KD:g}", "both", seed, kd=KD)
             for share in (one for one in SHARES if one != 1 / 4):
                 yield self._student(f"short-n{self._samples(share)}", "both", seed, density=share)
             yield self._student("short-rank16", "both", seed, rank=min(16, self.cache.factor.rank))
