@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.results_comparisons import Comparison, by_seed, comparisons, counted, figure, mean_of
-from pipelines.results_plan import MAIN_CACHE, SCALES, TEACHER, quarter
+from pipelines.results_plan import KD, MAIN_CACHE, SCALES, TEACHER, quarter
 from pipelines.results_records import Record
 from vos.bootstrap import Difference
 from vos.config import CacheConfig
@@ -36,7 +36,10 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
     main = labels[0]
     plain, both = figure(records, f"full-{main}-plain"), {one: figure(records, f"full-{one}-both") for one in labels}
     teacher = figure(records, TEACHER)
-    best = max((statistics.mean(values) for one, values in both.items() if values and one != "resnet18"), default=None)
+    distilled = [values for one, values in both.items() if one != "resnet18"] + [
+        figure(records, f"full-{main}-kd{KD:g}")
+    ]
+    best = max((statistics.mean(values) for values in distilled if values), default=None)
     spent_s = mean_of(records, f"full-{main}-plain", "cpu_s")
     cost = f", {spent_s / MINUTE_S:.0f} CPU-minutes" if spent_s is not None else ""
     quick = spent_s is not None and spent_s <= 60 * MINUTE_S

@@ -94,9 +94,9 @@ def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
     rank, context = cache.factor.rank, cache.teacher.context_frames
     listed = [
         ("Distilled against plain", "equal steps, short", "short-both", "short-plain"),
-        ("", f"the same, weight {KD:g} of the logits' KL", f"short-kd{KD:g}", "short-plain"),
+        ("", f"equal steps, short, KL weight {KD:g}", f"short-kd{KD:g}", "short-plain"),
         ("", "equal steps, full", f"full-{main}-both", f"full-{main}-plain"),
-        ("", f"the same, weight {KD:g} of the logits' KL", f"full-{main}-kd{KD:g}", f"full-{main}-plain"),
+        ("", f"equal steps, full, KL weight {KD:g}", f"full-{main}-kd{KD:g}", f"full-{main}-plain"),
         ("", "equal CPU time, short", "short-both", "longer-plain"),
         ("", "equal CPU time, full", f"full-{main}-both", f"full-{main}-plain-longer"),
         ("", "half the steps against all, short", "half-both", "short-plain"),
