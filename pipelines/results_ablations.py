@@ -15,7 +15,7 @@ def ablation_families(name: str) -> dict[str, list[tuple[str, str]]]:
     base = "short-both"
     w = sorted([(value, f"short-w{value:g}") for value in W] + [(usual.w, base)])
     tau = sorted([(value, f"short-tau{value:g}") for value in TEMPERATURES] + [(usual.temperature, base)])
-    kd = [(usual.kd, base), (KD, f"short-kd{KD:g}")]
+    kd = [(KD, f"short-kd{KD:g}"), (usual.kd, base)]
     density = [(round(share * samples), f"short-n{round(share * samples)}") for share in SHARES] + [(samples, base)]
     memory = {"first": "memory-first-{}", "recent": "memory-recent-{}", "first + recent": f"full-{main}-{{}}"}
     memory["infinite"] = "memory-infinite-{}"
@@ -42,8 +42,8 @@ def ablation_families(name: str) -> dict[str, list[tuple[str, str]]]:
             ("5, true masks", "short-truemasks"),
         ],
         "weight of the logits' KL, full": [
-            (f"{usual.kd:g}", f"full-{main}-both"),
             (f"{KD:g}", f"full-{main}-kd{KD:g}"),
+            (f"{usual.kd:g}", f"full-{main}-both"),
         ],
         "memory, plain student, full": [(label, family.format("plain")) for label, family in memory.items()],
         "memory, distilled student, full": [(label, family.format("both")) for label, family in memory.items()],

@@ -76,10 +76,11 @@ def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, R
     scored = len(_sequence_names(records))
     places = f"the {scored} development sequences below" if scored else "development sequences"
     data = f"DAVIS, trained on its training sequences, scored on {places}" if scale.pretrained else "synthetic video"
-    # Said because it is so: DECISIONS 41 and 45 to 48.
+    # Said because it is so: DECISIONS 41 and 45 to 49.
     looked = (
-        ", but the size at which frames are seen, the share of pasted objects, the number of clips and the first weights of the mask "
-        "channels were settled after looks at them, and the teacher is the best there of four that were trained"
+        ", but the size at which frames are seen, the share of pasted objects, the number of clips, the weight of the logits' KL and "
+        "the first weights of the mask channels were settled after looks at them, and the teacher is the best there of four that were "
+        "trained"
         if name == "davis-cpu"
         else ""
     )

@@ -13,7 +13,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from vos.config import CacheConfig, EvaluateConfig, FactorConfig, JobConfig, MemoryConfig, TeacherConfig, TrainConfig
+from vos.config import (
+    CacheConfig,
+    EvaluateConfig,
+    FactorConfig,
+    JobConfig,
+    LossConfig,
+    MemoryConfig,
+    TeacherConfig,
+    TrainConfig,
+)
 from vos.errors import InputError
 from vos.presets import preset
 
@@ -37,8 +46,8 @@ LOSSES: dict[str, tuple[bool, bool]] = {
 """Whether the logits' and the representation's distillation take part."""
 W = (0.0, 0.25, 0.5, 0.75, 1.0)
 TEMPERATURES = (0.5, 1.0, 4.0)
-KD = 8.0
-"""Another weight of the logits' KL, with which it is as large as the supervised terms at the end of a full training."""
+KD = 1.0
+"""Another weight of the logits' KL, with which it is a fifth of cross-entropy at the end of a full training."""
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Of the cached samples: 64, 128, 256 and 512 of 1024."""
 MEMORIES = ("first", "recent", "infinite")
@@ -231,7 +240,7 @@ class _Protocol:
             yield from (self._student(f"short-{label}", "both", seed, cache=f"cache-{label}") for seed in (1, 2))
 
     def _teacher(self) -> Planned:
-        job = replace(self.train, role="teacher", **self.scale.teacher)  # type: ignore[arg-type]
+        job = replace(self.train, role="teacher", loss=LossConfig(), **self.scale.teacher)  # type: ignore[arg-type]
         job = replace(job, trunk_weights=PRETRAINED if self.scale.pretrained and job.model != "stcn" else "")
         minutes = self._step_s(job.model) * job.steps / 60 + 3 * EVALUATION_MINUTES
         # Its memory holds the frame before too, as in training and in the cache (DECISIONS 47).

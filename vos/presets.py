@@ -45,6 +45,7 @@ PAPER_LOSS = LossConfig(hardest=0.15)
 # docs/results.md: DAVIS on two CPU cores in minutes to an hour a run. ImageNet trunks learn slowly, what is new quickly.
 DAVIS_CLIP = ClipConfig(crop_px=240, max_skip_frames=15, max_objects=1)
 DAVIS_OPTIMISER = OptimiserConfig(query_trunk_scale=0.15, value_trunk_scale=0.3)
+DAVIS_LOSS = LossConfig(kd=8.0)
 DAVIS_SIZE_PX = 320
 SHORT_STEPS = 400
 
@@ -56,6 +57,7 @@ def _train_davis() -> TrainConfig:
         steps=SHORT_STEPS,
         batch=2,
         clip=DAVIS_CLIP,
+        loss=DAVIS_LOSS,
         optimiser=DAVIS_OPTIMISER,
         freeze_early=True,
         here=True,
