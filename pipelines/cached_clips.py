@@ -49,6 +49,27 @@ class Batch:
         targets = Targets(*(part.to(device) for part in self.targets)) if self.targets else None
         return Batch(self.draws, self.frames.to(device), self.labels.to(device), self.num_objects.to(device), targets)
 
+    def mirrored(self, chosen: list[bool]) -> Batch:
+        """The batch with the chosen clips, and what the teacher said of them, mirrored left to right."""
+        if not any(chosen):
+            return self
+        flags = torch.tensor(chosen)
+
+        def flipped(images: Tensor) -> Tensor:
+            return torch.where(flags.view(-1, *[1] * (images.ndim - 1)), images.flip(-1), images)
+
+        targets = self.targets
+        if targets is not None:
+            width = targets.boundary.shape[-1]
+            index = targets.sample_index
+            other_side = index + width - 1 - 2 * (index % width)
+            targets = targets._replace(
+                sample_index=torch.where(flags.view(-1, 1, 1), other_side, index),
+                object_logits=flipped(targets.object_logits),
+                boundary=flipped(targets.boundary),
+            )
+        return Batch(self.draws, flipped(self.frames), flipped(self.labels), self.num_objects, targets)
+
 
 class ClipSource(Protocol):
     """Something that numbered clips, with or without teacher targets, come from."""
@@ -207,9 +228,13 @@ def draws_of_step(
 
     stages   of the gap curriculum (`ClipConfig.stages`): an epoch takes all draws of one stage before those of the next
     """
+    passes = [divmod(position, num_draws) for position in _positions(step, batch, rank, world)]
+    return [int(_order(seed, epoch, num_draws, stages)[place]) for epoch, place in passes]
+
+
+def _positions(step: int, batch: int, rank: int, world: int) -> range:
     share = batch // world
-    positions = range(step * batch + rank * share, step * batch + (rank + 1) * share)
-    return [int(_order(seed, position // num_draws, num_draws, stages)[position % num_draws]) for position in positions]
+    return range(step * batch + rank * share, step * batch + (rank + 1) * share)
 
 
 @functools.lru_cache(maxsize=2)
@@ -218,8 +243,13 @@ def _order(seed: int, epoch: int, num_draws: int, stages: int) -> np.ndarray:
     return shuffled[np.argsort(shuffled % stages, kind="stable")]
 
 
-def prefetched(source: ClipSource, steps: range, batch: int, seed: int, rank: int, world: int) -> Iterator[Batch]:
-    """The batches of `steps` for one rank, decoded by a thread while the network works (image decoding releases the GIL)."""
+def prefetched(
+    source: ClipSource, steps: range, batch: int, seed: int, rank: int, world: int, mirror: bool = False
+) -> Iterator[Batch]:
+    """The batches of `steps` for one rank, decoded by a thread while the network works (image decoding releases the GIL).
+
+    mirror   on every second pass over the draws
+    """
     ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=2)
     stop = threading.Event()
 
@@ -236,7 +266,8 @@ def prefetched(source: ClipSource, steps: range, batch: int, seed: int, rank: in
                 if stop.is_set():
                     return
                 numbers = draws_of_step(step, source.num_draws, batch, seed, rank, world, source.clip.stages)
-                put(source.batch(numbers))
+                again = [p // source.num_draws % 2 == 1 for p in _positions(step, batch, rank, world)]
+                put(source.batch(numbers).mirrored(again) if mirror else source.batch(numbers))
         except BaseException as error:
             put(error)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.results_plan import KD, REPEATS, SCALES, family_and_seed, quarter
+from pipelines.results_plan import KD, LONG, REPEATS, SCALES, family_and_seed, quarter
 from pipelines.results_records import Record
 from vos.bootstrap import Difference, paired_difference
 from vos.config import CacheConfig
@@ -97,6 +97,7 @@ def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
         ("", f"equal steps, short, KL weight {KD:g}", f"short-kd{KD:g}", "short-plain"),
         ("", "equal steps, full", f"full-{main}-both", f"full-{main}-plain"),
         ("", f"equal steps, full, KL weight {KD:g}", f"full-{main}-kd{KD:g}", f"full-{main}-plain"),
+        ("", f"equal steps, {LONG:g} times full", f"full-{main}-both-long", f"full-{main}-plain-long"),
         ("", "equal CPU time, short", "short-both", "longer-plain"),
         ("", "equal CPU time, full", f"full-{main}-both", f"full-{main}-plain-longer"),
         ("", "half the steps against all, short", "half-both", "short-plain"),

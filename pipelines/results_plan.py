@@ -31,6 +31,8 @@ FULL_STEPS = 1900
 LONGER = 1.1
 """Steps of the plain student that is given a distilled student's processor time, against the distilled student's: the most that a cached
 step may cost. The measured ratio is in the page."""
+LONG = 2.5
+"""How many times more steps the longest students have, with the same clips, mirrored on every second pass."""
 REPEATS = 4
 """How many times more often the students that show what repetition costs see each of their clips."""
 TEACHER, MAIN_CACHE, SHORT_CACHE, REPEAT_CACHE = "teacher", "cache-main", "cache-short", "cache-repeat"
@@ -187,6 +189,8 @@ class _Protocol:
             name = f"full-{self.main}-kd{KD:g}"
             yield self._student(name, "both", seed, steps=self.scale.full, cache=MAIN_CACHE, kd=KD)
         yield from (self._full(self.main, "both", seed, "-half") for seed in (1, 2, 3))
+        for seed in (1, 2, 3):
+            yield from (self._full(self.main, loss, seed, "-long") for loss in ("plain", "both"))
         for label in [one for one in self.scale.students if one != self.main]:
             yield from (self._full(label, loss, 1) for loss in LOSSES)
         yield from (self._full(self.main, loss, 1) for loss in ("logits", "repr"))
@@ -263,10 +267,10 @@ class _Protocol:
         minutes = 0.5 if copies else draws * self.scale.draw_s / 60 + 0.5
         return Planned(name, "cache", job, minutes, (TEACHER,), copies=copies)
 
-    def _full(self, label: str, loss: str, seed: int, length: Literal["", "-half", "-longer"] = "") -> Planned:
-        steps = {"": self.scale.full, "-half": self.scale.full // 2, "-longer": math.ceil(LONGER * self.scale.full)}
-        name = f"full-{label}-{loss}{length}"
-        return self._student(name, loss, seed, steps=steps[length], cache=MAIN_CACHE, label=label)
+    def _full(self, label: str, loss: str, seed: int, length: Literal["", "-half", "-longer", "-long"] = "") -> Planned:
+        times = {"": 1, "-half": 0.5, "-longer": LONGER, "-long": LONG}[length]
+        name, steps = f"full-{label}-{loss}{length}", math.ceil(times * self.scale.full)
+        return self._student(name, loss, seed, steps=steps, cache=MAIN_CACHE, label=label, mirror=length == "-long")
 
     def _student(
         self,
@@ -277,6 +281,7 @@ class _Protocol:
         cache: str = SHORT_CACHE,
         label: str = "",
         online: bool = False,
+        mirror: bool = False,
         **changes: object,
     ) -> Planned:
         name, model, usual = f"{family}-s{seed}", self.scale.students[label or self.main], self.train.loss
@@ -284,7 +289,7 @@ class _Protocol:
         weights = replace(usual, kd=usual.kd * kd, representation=usual.representation * representation)
         weights = replace(weights, **changes)  # type: ignore[arg-type]
         steps = steps or self.scale.short
-        job = replace(self.train, model=model, seed=seed, steps=steps, loss=weights)
+        job = replace(self.train, model=model, seed=seed, steps=steps, loss=weights, mirror=mirror)
         if loss == "plain":
             own = {"draws": self._draws(cache), "draw_seed": self.cache.seed, "clip": self.cache.clip}
             job, needs = replace(job, **own), ()  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipelines.results_comparisons import figure, of_family
-from pipelines.results_plan import SCALES, TEACHER, Planned
+from pipelines.results_plan import LONG, SCALES, TEACHER, Planned
 from pipelines.results_records import Record
 from vos.reference import METHOD_OF_MODEL, PUBLISHED, Speed
 
@@ -33,11 +33,15 @@ def main_table(name: str, plan: list[Planned], records: Mapping[str, Record], fp
     ]
     rows = []
     models = {one.family: getattr(one.job, "model", "") for one in plan}
-    families = [TEACHER, *(f"full-{label}-{loss}" for label in SCALES[name].students for loss in NAMES)]
+    labels = list(SCALES[name].students)
+    families = [TEACHER, *(f"full-{label}-{loss}" for label in labels for loss in NAMES)]
+    longest = [f"full-{labels[0]}-{loss}-long" for loss in ("plain", "both")]
+    families[1 + len(NAMES) : 1 + len(NAMES)] = longest
     for family in families:
         of = of_family(records, family)
-        _, label, loss = family.split("-") if family != TEACHER else ("", "", "")
+        loss = "" if family == TEACHER else family.split("-")[2]
         title = f"teacher, {models[family]}" if family == TEACHER else f"{models[family]}, {NAMES[loss]}"
+        title += f", {LONG:g} times the steps" * (family in longest)
         teacher = "-" if loss in ("", "plain") else "own, from the cache"
         memory = "infinite" if family == TEACHER else "first + recent"
         if not of:

@@ -70,7 +70,7 @@ def run_training(
         for step, metrics in recent:  # a kill may have come before they were told
             on_metrics(step, metrics)
     steps = range(config.steps if progress.stopped else progress.step, config.steps)
-    batches = prefetched(source, steps, config.batch, config.seed, ranks.rank, ranks.size)
+    batches = prefetched(source, steps, config.batch, config.seed, ranks.rank, ranks.size, config.mirror)
     started, forwards = progress, teacher.forwards
     entered = began = time.monotonic()
     cpu_entered = time.process_time()

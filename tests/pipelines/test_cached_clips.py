@@ -174,6 +174,37 @@ def test_clips_drawn_on_the_fly_are_those_that_a_cache_of_the_same_seed_holds(un
     assert torch.equal(drawn.frames, replayed.frames) and torch.equal(drawn.labels, replayed.labels)
 
 
+def test_a_mirrored_clip_brings_mirrored_targets_and_its_neighbour_stays(untouched: CachedClips):
+    batch = untouched.batch([0, 6])
+    mirrored = batch.mirrored([True, False])
+    assert batch.targets is not None and mirrored.targets is not None
+    assert torch.equal(mirrored.frames[0], batch.frames[0].flip(-1))
+    assert torch.equal(mirrored.labels[0], batch.labels[0].flip(-1))
+    # What a sample is read from: the same cell of the mirrored map, in the same place of the list.
+    before, after = batch.targets, mirrored.targets
+    cells = torch.arange(before.boundary[0, 0].numel()).view(before.boundary.shape[2:])
+    for query, index in enumerate(after.sample_index[0]):
+        assert torch.equal(cells.flip(-1).flatten()[index], before.sample_index[0, query])
+    assert torch.equal(after.object_logits[0], before.object_logits[0].flip(-1))
+    assert torch.equal(after.boundary[0], before.boundary[0].flip(-1))
+    assert torch.equal(after.factor, before.factor) and torch.equal(after.sample_label, before.sample_label)
+    pairs = zip((mirrored.frames, mirrored.labels, *after), (batch.frames, batch.labels, *before), strict=True)
+    assert all(torch.equal(new[1], old[1]) for new, old in pairs)
+    again = mirrored.mirrored([True, False])
+    assert again.targets is not None and torch.equal(again.targets.sample_index, before.sample_index)
+
+
+@pytest.mark.parametrize("with_targets", [True, False])
+def test_every_second_pass_is_mirrored_where_that_is_asked_for(untouched: CachedClips, with_targets: bool):
+    source = CachedClips(untouched.folder, DATA, with_targets)
+    batch = 8  # of 7 draws: every batch holds clips of two passes
+    steps = range(5)
+    plain = [one for item in prefetched(source, steps, batch, 3, 0, 1) for one in item.frames]
+    mirrored = [one for item in prefetched(source, steps, batch, 3, 0, 1, mirror=True) for one in item.frames]
+    for position, (before, after) in enumerate(zip(plain, mirrored, strict=True)):
+        assert torch.equal(after, before.flip(-1) if position // NUM_DRAWS % 2 else before)
+
+
 def test_a_batch_moves_to_a_device_with_everything_in_it(untouched: CachedClips):
     batch = untouched.batch([0])
     moved = batch.to(torch.device("meta"))

@@ -77,6 +77,8 @@ def test_nothing_of_a_machine_is_in_a_plan(runs: list[Planned]):
         ("short-both", "longer-plain", {"loss.kd", "loss.representation", "steps"}),
         ("half-both", "short-both", {"steps"}),
         ("full-noaspp-both-half", "full-noaspp-both", {"steps"}),
+        ("full-noaspp-both-long", "full-noaspp-plain-long", {"loss.kd", "loss.representation"}),
+        ("full-noaspp-both-long", "full-noaspp-both", {"steps", "mirror"}),
         ("short-n256", "short-uniform", {"cache"}),
         ("half-n256", "half-uniform", {"cache"}),
         ("short-both", "short-fp32", {"cache"}),
@@ -113,7 +115,8 @@ def test_a_plain_student_makes_the_draws_of_the_cache_that_its_counterpart_reads
 
 def test_a_student_sees_each_of_its_clips_once_but_where_that_is_the_question():
     runs = plan("davis-cpu")
-    for family, times in (("full-noaspp-plain", 1), ("short-plain", 1), ("repeat-plain", 4)):
+    cases = (("full-noaspp-plain", 1), ("short-plain", 1), ("repeat-plain", 4), ("full-noaspp-plain-long", 2.5))
+    for family, times in cases:
         job = named(runs, f"{family}-s1").job
         assert isinstance(job, TrainConfig) and job.steps * job.batch == times * job.draws
 

@@ -143,6 +143,8 @@ class TrainConfig(JobConfig):
     """Without a cache: clips to draw, gone through again and again as those of a cache are (0 = a new one each time)."""
     draw_seed: int = -1
     """Without a cache: seed of the draws (-1: --seed). With a cache's seed, number of draws, clip configuration and videos: its clips."""
+    mirror: bool = False
+    """Mirror every clip, and the teacher's targets with it, on every second pass over the draws: they are then worth twice as many."""
     batch: int = 4
     """Clips per step over all workers together: what is learnt from does not depend on their number."""
     micro_batch: int = 0
