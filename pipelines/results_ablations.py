@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.results_plan import KD, SCALES, SHARES, TEMPERATURES, W, quarter
+from pipelines.results_plan import SCALES, SHARES, TEMPERATURES, W, lighter_kd, quarter
 from vos.config import CacheConfig, TrainConfig
 from vos.presets import preset
 
@@ -15,14 +15,14 @@ def ablation_families(name: str) -> dict[str, list[tuple[str, str]]]:
     base = "short-both"
     w = sorted([(value, f"short-w{value:g}") for value in W] + [(usual.w, base)])
     tau = sorted([(value, f"short-tau{value:g}") for value in TEMPERATURES] + [(usual.temperature, base)])
-    kd = [(KD, f"short-kd{KD:g}"), (usual.kd, base)]
+    kd = lighter_kd(name)
     density = [(round(share * samples), f"short-n{round(share * samples)}") for share in SHARES] + [(samples, base)]
     memory = {"first": "memory-first-{}", "recent": "memory-recent-{}", "first + recent": f"full-{main}-{{}}"}
     memory["infinite"] = "memory-infinite-{}"
     return {
         "w, the teacher's share of the correlations": [(f"{value:g}", family) for value, family in w],
         "temperature": [(f"{value:g}", family) for value, family in tau],
-        "weight of the logits' KL": [(f"{value:g}", family) for value, family in kd],
+        "weight of the logits' KL": [(f"{kd:g}", f"short-kd{kd:g}"), (f"{usual.kd:g}", base)],
         "N, sampled pixels": [(str(value), family) for value, family in density],
         "sampling": [
             (f"boundary {quarter(name)}", f"short-{quarter(name)}"),
@@ -42,7 +42,7 @@ def ablation_families(name: str) -> dict[str, list[tuple[str, str]]]:
             ("5, true masks", "short-truemasks"),
         ],
         "weight of the logits' KL, full": [
-            (f"{KD:g}", f"full-{main}-kd{KD:g}"),
+            (f"{kd:g}", f"full-{main}-kd{kd:g}"),
             (f"{usual.kd:g}", f"full-{main}-both"),
         ],
         "memory, plain student, full": [(label, family.format("plain")) for label, family in memory.items()],

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.results_comparisons import Comparison, by_seed, comparisons, counted, figure, mean_of
-from pipelines.results_plan import KD, MAIN_CACHE, SCALES, TEACHER, quarter
+from pipelines.results_plan import MAIN_CACHE, SCALES, TEACHER, lighter_kd, quarter
 from pipelines.results_records import Record
 from vos.bootstrap import Difference
 from vos.config import CacheConfig
@@ -40,7 +40,7 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
     in_time = [one for one in lengths if (mean_of(records, one, "cpu_s") or math.inf) <= 60 * MINUTE_S]
     plain = _best(records, in_time or lengths)
     of_mobilenet = [f"full-{label}-both" for label in labels if label != "resnet18"]
-    best = _best(records, [*of_mobilenet, f"full-{main}-kd{KD:g}", f"full-{main}-both-long"])
+    best = _best(records, [*of_mobilenet, f"full-{main}-kd{lighter_kd(name):g}", f"full-{main}-both-long"])
     spent_s = mean_of(records, plain, "cpu_s")
     cost = f", {spent_s / MINUTE_S:.0f} CPU-minutes" if spent_s is not None else ""
     # A teacher of a few steps may find nothing at all.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.results_plan import KD, LONG, REPEATS, SCALES, family_and_seed, quarter
+from pipelines.results_plan import LONG, REPEATS, SCALES, family_and_seed, lighter_kd, quarter
 from pipelines.results_records import Record
 from vos.bootstrap import Difference, paired_difference
 from vos.config import CacheConfig
@@ -91,12 +91,12 @@ def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
     """Every comparison of the protocol under a preset, also those of which nothing has been run."""
     labels = list(SCALES[name].students)
     main, some, cache = labels[0], quarter(name), preset(CacheConfig, name)
-    rank, context = cache.factor.rank, cache.teacher.context_frames
+    rank, context, kd = cache.factor.rank, cache.teacher.context_frames, lighter_kd(name)
     listed = [
         ("Distilled against plain", "equal steps, short", "short-both", "short-plain"),
-        ("", f"equal steps, short, KL weight {KD:g}", f"short-kd{KD:g}", "short-plain"),
+        ("", f"equal steps, short, KL weight {kd:g}", f"short-kd{kd:g}", "short-plain"),
         ("", "equal steps, full", f"full-{main}-both", f"full-{main}-plain"),
-        ("", f"equal steps, full, KL weight {KD:g}", f"full-{main}-kd{KD:g}", f"full-{main}-plain"),
+        ("", f"equal steps, full, KL weight {kd:g}", f"full-{main}-kd{kd:g}", f"full-{main}-plain"),
         ("", f"equal steps, {LONG:g} times full", f"full-{main}-both-long", f"full-{main}-plain-long"),
         ("", "equal CPU time, short", "short-both", "longer-plain"),
         ("", "equal CPU time, full", f"full-{main}-both", f"full-{main}-plain-longer"),

@@ -48,8 +48,6 @@ LOSSES: dict[str, tuple[bool, bool]] = {
 """Whether the logits' and the representation's distillation take part."""
 W = (0.0, 0.25, 0.5, 0.75, 1.0)
 TEMPERATURES = (0.5, 1.0, 4.0)
-KD = 1.0
-"""Another weight of the logits' KL, with which it is a fifth of cross-entropy at the end of a full training."""
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Of the cached samples: 64, 128, 256 and 512 of 1024."""
 MEMORIES = ("first", "recent", "infinite")
@@ -148,6 +146,11 @@ def plan(name: str = "davis-cpu", full_steps: int = 0) -> list[Planned]:
     return list(_Protocol(name, scale).runs())
 
 
+def lighter_kd(name: str) -> float:
+    """Another weight of the logits' KL than a preset's: under davis-cpu 1, a fifth of cross-entropy at the end of a full training."""
+    return preset(TrainConfig, name).loss.kd / 8
+
+
 def family_and_seed(name: str) -> tuple[str, int | None]:
     """What runs that differ in nothing but their seed have in common, and this one's seed; without one, the name and None."""
     head, _, tail = name.rpartition("-s")
@@ -178,7 +181,7 @@ class _Protocol:
         self.evaluate = replace(preset(EvaluateConfig, name), workers=1, threads=1)
         # Speed is measured alone, by jobs.benchmark fps: beside other runs it says nothing.
         self.evaluate = replace(self.evaluate, fps=replace(self.evaluate.fps, sequences=0))
-        self.main = next(iter(scale.students))
+        self.main, self.lighter_kd = next(iter(scale.students)), lighter_kd(name)
 
     def runs(self) -> Iterator[Planned]:
         yield self._teacher()
@@ -186,8 +189,8 @@ class _Protocol:
         for seed in (1, 2, 3):
             yield from (self._full(self.main, loss, seed) for loss in ("plain", "both"))
         for seed in (1, 2, 3):
-            name = f"full-{self.main}-kd{KD:g}"
-            yield self._student(name, "both", seed, steps=self.scale.full, cache=MAIN_CACHE, kd=KD)
+            name = f"full-{self.main}-kd{self.lighter_kd:g}"
+            yield self._student(name, "both", seed, steps=self.scale.full, cache=MAIN_CACHE, kd=self.lighter_kd)
         yield from (self._full(self.main, "both", seed, "-half") for seed in (1, 2, 3))
         for seed in (1, 2, 3):
             yield from (self._full(self.main, loss, seed, "-long") for loss in ("plain", "both"))
@@ -214,7 +217,8 @@ class _Protocol:
             yield from (self._student(f"short-{loss}", loss, seed) for loss in ("plain", "both"))
         yield from (self._student("half-both", "both", seed, steps=half) for seed in (1, 2, 3))
         yield from (self._student("longer-plain", "plain", seed, steps=longer) for seed in range(1, 6))
-        yield from (self._student(f"short-kd{KD:g}", "both", seed, kd=KD) for seed in range(1, 6))
+        lighter = self.lighter_kd
+        yield from (self._student(f"short-kd{lighter:g}", "both", seed, kd=lighter) for seed in range(1, 6))
         yield self._cache("cache-uniform", sampling="uniform")
         quarter = f"n{self._samples(1 / 4)}"
         for seed in (1, 2, 3):
