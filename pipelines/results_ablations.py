@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from pipelines.results_plan import SCALES, SHARES, TEMPERATURES, W, lighter_kd, quarter
+from pipelines.results_plan import (
+    SCALES,
+    SHARES,
+    TEMPERATURES,
+    W,
+    denser_samples,
+    heavier,
+    lighter_kd,
+    quarter,
+)
 from vos.config import CacheConfig, TrainConfig
 from vos.presets import preset
 
@@ -17,12 +26,23 @@ def ablation_families(name: str) -> dict[str, list[tuple[str, str]]]:
     tau = sorted([(value, f"short-tau{value:g}") for value in TEMPERATURES] + [(usual.temperature, base)])
     kd = lighter_kd(name)
     density = [(round(share * samples), f"short-n{round(share * samples)}") for share in SHARES] + [(samples, base)]
+    denser = denser_samples(name)
+    density.append((denser, f"short-n{denser}"))
+    more_kd, more_repr = heavier(name)
     memory = {"first": "memory-first-{}", "recent": "memory-recent-{}", "first + recent": f"full-{main}-{{}}"}
     memory["infinite"] = "memory-infinite-{}"
     return {
         "w, the teacher's share of the correlations": [(f"{value:g}", family) for value, family in w],
         "temperature": [(f"{value:g}", family) for value, family in tau],
-        "weight of the logits' KL": [(f"{kd:g}", f"short-kd{kd:g}"), (f"{usual.kd:g}", base)],
+        "weight of the logits' KL": [
+            (f"{kd:g}", f"short-kd{kd:g}"),
+            (f"{usual.kd:g}", base),
+            (f"{more_kd:g}", f"short-kd{more_kd:g}"),
+        ],
+        "weight of |S| x L_repr": [
+            (f"{usual.representation:g}", base),
+            (f"{more_repr:g}", f"short-repr{more_repr:g}"),
+        ],
         "N, sampled pixels": [(str(value), family) for value, family in density],
         "sampling": [
             (f"boundary {quarter(name)}", f"short-{quarter(name)}"),

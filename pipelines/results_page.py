@@ -176,7 +176,8 @@ def _ablations(name: str, records: Mapping[str, Record]) -> str:
 
 def _sequences(name: str, records: Mapping[str, Record], folder: str) -> str:
     main = next(iter(SCALES[name].students))
-    families = [TEACHER, f"full-{main}-plain", f"full-{main}-both", "short-plain", "short-both"]
+    longest = [f"full-{main}-{loss}{length}" for length in ("-long", "") for loss in ("plain", "both")]
+    families = [TEACHER, *longest, "short-plain", "short-both"]
     names = _sequence_names(records)
     rows = []
     for family in families:

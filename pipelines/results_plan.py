@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from pipelines.schema import GRID_STRIDE
 from vos.config import (
     CacheConfig,
     EvaluateConfig,
@@ -151,6 +152,18 @@ def lighter_kd(name: str) -> float:
     return preset(TrainConfig, name).loss.kd / 8
 
 
+def heavier(name: str) -> tuple[float, float]:
+    """Larger weights than a preset's of the logits' KL and of |S| x L_repr."""
+    usual = preset(TrainConfig, name).loss
+    return 4 * usual.kd, 10 * usual.representation
+
+
+def denser_samples(name: str) -> int:
+    """Twice a preset's sampled pixels, or all that there are."""
+    cache = preset(CacheConfig, name)
+    return min(2 * cache.samples, (cache.clip.crop_px // GRID_STRIDE) ** 2)
+
+
 def family_and_seed(name: str) -> tuple[str, int | None]:
     """What runs that differ in nothing but their seed have in common, and this one's seed; without one, the name and None."""
     head, _, tail = name.rpartition("-s")
@@ -181,7 +194,7 @@ class _Protocol:
         self.evaluate = replace(preset(EvaluateConfig, name), workers=1, threads=1)
         # Speed is measured alone, by jobs.benchmark fps: beside other runs it says nothing.
         self.evaluate = replace(self.evaluate, fps=replace(self.evaluate.fps, sequences=0))
-        self.main, self.lighter_kd = next(iter(scale.students)), lighter_kd(name)
+        self.name, self.main, self.lighter_kd = name, next(iter(scale.students)), lighter_kd(name)
 
     def runs(self) -> Iterator[Planned]:
         yield self._teacher()
@@ -236,6 +249,13 @@ class _Protocol:
             for share in (one for one in SHARES if one != 1 / 4):
                 yield self._student(f"short-n{self._samples(share)}", "both", seed, density=share)
             yield self._student("short-rank16", "both", seed, rank=min(16, self.cache.factor.rank))
+            kd, representation = heavier(self.name)
+            yield self._student(f"short-kd{kd:g}", "both", seed, kd=kd)
+            yield self._student(f"short-repr{representation:g}", "both", seed, representation=representation)
+        denser = denser_samples(self.name)
+        yield self._cache(f"cache-n{denser}", samples=denser)
+        for seed in (1, 2):
+            yield self._student(f"short-n{denser}", "both", seed, cache=f"cache-n{denser}")
         yield self._cache("cache-fp16", factor=replace(self.cache.factor, dtype="fp16"))
         yield from (self._student("short-fp16", "both", seed, cache="cache-fp16") for seed in (1, 2))
         teacher = self.cache.teacher

@@ -60,8 +60,14 @@ def _steps(name: str, records: Mapping[str, Record]) -> Any:
     main, some = next(iter(SCALES[name].students)), quarter(name)
     panels = {
         "plain and distilled": {
-            "plain": (PLAIN, ("short-plain", "longer-plain", f"full-{main}-plain", f"full-{main}-plain-longer")),
-            "distilled": (DISTILLED, ("half-both", "short-both", f"full-{main}-both")),
+            "plain": (
+                PLAIN,
+                ("short-plain", "longer-plain", *(f"full-{main}-plain{more}" for more in ("", "-longer", "-long"))),
+            ),
+            "distilled": (
+                DISTILLED,
+                ("half-both", "short-both", *(f"full-{main}-both{more}" for more in ("-half", "", "-long"))),
+            ),
         },
         f"sampling, {some}": {
             "uniform": ("C3", ("half-uniform", "short-uniform")),

@@ -88,7 +88,10 @@ def test_nothing_of_a_machine_is_in_a_plan(runs: list[Planned]):
         ("short-both", "short-tau4", {"loss.temperature"}),
         ("short-both", "short-kd1", {"loss.kd"}),
         ("full-noaspp-both", "full-noaspp-kd1", {"loss.kd"}),
+        ("short-both", "short-kd32", {"loss.kd"}),
+        ("short-both", "short-repr1", {"loss.representation"}),
         ("short-both", "short-n128", {"loss.density"}),
+        ("short-both", "short-n2048", {"cache"}),
         ("short-both", "short-truemasks", {"cache"}),
     ],
 )
@@ -128,6 +131,7 @@ def test_caches_that_are_compared_have_the_same_draws_in_the_same_order():
     for name, field in {
         "cache-uniform": "sampling",
         "cache-fp16": "factor.dtype",
+        "cache-n2048": "samples",
         "cache-context0": "teacher.context_frames",
         "cache-context2": "teacher.context_frames",
         "cache-truemasks": "teacher.context_masks",
