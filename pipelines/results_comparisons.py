@@ -102,6 +102,7 @@ def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
         ("", "equal CPU time, full", f"full-{main}-both", f"full-{main}-plain-longer"),
         ("", "half the steps against all, short", "half-both", "short-plain"),
         ("", "half the steps against all, full", f"full-{main}-both-half", f"full-{main}-plain"),
+        ("", f"full against {LONG:g} times the steps", f"full-{main}-both", f"full-{main}-plain-long"),
         ("", "logits alone, full", f"full-{main}-logits", f"full-{main}-plain"),
         ("", "L_repr alone, full", f"full-{main}-repr", f"full-{main}-plain"),
         *(("", f"equal steps, full, {label}", f"full-{label}-both", f"full-{label}-plain") for label in labels[1:]),
