@@ -266,8 +266,11 @@ def prefetched(
                 if stop.is_set():
                     return
                 numbers = draws_of_step(step, source.num_draws, batch, seed, rank, world, source.clip.stages)
-                again = [p // source.num_draws % 2 == 1 for p in _positions(step, batch, rank, world)]
-                put(source.batch(numbers).mirrored(again) if mirror else source.batch(numbers))
+                clips = source.batch(numbers)
+                if mirror:
+                    again = [p // source.num_draws % 2 == 1 for p in _positions(step, batch, rank, world)]
+                    clips = clips.mirrored(again)
+                put(clips)
         except BaseException as error:
             put(error)
 

@@ -13,7 +13,7 @@ from pipelines.folders import read_json
 from pipelines.results_ablations import ablation_families
 from pipelines.results_claims import claims, cpu_lines
 from pipelines.results_comparisons import aligned, comparisons, counted, figure, mean_of, of_family, scores
-from pipelines.results_plan import LONGER, SCALES, TEACHER, Planned
+from pipelines.results_plan import LONG, LONGER, SCALES, TEACHER, Planned
 from pipelines.results_plots import write_plots
 from pipelines.results_records import Record
 from pipelines.results_table import FPS, main_table, markdown, spread
@@ -94,6 +94,7 @@ def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, R
             f"{clip.num_frames} frames, {clip.crop_px}² px, gaps up to {clip.max_skip_frames} frames, {clip.max_objects} object(s). "
             f"{trunk if scale.pretrained else ''}AdamW, lr {rate.lr:g} (query trunk x {rate.query_trunk_scale:g}, value trunk x "
             f"{rate.value_trunk_scale:g}), {rate.warmup_steps} steps of warm-up, {rate.schedule} decay to 0, EMA {rate.ema:g}.",
+            f"- **The longest students** have {LONG:g} times the full steps on the same clips, mirrored (`--mirror`) on every second pass.",
             _teacher(plan, evaluate),
             f"- **Distillation**: KL at temperature {train.loss.temperature:g} with weight {train.loss.kd:g}, |S| x L_repr with weight "
             f"{train.loss.representation:g}, w = {train.loss.w:g}, {cache.samples} samples, factor of rank {cache.factor.rank} in "

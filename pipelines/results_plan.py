@@ -194,7 +194,7 @@ class _Protocol:
         self.evaluate = replace(preset(EvaluateConfig, name), workers=1, threads=1)
         # Speed is measured alone, by jobs.benchmark fps: beside other runs it says nothing.
         self.evaluate = replace(self.evaluate, fps=replace(self.evaluate.fps, sequences=0))
-        self.name, self.main, self.lighter_kd = name, next(iter(scale.students)), lighter_kd(name)
+        self.name, self.main = name, next(iter(scale.students))
 
     def runs(self) -> Iterator[Planned]:
         yield self._teacher()
@@ -202,8 +202,8 @@ class _Protocol:
         for seed in (1, 2, 3):
             yield from (self._full(self.main, loss, seed) for loss in ("plain", "both"))
         for seed in (1, 2, 3):
-            name = f"full-{self.main}-kd{self.lighter_kd:g}"
-            yield self._student(name, "both", seed, steps=self.scale.full, cache=MAIN_CACHE, kd=self.lighter_kd)
+            name, kd = f"full-{self.main}-kd{lighter_kd(self.name):g}", lighter_kd(self.name)
+            yield self._student(name, "both", seed, steps=self.scale.full, cache=MAIN_CACHE, kd=kd)
         yield from (self._full(self.main, "both", seed, "-half") for seed in (1, 2, 3))
         for seed in (1, 2, 3):
             yield from (self._full(self.main, loss, seed, "-long") for loss in ("plain", "both"))
@@ -230,7 +230,7 @@ class _Protocol:
             yield from (self._student(f"short-{loss}", loss, seed) for loss in ("plain", "both"))
         yield from (self._student("half-both", "both", seed, steps=half) for seed in (1, 2, 3))
         yield from (self._student("longer-plain", "plain", seed, steps=longer) for seed in range(1, 6))
-        lighter = self.lighter_kd
+        lighter = lighter_kd(self.name)
         yield from (self._student(f"short-kd{lighter:g}", "both", seed, kd=lighter) for seed in range(1, 6))
         yield self._cache("cache-uniform", sampling="uniform")
         quarter = f"n{self._samples(1 / 4)}"

@@ -33,10 +33,10 @@ def main_table(name: str, plan: list[Planned], records: Mapping[str, Record], fp
     ]
     rows = []
     models = {one.family: getattr(one.job, "model", "") for one in plan}
-    labels = list(SCALES[name].students)
-    families = [TEACHER, *(f"full-{label}-{loss}" for label in labels for loss in NAMES)]
-    longest = [f"full-{labels[0]}-{loss}-long" for loss in ("plain", "both")]
-    families[1 + len(NAMES) : 1 + len(NAMES)] = longest
+    main, *others = SCALES[name].students
+    longest = [f"full-{main}-{loss}-long" for loss in ("plain", "both")]
+    families = [TEACHER, *(f"full-{main}-{loss}" for loss in NAMES), *longest]
+    families += [f"full-{label}-{loss}" for label in others for loss in NAMES]
     for family in families:
         of = of_family(records, family)
         loss = "" if family == TEACHER else family.split("-")[2]
