@@ -151,6 +151,7 @@ def start_run(
 ) -> Iterator[Run]:
     """A run that ends as FINISHED, or as FAILED when the block raises; the resolved configuration is its parameters.
 
+    A block that was told to exit (SystemExit with code 0) has FINISHED: so Ray Tune stops a trial that is behind.
     resume  id of a run that was interrupted: it goes on, if the store knows it
     Raises InputError for a store that cannot be used; a server that does not answer stops nothing.
     """
@@ -164,7 +165,8 @@ def start_run(
         with Sampler(run.log_series, 1 + max(run.history(CPU) if resume else (), default=-1)):
             yield run
     except BaseException as error:
-        run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        told_to_exit = isinstance(error, SystemExit) and not error.code
+        run.end("FINISHED" if told_to_exit else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     run.end("FINISHED")
 

@@ -46,7 +46,14 @@ def test_the_resolved_configuration_is_with_the_run_as_parameters_and_as_a_file(
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(None, "FINISHED"), (ValueError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+    ("error", "status"),
+    [
+        (None, "FINISHED"),
+        (ValueError("bad"), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (SystemExit(0), "FINISHED"),  # as Ray Tune stops a trial, at any moment of the search's own last words about it
+        (SystemExit("out of disk"), "FAILED"),
+    ],
 )
 def test_a_run_ends_as_its_block_does_and_the_error_goes_on(client: Any, error: BaseException | None, status: str):
     started: list[str] = []
