@@ -13,11 +13,12 @@ from pipelines.folders import read_json
 from pipelines.results_ablations import ablation_families
 from pipelines.results_claims import claims, cpu_lines
 from pipelines.results_comparisons import aligned, comparisons, counted, figure, mean_of, of_family, scores
-from pipelines.results_plan import LONG, LONGER, SCALES, TEACHER, Planned
+from pipelines.results_plan import LONG, LONGER, SCALES, SEARCH, TEACHER, Planned
 from pipelines.results_plots import write_plots
 from pipelines.results_records import Record
 from pipelines.results_table import FPS, main_table, markdown, spread
-from vos.config import CacheConfig, EvaluateConfig, ReportConfig, TrainConfig
+from pipelines.trials import Trial, ranked
+from vos.config import CacheConfig, EvaluateConfig, ReportConfig, TrainConfig, TuneConfig
 from vos.presets import preset
 
 
@@ -42,6 +43,8 @@ def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Recor
         _comparisons(config.preset, records),
         _ablations(config.preset, records),
         _pictures(folder, plots, ("ablations.png",)),
+        _search(config.preset, records),
+        _pictures(folder, plots, ("search-trials.png", "search-density.png")),
         _sequences(config.preset, records, folder),
         _pictures(folder, plots, ("sequences.png",)),
         _missing(plan, records, strangers),
@@ -52,7 +55,7 @@ def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Recor
 
 def metrics(plan: list[Planned], records: Mapping[str, Record]) -> dict[str, float]:
     """Mean J&F of every family, and how far the plan is, by their MLflow names."""
-    families = dict.fromkeys(one.family for one in plan if one.kind != "cache")
+    families = dict.fromkeys(one.family for one in plan if one.kind not in ("cache", "search"))
     found = {family: figure(records, family) for family in families}
     scores = {f"results/{family}": statistics.mean(values) for family, values in found.items() if values}
     return {**scores, "results/runs": float(len(records)), "results/runs_planned": float(len(plan))}
@@ -173,6 +176,25 @@ def _ablations(name: str, records: Mapping[str, Record]) -> str:
     if said:
         parts.append(f"CPU seconds of a step: {', '.join(said)}.")
     return "\n\n".join(parts)
+
+
+def _search(name: str, records: Mapping[str, Record]) -> str:
+    if SEARCH not in records:
+        return ""
+    trials = [Trial(**row) for row in records[SEARCH]["trials"]]
+    searched, frames = list(trials[0].parameters), preset(TuneConfig, name).max_frames
+    stopped = sum(trial.status == "stopped" for trial in trials)
+    scored_on = f"{f'first {frames} frames of the ' if frames else ''}development sequences"
+    text = (
+        f"`jobs.tune` over {', '.join(searched)}: {len(trials)} trials of the short length on the short cache, one seed, {stopped} "
+        f"stopped early by successive halving, {sum(trial.teacher_forwards for trial in trials)} forwards of the teacher. Trials are "
+        f"scored on the {scored_on}, so the search shows how far the parameters matter; nothing on this page was chosen by it."
+    )
+    rows = [
+        [*(f"{trial.parameters[key]:.3g}" for key in searched), f"{100 * trial.score:.1f}", trial.step, trial.status]
+        for trial in ranked(trials)
+    ]
+    return "\n\n".join(["## Search", text, markdown([*searched, "J&F", "steps", ""], rows)])
 
 
 def _sequences(name: str, records: Mapping[str, Record], folder: str) -> str:

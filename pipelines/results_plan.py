@@ -23,6 +23,7 @@ from vos.config import (
     MemoryConfig,
     TeacherConfig,
     TrainConfig,
+    TuneConfig,
 )
 from vos.errors import InputError
 from vos.presets import preset
@@ -37,6 +38,7 @@ LONG = 2.5
 REPEATS = 4
 """How many times more often the students that show what repetition costs see each of their clips."""
 TEACHER, MAIN_CACHE, SHORT_CACHE, REPEAT_CACHE = "teacher", "cache-main", "cache-short", "cache-repeat"
+SEARCH = "search"
 PRETRAINED = "mobilenet_v2_imagenet.fp16.safetensors"
 """What MobileNetV2's ImageNet weights are called in the plan, whatever their file is called; records have its digest."""
 
@@ -53,7 +55,7 @@ SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Of the cached samples: 64, 128, 256 and 512 of 1024."""
 MEMORIES = ("first", "recent", "infinite")
 
-Kind = Literal["teacher", "cache", "student", "evaluation"]
+Kind = Literal["teacher", "cache", "student", "evaluation", "search"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Planned:
     name: str
     kind: Kind
     job: JobConfig
-    """TrainConfig, CacheConfig or EvaluateConfig"""
+    """TrainConfig, CacheConfig, EvaluateConfig or TuneConfig"""
     minutes: float
     """CPU minutes expected of it"""
     needs: tuple[str, ...] = ()
@@ -217,6 +219,7 @@ class _Protocol:
             for loss in ("plain", "both"):
                 yield self._student(f"repeat-{loss}", loss, seed, steps=self.scale.full, cache=REPEAT_CACHE)
         yield from self._short()
+        yield self._search()
         yield from (self._full(self.main, "plain", seed, "-longer") for seed in (1, 2, 3))
         for seed in (4, 5):  # where three seeds do not decide
             yield self._student(f"short-n{self._samples(1 / 4)}", "both", seed, density=1 / 4)
@@ -328,6 +331,16 @@ class _Protocol:
             job = replace(job, optimiser=rates, freeze_early=False)
         minutes = steps * self._step_s(model) * (1.4 if online else 1) / 60 + EVALUATION_MINUTES
         return Planned(name, "student", job, minutes, needs, self._scored(name))
+
+    def _search(self) -> Planned:
+        """What jobs.tune makes of the short length. It shows, and decides nothing: its trials are scored on the development sequences."""
+        usual = preset(TuneConfig, self.name)
+        weights = PRETRAINED if self.scale.pretrained else ""
+        train = replace(self.train, steps=self.scale.short, trunk_weights=weights)
+        job = replace(usual, cache=SHORT_CACHE, concurrent=1, threads=1, train=train)
+        # Half of the trials are stopped early.
+        minutes = 0.6 * job.trials * (self.scale.short * self._step_s(job.train.model) / 60 + EVALUATION_MINUTES)
+        return Planned(SEARCH, "search", job, minutes, (SHORT_CACHE,))
 
     def _memory(self, kind: str, loss: str, seed: int) -> Planned:
         student = f"full-{self.main}-{loss}-s{seed}"

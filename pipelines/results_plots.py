@@ -7,11 +7,12 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipelines import storage
+from pipelines import search_pages, storage
 from pipelines.results_ablations import ablation_families
 from pipelines.results_comparisons import aligned, by_seed, comparisons, counted, figure, scores
-from pipelines.results_plan import SCALES, quarter
+from pipelines.results_plan import SCALES, SEARCH, quarter
 from pipelines.results_records import Record
+from pipelines.trials import Trial
 
 PLAIN, DISTILLED = "C1", "C0"
 
@@ -24,14 +25,19 @@ def write_plots(name: str, records: Mapping[str, Record], folder: str) -> list[s
         "ablations.png": _ablations,
         "sequences.png": _sequences,
     }
-    paths = []
+    found = {}
     for file, draw in drawn.items():
-        path = storage.join(folder, file)
         figure_ = draw(name, records)
-        if figure_ is None:
+        found[file] = None if figure_ is None else _png(figure_)
+    os.makedirs(folder, exist_ok=True)
+    paths = []
+    for file, png in {**found, **_search(records)}.items():
+        path = storage.join(folder, file)
+        if png is None:
             storage.remove(path)
         else:
-            paths.append(_saved(figure_, path))
+            storage.write_bytes(path, png)
+            paths.append(path)
     return paths
 
 
@@ -41,7 +47,7 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _saved(drawing: Any, path: str) -> str:
+def _png(drawing: Any) -> bytes:
     import io
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -50,9 +56,17 @@ def _saved(drawing: Any, path: str) -> str:
     data = io.BytesIO()
     # Without the program's version: the same records give the same file.
     drawing.savefig(data, dpi=110, format="png", metadata={"Software": None})
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    storage.write_bytes(path, data.getvalue())
-    return path
+    return data.getvalue()
+
+
+def _search(records: Mapping[str, Record]) -> dict[str, bytes | None]:
+    """The plots of the search's own page, from its record."""
+    trials = [Trial(**row) for row in records[SEARCH]["trials"]] if SEARCH in records else []
+    searched = list(trials[0].parameters) if trials else []
+    return {
+        "search-trials.png": search_pages.parallel_coordinates(trials, (), searched),
+        "search-density.png": search_pages.density_curve(trials, (), searched),
+    }
 
 
 def _steps(name: str, records: Mapping[str, Record]) -> Any:

@@ -18,19 +18,23 @@ from importlib.metadata import version
 from typing import Any
 
 from pipelines import storage
-from pipelines.folders import read_json
+from pipelines.folders import read_json, run_id_of
 from pipelines.results_plan import Planned
-from vos.config import CacheConfig, EvaluateConfig, JobConfig, TrainConfig
+from pipelines.trials import RECORD as TRIAL
+from vos.config import CacheConfig, EvaluateConfig, JobConfig, TrainConfig, TuneConfig
 from vos.config_json import differences, dumps, fingerprint, without
 from vos.errors import InputError
 
 Record = dict[str, Any]
 FORMAT = 1
 EVERY_JOB = ("out", "preset", "debug", "workers", "data")
+OF_TRAINING = ("threads", "experiment", "checkpoint_every", "micro_batch", "compile", "max_failures", "here", "half")
 COSMETIC: dict[type[JobConfig], tuple[str, ...]] = {
-    TrainConfig: (
-        *("threads", "experiment", "checkpoint_every", "micro_batch", "compile", "max_failures", "here", "half"),
-        "clip",  # the cache's, where there is one
+    TrainConfig: (*OF_TRAINING, "clip"),  # the clip is the cache's, where there is one
+    TuneConfig: (
+        *("resume", "concurrent", "threads"),
+        *(f"train.{name}" for name in (*EVERY_JOB, *OF_TRAINING, "clip")),
+        *("train.cache", "train.seed", "train.validation"),  # the search decides them
     ),
     CacheConfig: ("extend", "plan", "verify", "verify_rows", "show", "teacher.workers", "teacher.gpus"),
     EvaluateConfig: (
@@ -171,6 +175,13 @@ def of_evaluation(folder: str) -> Record:
         "sequences": sequences,
         "mlflow_evaluation": summary["run_id"],
     }
+
+
+def of_search(folder: str) -> Record:
+    """Every trial of a finished search, from its folder: parameters, J&F in [0, 1], steps, seconds."""
+    trials = storage.join(folder, "trials")
+    rows = [read_json(storage.join(trials, name, TRIAL)) for name in storage.list_folders(trials)]
+    return {"trials": [row for row in rows if row], "mlflow_run": run_id_of(folder)}
 
 
 def of_cache(folder: str, teacher_cpu_s: float, draws_made: int) -> Record:

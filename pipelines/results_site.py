@@ -17,12 +17,33 @@ from pipelines.results_plan import TEACHER, Planned
 from pipelines.results_queue import Command, Spent, Task
 from pipelines.results_records import Record
 from pipelines.schema import MANIFEST
+from pipelines.search_pages import PAGE, PAGES
 from vos.checkpoint import DESCRIPTION
-from vos.config import BUILTIN_DAVIS_TEACHER, CacheConfig, EvaluateConfig, JobConfig, ReportConfig, TrainConfig
+from vos.config import (
+    BUILTIN_DAVIS_TEACHER,
+    CacheConfig,
+    EvaluateConfig,
+    JobConfig,
+    ReportConfig,
+    TrainConfig,
+    TuneConfig,
+)
 from vos.config_json import dumps
 from vos.errors import InputError
 
-JOBS: dict[type[JobConfig], str] = {TrainConfig: "train", CacheConfig: "cache", EvaluateConfig: "evaluate"}
+JOBS: dict[type[JobConfig], str] = {
+    TrainConfig: "train",
+    CacheConfig: "cache",
+    EvaluateConfig: "evaluate",
+    TuneConfig: "tune",
+}
+RESULT = {
+    "teacher": "result.json",
+    "student": "result.json",
+    "evaluation": "summary.json",
+    "search": os.path.join(PAGES, PAGE),
+}
+"""The last file that a finished run's folder gets. A cache is looked through each time."""
 SPENT = re.compile(r"^spent +([\d.]+) CPU-seconds of the teacher on (\d+) new draws", re.MULTILINE)
 """What jobs.cache says of its cost."""
 
@@ -73,7 +94,7 @@ class Site:
         folder, commands = self._folder_of(planned), []
         if planned.kind == "cache":
             self._copy_shards(planned, folder)
-        if planned.kind == "cache" or not exists(folder, "result.json" if planned.evaluation else "summary.json"):
+        if planned.kind == "cache" or not exists(folder, RESULT[planned.kind]):
             commands.append(self._command(planned, JOBS[type(planned.job)], planned.job, folder))
         if planned.evaluation is not None:
             scored = self._folder_of(planned, "evaluations")
@@ -94,6 +115,9 @@ class Site:
             return replace(job, teacher=replace(job.teacher, checkpoint=self.place(job.teacher.checkpoint)))
         if isinstance(job, EvaluateConfig):
             return replace(job, checkpoint=self.place(job.checkpoint))
+        if isinstance(job, TuneConfig):
+            train = replace(job.train, trunk_weights=self.weights if job.train.trunk_weights else "")
+            return replace(job, cache=self.place(job.cache), train=train)
         assert isinstance(job, TrainConfig)
         return replace(job, cache=self.place(job.cache), trunk_weights=self.weights if job.trunk_weights else "")
 
@@ -140,6 +164,8 @@ class Site:
         if planned.kind == "cache":
             cost = self._spent_on(planned)
             record |= {"commit": tracking.commit(), **records_of.of_cache(folder, *cost)}
+        elif planned.kind == "search":
+            record |= {"commit": tracking.commit(), **records_of.of_search(folder)}
         elif planned.kind == "evaluation":
             record |= {"commit": tracking.commit(), **records_of.of_evaluation(folder)}
         else:

@@ -20,7 +20,7 @@ from pipelines.folders import claim_folder, folder_run, read_json, run_id_of
 from pipelines.manifest import data_of_cache, read_manifest
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
-from pipelines.trials import Trial, repeat_rows, trial_name
+from pipelines.trials import RECORD, Trial, repeat_rows, trial_name
 from vos.config import TrainConfig, TuneConfig, ValidationConfig
 from vos.config_json import dumps, fingerprint, without
 from vos.errors import InputError, NotFiniteError
@@ -30,7 +30,6 @@ COSMETIC = (
     *("data", "train.data", "train.cache", "train.seed", "train.validation"),  # decided by the cache and by the search
     *(f"train.{name}" for name in training.COSMETIC),
 )
-RECORD = "trial.json"
 REPEATED = 3
 
 
@@ -360,7 +359,7 @@ def _log(
     if len(of_winner) > 1:
         metrics["val/j_and_f_sd"] = statistics.stdev(of_winner)
     run.log_metrics(metrics)
-    folder = storage.join(config.out, "pages")
+    folder = storage.join(config.out, search_pages.PAGES)
     storage.make_folder(folder)
     page = search_pages.write(folder, list(config.space.ranges()), trials, repeats, winner, metrics)
     if storage.is_uri(folder):  # the pictures are inside the page

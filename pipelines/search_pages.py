@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PAGE = "search.html"
+PAGES, PAGE = "pages", "search.html"
+"""The folder in a search's, and its page, which is written last."""
 FEWEST = 4
 """Trials below which importance says nothing."""
 NAMES = {
@@ -86,7 +87,7 @@ def _drawn(figure: Figure) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     target = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(target)
+    FigureCanvasAgg(figure).print_png(target, metadata={"Software": None})  # the same trials give the same file
     return target.getvalue()
 
 

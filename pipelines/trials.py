@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+RECORD = "trial.json"
+"""What a trial's folder keeps of it."""
 SIGNS = {"w": "w", "temperature": "τ", "density": "d", "kd": "kd", "representation": "λ", "lr": "lr"}
 
 

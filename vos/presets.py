@@ -151,7 +151,9 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         ),
         "demo": lambda: TuneConfig(preset="demo", trials=6, concurrent=2, train=_train_demo(), data=DEMO_DATA),
         "paper": lambda: TuneConfig(preset="paper", trials=32, train=_train_paper()),
-        "davis-cpu": lambda: TuneConfig(preset="davis-cpu", concurrent=2, train=_train_davis(), size_px=DAVIS_SIZE_PX),
+        "davis-cpu": lambda: TuneConfig(
+            preset="davis-cpu", trials=12, train=_train_davis(), size_px=DAVIS_SIZE_PX, max_frames=30
+        ),
     },
     DemoConfig: {
         "smoke": lambda: DemoConfig(preset="smoke", draws=24, steps=6, teacher_steps=4, data=SMOKE_DATA),

@@ -12,7 +12,7 @@ import pytest
 from pipelines import results, results_page, results_records
 from pipelines.results_claims import BELOW, NOT_RUN, REACHED, claims
 from pipelines.results_comparisons import aligned, compare
-from pipelines.results_plan import PRETRAINED, SCALES, Planned, plan
+from pipelines.results_plan import PRETRAINED, SCALES, SEARCH, Planned, plan
 from tests.pipelines.made_up_results import DATA, SEQUENCES, noisy, records_of
 from vos.config import ReportConfig, TrainConfig
 from vos.config_json import dumps
@@ -65,7 +65,8 @@ def test_the_page_is_made_from_the_records_alone_and_always_the_same(
     assert published(elsewhere, records) == first
     assert "Nothing: every run of the plan has its record." in first and "not run" not in first
     pictures = sorted(path.name for path in Path(config.docs).glob("*.png"))
-    assert pictures == ["ablations.png", "differences.png", "sequences.png", "steps.png"]
+    drawn = ("ablations", "differences", "search-density", "search-trials", "sequences", "steps")
+    assert pictures == [f"{name}.png" for name in drawn]
     for name in pictures:
         assert f"](results/{name})" in first
         assert (Path(config.docs) / name).read_bytes() == (Path(elsewhere.docs) / name).read_bytes()
@@ -82,13 +83,25 @@ def test_the_main_table_has_mean_and_deviation_over_seeds(runs: list[Planned], p
     assert page.count("*reported*") >= 4
 
 
+def test_the_search_is_on_the_page_with_every_trial_the_best_finished_one_first(
+    runs: list[Planned], page_of: Callable[..., str]
+):
+    records = records_of(runs)
+    page = page_of(records)
+    trials = records[SEARCH]["trials"]
+    best = max((one for one in trials if one["status"] == "finished"), key=lambda one: one["score"])
+    rows = page.split("## Search\n")[1].split("\n## ")[0].split("| --- |")[-1].strip().splitlines()
+    table = [line for line in rows if line.startswith("| ")]
+    assert len(table) == len(trials) and f"{100 * best['score']:.1f} | {best['step']} | finished" in table[0]
+
+
 def test_the_sheet_has_every_sequence_of_every_scored_run(
     runs: list[Planned], config: ReportConfig, page_of: Callable[..., str]
 ):
     page_of(records_of(runs))
     with open(Path(config.docs) / "sequences.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    scored = [one for one in runs if one.kind != "cache"]
+    scored = [one for one in runs if one.kind not in ("cache", "search")]
     assert {(row["run"], row["sequence"]) for row in rows} == {(o.name, s) for o in scored for s in SEQUENCES}
 
 
@@ -303,7 +316,7 @@ def test_what_the_protocol_fixes_is_no_choice(change: dict):
 
 @pytest.mark.slow
 def test_a_protocol_of_seconds_runs_from_teacher_to_page_and_a_second_time_nothing(store: str, tmp_path: Path):
-    words = ("short-both-s1", "short-plain-s1", "memory-recent-both-s1")
+    words = ("short-both-s1", "short-plain-s1", "memory-recent-both-s1", "search")
     base = preset(ReportConfig, "smoke")
     config = replace(base, out=str(tmp_path / "out"), docs=str(tmp_path / "docs" / "results"), only=words)
     said: list[str] = []

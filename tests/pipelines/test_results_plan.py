@@ -10,7 +10,7 @@ from pipelines.results_comparisons import comparisons
 from pipelines.results_plan import SCALES, Planned, chosen, plan
 from pipelines.results_records import lasting
 from pipelines.training_loop import make_source, new_model
-from vos.config import CacheConfig, DataConfig, EvaluateConfig, TrainConfig
+from vos.config import CacheConfig, DataConfig, EvaluateConfig, TrainConfig, TuneConfig
 from vos.config_json import differences
 from vos.errors import InputError
 from vos.models import names
@@ -40,6 +40,8 @@ def test_every_place_that_a_configuration_names_is_something_the_run_needs(runs:
         job = one.job
         if isinstance(job, TrainConfig):
             assert {job.cache} - {""} <= set(one.needs)
+        elif isinstance(job, TuneConfig):
+            assert job.cache in one.needs
         elif isinstance(job, CacheConfig):
             assert job.teacher.checkpoint in one.needs
         else:
