@@ -33,7 +33,7 @@ def trials(job: TuneConfig) -> list[Trial]:
     draw = np.random.default_rng(job.seed)
     made = []
     for number in range(job.trials):
-        parameters = {name: float(draw.uniform(*bounds)) for name, bounds in job.space.ranges().items()}
+        parameters = {name: draw.uniform(low, high) for name, (low, high) in job.space.ranges().items()}
         stopped = number % 3 == 2
         steps = job.train.steps // (2 if stopped else 1)
         score = 0.7 + parameters["density"] / 10 - stopped / 20
