@@ -67,6 +67,7 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
         + " --memory.include-last" * evaluation.memory.include_last
     )
     how = f"with the cached words of `{BUILTIN_DAVIS_TEACHER}`" if job.cache else "plainly"
+    mirrored = " (seen again, they are mirrored every second time)" * job.mirror
     trunk = "a MobileNetV2 with ImageNet weights" if job.trunk_weights else "random weights"
     lines = [
         f"# {label}",
@@ -74,7 +75,7 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
         f"`{record['model']}`, {record['parameters'] / 1e6:.2f} M parameters in float16, {memory}. Written by "
         f"`python -m jobs.report --ship {planned.name}`.",
         "",
-        f"- **Training**: {record['steps']} steps of {job.batch} clips {how}, on the training sequences of DAVIS, from {trunk}, "
+        f"- **Training**: {record['steps']} steps of {job.batch} clips{mirrored} {how}, on the training sequences of DAVIS, from {trunk}, "
         f"seed {planned.seed}: `jobs.report --only {planned.name}` (README, *Results*).",
         "- **Input**: RGB frames, 0 to 255; `vos.engine.Engine` normalises them (ImageNet's mean and deviation). `size_px` in "
         f"`model.json`, {evaluation.size_px}, is the shorter side at which it was scored and at which `jobs.segment` uses it.",
