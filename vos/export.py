@@ -185,7 +185,8 @@ def required(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError:
-        raise InputError(f"{package}: not installed; pip install {package.split('.')[0]}") from None
+        name = package.split(".")[0]
+        raise InputError(f"{name}: not installed; pip install {name}") from None
 
 
 def _named(outputs: tuple[str, ...], results: list[np.ndarray]) -> dict[str, np.ndarray]:
