@@ -50,7 +50,7 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
     _check_teacher(config, every, weights, data)
     storage.make_folder(config.out)
     with storage.only_writer(config.out):
-        records = records_of.valid(every, records_of.read_all(config.docs), data)
+        records = records_of.valid(every, records_of.read_all(config.docs))
         missing = [one for one in runs if one.name not in records]
         site = Site(config, weights, data, records)
         site.check(missing)

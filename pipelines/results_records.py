@@ -2,7 +2,7 @@
 
     docs/results/runs/NAME.json   configuration (without the places of files), seed, commit, cost, figures, scores of every sequence
 
-A record is valid while the plan still asks for that run: the same configuration, the same data, made from records that are valid too.
+A record is valid while the plan still asks for that run: the same configuration, made from records that are valid too.
 Options that are newer than a record are taken to have had their default when it was made.
 """
 
@@ -72,12 +72,12 @@ def identity(planned: Planned, records: Mapping[str, Record], data: Mapping[str,
     return fingerprint(*parts, made_from, dict(data))
 
 
-def is_valid(planned: Planned, records: Mapping[str, Record], data: Mapping[str, str] | None = None) -> bool:
-    """Whether the record of a run is what the plan asks for; `data` (fingerprints of the splits) is compared where it is known."""
-    return planned.name in records and not changes(planned, records, data)
+def is_valid(planned: Planned, records: Mapping[str, Record]) -> bool:
+    """Whether the record of a run is what the plan asks for."""
+    return planned.name in records and not changes(planned, records)
 
 
-def changes(planned: Planned, records: Mapping[str, Record], data: Mapping[str, str] | None = None) -> list[str]:
+def changes(planned: Planned, records: Mapping[str, Record]) -> list[str]:
     """What the record of a run has differently from the plan, as `field: record -> plan`."""
     record = records[planned.name]
     found: list[str] = []
@@ -85,19 +85,14 @@ def changes(planned: Planned, records: Mapping[str, Record], data: Mapping[str, 
         before = _merged(lasting(_default(job), job), record.get(part, {}))
         found += differences(before, lasting(job))
     made_from = {name: records[name]["fingerprint"] if name in records else "absent" for name in planned.needs}
-    found += differences(record["made_from"], made_from)
-    if data is not None:
-        found += differences(record["data"], dict(data))
-    return found
+    return found + differences(record["made_from"], made_from)
 
 
-def valid(
-    plan: list[Planned], records: Mapping[str, Record], data: Mapping[str, str] | None = None
-) -> dict[str, Record]:
+def valid(plan: list[Planned], records: Mapping[str, Record]) -> dict[str, Record]:
     """The records that count, in the plan's order: valid ones, made from valid ones."""
     kept: dict[str, Record] = {}
     for one in plan:
-        if all(name in kept for name in one.needs) and is_valid(one, records, data):
+        if all(name in kept for name in one.needs) and is_valid(one, records):
             kept[one.name] = records[one.name]
     return kept
 

@@ -80,9 +80,9 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
         "- **Input**: RGB frames, 0 to 255; `vos.engine.Engine` normalises them (ImageNet's mean and deviation). `size_px` in "
         f"`model.json`, {evaluation.size_px}, is the shorter side at which it was scored and at which `jobs.segment` uses it.",
         f"- **J&F {figures['j_and_f']}** (J {figures['j']}, F {figures['f']}) on {len(ranked)} validation sequences that it was not "
-        f"trained on; one seed. The record: `docs/results/runs/{planned.name}.json`; other seeds, and what it is "
-        f"compared with: `docs/results.md`. Again: `jobs.evaluate --preset davis-cpu --checkpoint {label} "
-        f"--size-px {evaluation.size_px}{flags}`.",
+        "trained on, but on which settings of the protocol were chosen; one seed. The record: "
+        f"`docs/results/runs/{planned.name}.json`; what it is compared with: `docs/results.md`. Again: "
+        f"`jobs.evaluate --preset davis-cpu --checkpoint {label} --size-px {evaluation.size_px}{flags}`.",
         f"- **Known failures**: {worst}. It knows 30 videos: objects that look like their surroundings, thin parts and fast motion are "
         "where it loses them. It was trained on one object a clip: several that touch get mixed up.",
         "- **Licence**: DAVIS is for research, non-commercial use, with attribution (Perazzi et al. 2016, Pont-Tuset et al. 2017); "

@@ -55,7 +55,14 @@ class Site:
         self.config, self.weights, self.data, self.records = config, weights, data, records
 
     def check(self, missing: list[Planned]) -> None:
-        """Raises InputError where runs that are finished cannot be built upon: they are not here, or began with other weights."""
+        """Raises InputError where runs that are finished cannot be built upon: they are of other videos, began with other weights, or
+        are not here."""
+        if strange := [name for name, record in self.records.items() if record["data"] != self.data]:
+            some = ", ".join(strange[:3]) + ", …" * (len(strange) > 3)
+            raise InputError(
+                f"--data.root {self.config.data.root or '(synthetic)'}: not the videos that the records in {self.config.docs}/runs were "
+                f"made from ({some}); name those, or give --docs and --out folders of your own"
+            )
         digests = {record["trunk_weights"]["sha256"] for record in self.records.values() if record.get("trunk_weights")}
         if self.weights and missing and digests - {records_of.sha256(self.weights)}:
             raise InputError(

@@ -9,6 +9,8 @@ from typing import Any
 from pipelines.results_comparisons import figure, of_family
 from pipelines.results_plan import LONG, SCALES, TEACHER, Planned
 from pipelines.results_records import Record
+from vos.config import EvaluateConfig
+from vos.presets import preset
 from vos.reference import METHOD_OF_MODEL, PUBLISHED, Speed
 
 FPS = "fps.json"
@@ -56,12 +58,22 @@ def main_table(name: str, plan: list[Planned], records: Mapping[str, Record], fp
     notes = [
         "*reported*: the authors' figures on the 20 sequences of DAVIS-2016, with YouTube-VOS, their teacher, 150,000 steps and an A40; "
         "not measured here and not comparable in level.",
-        f"FPS: one object, 480p, median frame, `python -m jobs.benchmark fps`, best runtime of each network ({FPS})."
+        f"FPS: one object, the network seeing 854x480, median frame, `python -m jobs.benchmark fps`, best runtime of each network ({FPS})."
+        f"{_shipped_speed(name, models[f'full-{main}-plain'], fps)}"
         if fps
         else "FPS: `-` until "
         f"`python -m jobs.benchmark fps --json docs/results/{FPS}` has been run alone on the machine.",
     ]
     return "\n".join(["## Main table", markdown(header, rows), "", *(f"- {note}" for note in notes)])
+
+
+def _shipped_speed(name: str, model: str, fps: list[dict[str, Any]]) -> str:
+    """The speed of the student at the size at which J&F is measured, where that was timed too."""
+    size_px = preset(EvaluateConfig, name).size_px
+    short, long, ratios = _measured_speed(f"{model}@{size_px}", fps)
+    if short == "-":
+        return ""
+    return f" At {size_px} px on the shorter side, where J&F is measured, {model} makes {short} and {long} ({ratios} times STCN)."
 
 
 def _measured_speed(model: str, rows: list[dict[str, Any]]) -> list[str]:

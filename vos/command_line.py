@@ -130,11 +130,12 @@ def _parse_flags(cls: type[Job], default: Job, description: str, argv: list[str]
     job = cls.__name__.removesuffix("Config").removeprefix("Fps").lower()
     said = io.StringIO()
     # Objects are added one by one, and there is a --no-masks already; markers at the fields would import tyro with every config.
+    text = f"{description.rstrip()}\n\nEvery job also takes --config FILE, a saved config.json such as that beside an output."
     markers = (tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff) if cls is SegmentConfig else ()
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
-                cls, args=argv, default=default, description=description, prog=f"python -m jobs.{job}", config=markers
+                cls, args=argv, default=default, description=text, prog=f"python -m jobs.{job}", config=markers
             )
     except SystemExit as stop:
         if not stop.code:

@@ -296,6 +296,14 @@ def test_a_record_whose_result_is_on_another_machine_is_named_before_anything_is
         results.run(smoke, tell=print)
 
 
+def test_records_of_other_videos_are_neither_built_upon_nor_written_over(config: ReportConfig):
+    smoke = replace(config, preset="smoke", data=preset(ReportConfig, "smoke").data, only=("short-plain-s1",))
+    for record in records_of(plan("smoke")).values():
+        results_records.write(config.docs, record)
+    with pytest.raises(InputError, match="not the videos that the records in .*teacher, .*give --docs and --out"):
+        results.run(smoke, tell=print)
+
+
 def test_records_that_began_with_other_weights_of_the_same_name_are_not_built_upon(
     runs: list[Planned], config: ReportConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -35,7 +35,7 @@ def test_records_that_were_written_are_read_back_and_count(
         results_records.write(str(tmp_path), record)
     found = results_records.read_all(str(tmp_path))
     assert found == records
-    assert results_records.valid(runs, found, DATA) == records
+    assert results_records.valid(runs, found) == records
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted(f"{name}.json" for name in records)
 
 
@@ -62,7 +62,10 @@ def test_what_was_made_from_another_run_of_the_same_name_does_not_count(
 
 
 def test_other_videos_are_other_runs(runs: list[Planned], records: dict[str, Record]):
-    assert results_records.valid(runs, records, {**DATA, "val": "other videos"}) == {}
+    others = {**DATA, "val": "other videos"}
+    for one in runs:
+        assert results_records.identity(one, records, DATA) == records[one.name]["fingerprint"]
+        assert results_records.identity(one, records, others) != records[one.name]["fingerprint"]
 
 
 def test_the_manner_of_running_is_not_a_part_of_a_run(runs: list[Planned]):
