@@ -5,7 +5,6 @@ from __future__ import annotations
 from pipelines.results_plan import (
     SCALES,
     SHARES,
-    SOFTER,
     TEMPERATURES,
     W,
     denser_samples,
@@ -24,7 +23,7 @@ def ablation_families(name: str) -> dict[str, list[tuple[str, str]]]:
     main = next(iter(SCALES[name].students))
     base = "short-both"
     w = sorted([(value, f"short-w{value:g}") for value in W] + [(usual.w, base)])
-    tau = sorted([(value, f"short-tau{value:g}") for value in (*TEMPERATURES, SOFTER)] + [(usual.temperature, base)])
+    tau = sorted([(value, f"short-tau{value:g}") for value in TEMPERATURES] + [(usual.temperature, base)])
     kd = lighter_kd(name)
     density = [(round(share * samples), f"short-n{round(share * samples)}") for share in SHARES] + [(samples, base)]
     denser = denser_samples(name)
@@ -65,10 +64,6 @@ def ablation_families(name: str) -> dict[str, list[tuple[str, str]]]:
         "weight of the logits' KL, full": [
             (f"{kd:g}", f"full-{main}-kd{kd:g}"),
             (f"{usual.kd:g}", f"full-{main}-both"),
-        ],
-        "temperature, full": [
-            (f"{usual.temperature:g}", f"full-{main}-both"),
-            (f"{SOFTER:g}", f"full-{main}-tau{SOFTER:g}"),
         ],
         "memory, plain student, full": [(label, family.format("plain")) for label, family in memory.items()],
         "memory, distilled student, full": [(label, family.format("both")) for label, family in memory.items()],

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.results_comparisons import Comparison, by_seed, comparisons, counted, figure, mean_of
-from pipelines.results_plan import LONG, MAIN_CACHE, SCALES, SOFTER, TEACHER, lighter_kd, quarter
+from pipelines.results_plan import LONG, MAIN_CACHE, SCALES, TEACHER, lighter_kd, quarter
 from pipelines.results_records import Record
 from vos.bootstrap import Difference
 from vos.config import CacheConfig
@@ -39,12 +39,8 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
     lengths = [f"full-{main}-plain", f"full-{main}-plain-long"]
     in_time = [one for one in lengths if (mean_of(records, one, "cpu_s") or math.inf) <= 60 * MINUTE_S]
     plain = _best(records, in_time or lengths)
-    softer, at = f"tau{SOFTER:g}", f", temperature {SOFTER:g}"
     of_mobilenet = [f"full-{label}-both" for label in labels if label != "resnet18"]
-    best = _best(
-        records,
-        [*of_mobilenet, f"full-{main}-kd{lighter_kd(name):g}", f"full-{main}-both-long", f"full-{main}-{softer}"],
-    )
+    best = _best(records, [*of_mobilenet, f"full-{main}-kd{lighter_kd(name):g}", f"full-{main}-both-long"])
     spent_s = mean_of(records, plain, "cpu_s")
     cost = f", {spent_s / MINUTE_S:.0f} CPU-minutes" if spent_s is not None else ""
     # A teacher of a few steps may find nothing at all.
@@ -63,17 +59,17 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
         ),
         _level("teacher", "J&F ≥ 88", _mean(teacher), 88),
         _level("best distilled MobileNetV2 student", "J&F ≥ 87", distilled, 87),
-        *(
-            _gain(found[a, b], f"distilled − plain, equal steps, {length}{more}", "≥ +3, interval above 0", 3, seeds)
-            for length, seeds, a, b, more in (
-                ("short", 5, "short-both", "short-plain", ""),
-                ("short", 5, f"short-{softer}", "short-plain", at),
-                ("full", 3, f"full-{main}-both", f"full-{main}-plain", ""),
-                ("full", 3, f"full-{main}-{softer}", f"full-{main}-plain", at),
-            )
+        _gain(
+            found["short-both", "short-plain"], "distilled − plain, equal steps, short", "≥ +3, interval above 0", 3, 5
+        ),
+        _gain(
+            found[f"full-{main}-both", f"full-{main}-plain"],
+            "distilled − plain, equal steps, full",
+            "≥ +3, interval above 0",
+            3,
+            3,
         ),
         _equal_cpu(records, found["short-both", "longer-plain"], "short", 5),
-        _equal_cpu(records, found[f"short-{softer}", "longer-plain"], f"short{at}", 5),
         _equal_cpu(records, found[f"full-{main}-both", f"full-{main}-plain-longer"], "full", 3),
         _level("distilled student / its teacher, J&F", "≥ 0.99", ratio, 0.99, digits=3),
         *(
@@ -82,14 +78,8 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
             )
             for share, length, pair in (
                 ("half", "short", ("half-both", "short-plain")),
-                ("half", f"short{at}", (f"half-{softer}", "short-plain")),
                 ("half", "full", (f"full-{main}-both-half", f"full-{main}-plain")),
                 (f"{100 / LONG:.0f} %", f"{LONG:g} times full", (f"full-{main}-both", f"full-{main}-plain-long")),
-                (
-                    f"{100 / LONG:.0f} %",
-                    f"{LONG:g} times full{at}",
-                    (f"full-{main}-{softer}", f"full-{main}-plain-long"),
-                ),
             )
         ),
         _gain(

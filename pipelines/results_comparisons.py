@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.results_plan import LONG, REPEATS, SCALES, SOFTER, family_and_seed, lighter_kd, quarter
+from pipelines.results_plan import BEST_TEMPERATURE, LONG, REPEATS, SCALES, family_and_seed, lighter_kd, quarter
 from pipelines.results_records import Record
 from vos.bootstrap import Difference, paired_difference
 from vos.config import CacheConfig
@@ -91,24 +91,18 @@ def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
     """Every comparison of the protocol under a preset, also those of which nothing has been run."""
     labels = list(SCALES[name].students)
     main, some, cache = labels[0], quarter(name), preset(CacheConfig, name)
-    softer, at = f"tau{SOFTER:g}", f"temperature {SOFTER:g}"
     rank, context, kd = cache.factor.rank, cache.teacher.context_frames, lighter_kd(name)
     listed = [
         ("Distilled against plain", "equal steps, short", "short-both", "short-plain"),
         ("", f"equal steps, short, KL weight {kd:g}", f"short-kd{kd:g}", "short-plain"),
-        ("", f"equal steps, short, {at}", f"short-{softer}", "short-plain"),
         ("", "equal steps, full", f"full-{main}-both", f"full-{main}-plain"),
         ("", f"equal steps, full, KL weight {kd:g}", f"full-{main}-kd{kd:g}", f"full-{main}-plain"),
-        ("", f"equal steps, full, {at}", f"full-{main}-{softer}", f"full-{main}-plain"),
         ("", f"equal steps, {LONG:g} times full", f"full-{main}-both-long", f"full-{main}-plain-long"),
         ("", "equal CPU time, short", "short-both", "longer-plain"),
-        ("", f"equal CPU time, short, {at}", f"short-{softer}", "longer-plain"),
         ("", "equal CPU time, full", f"full-{main}-both", f"full-{main}-plain-longer"),
         ("", "half the steps against all, short", "half-both", "short-plain"),
-        ("", f"half the steps against all, short, {at}", f"half-{softer}", "short-plain"),
         ("", "half the steps against all, full", f"full-{main}-both-half", f"full-{main}-plain"),
         ("", f"full against {LONG:g} times the steps", f"full-{main}-both", f"full-{main}-plain-long"),
-        ("", f"full against {LONG:g} times the steps, {at}", f"full-{main}-{softer}", f"full-{main}-plain-long"),
         ("", "logits alone, full", f"full-{main}-logits", f"full-{main}-plain"),
         ("", "L_repr alone, full", f"full-{main}-repr", f"full-{main}-plain"),
         *(("", f"equal steps, full, {label}", f"full-{label}-both", f"full-{label}-plain") for label in labels[1:]),
@@ -121,6 +115,7 @@ def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
         ("", "cached against online teacher (fp32, all columns)", "short-both", "short-online"),
         ("", "int8 against fp16", "short-both", "short-fp16"),
         ("", f"rank {rank} against 16", "short-both", "short-rank16"),
+        ("Temperature", f"{BEST_TEMPERATURE:g} against the usual", f"short-tau{BEST_TEMPERATURE:g}", "short-both"),
         ("Teacher", f"{context} context frames against none", "short-both", "short-context0"),
         ("", f"{context} context frames against 2", "short-both", "short-context2"),
         ("", "true against predicted context masks", "short-truemasks", "short-both"),

@@ -10,7 +10,7 @@ from typing import Any
 from pipelines import search_pages, storage
 from pipelines.results_ablations import ablation_families
 from pipelines.results_comparisons import aligned, by_seed, comparisons, counted, figure, scores
-from pipelines.results_plan import SCALES, SEARCH, SOFTER, quarter
+from pipelines.results_plan import SCALES, SEARCH, quarter
 from pipelines.results_records import Record
 from pipelines.trials import Trial
 
@@ -72,7 +72,6 @@ def _search(records: Mapping[str, Record]) -> dict[str, bytes | None]:
 def _steps(name: str, records: Mapping[str, Record]) -> Any:
     """J&F after trainings of several lengths, each with its own decay to zero."""
     main, some = next(iter(SCALES[name].students)), quarter(name)
-    softer = f"tau{SOFTER:g}"
     panels = {
         "plain and distilled": {
             "plain": (
@@ -82,10 +81,6 @@ def _steps(name: str, records: Mapping[str, Record]) -> Any:
             "distilled": (
                 DISTILLED,
                 ("half-both", "short-both", *(f"full-{main}-both{more}" for more in ("-half", "", "-long"))),
-            ),
-            f"distilled, temperature {SOFTER:g}": (
-                "C9",
-                (f"half-{softer}", f"short-{softer}", f"full-{main}-{softer}"),
             ),
         },
         f"sampling, {some}": {

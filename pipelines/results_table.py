@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipelines.results_comparisons import figure, of_family
-from pipelines.results_plan import LONG, SCALES, SOFTER, TEACHER, Planned
+from pipelines.results_plan import LONG, SCALES, TEACHER, Planned
 from pipelines.results_records import Record
 from vos.config import EvaluateConfig
 from vos.presets import preset
@@ -16,8 +16,6 @@ from vos.reference import METHOD_OF_MODEL, PUBLISHED, Speed
 FPS = "fps.json"
 """rows.json of jobs.benchmark fps, kept beside the records."""
 NAMES = {"plain": "plain", "logits": "logits only", "repr": "L_repr only", "both": "logits + L_repr"}
-SOFT = f"tau{SOFTER:g}"
-TITLES = {**NAMES, SOFT: f"logits + L_repr, temperature {SOFTER:g}"}
 
 
 def main_table(name: str, plan: list[Planned], records: Mapping[str, Record], fps: list[dict[str, Any]]) -> str:
@@ -39,12 +37,12 @@ def main_table(name: str, plan: list[Planned], records: Mapping[str, Record], fp
     models = {one.family: getattr(one.job, "model", "") for one in plan}
     main, *others = SCALES[name].students
     longest = [f"full-{main}-{loss}-long" for loss in ("plain", "both")]
-    families = [TEACHER, *(f"full-{main}-{loss}" for loss in TITLES), *longest]
+    families = [TEACHER, *(f"full-{main}-{loss}" for loss in NAMES), *longest]
     families += [f"full-{label}-{loss}" for label in others for loss in NAMES]
     for family in families:
         of = of_family(records, family)
         loss = "" if family == TEACHER else family.split("-")[2]
-        title = f"teacher, {models[family]}" if family == TEACHER else f"{models[family]}, {TITLES[loss]}"
+        title = f"teacher, {models[family]}" if family == TEACHER else f"{models[family]}, {NAMES[loss]}"
         title += f", {LONG:g} times the steps" * (family in longest)
         teacher = "-" if loss in ("", "plain") else "own, from the cache"
         memory = "infinite" if family == TEACHER else "first + recent"

@@ -88,8 +88,6 @@ def test_nothing_of_a_machine_is_in_a_plan(runs: list[Planned]):
         ("short-both", "short-rank16", {"loss.rank"}),
         ("short-both", "short-w0.5", {"loss.w"}),
         ("short-both", "short-tau4", {"loss.temperature"}),
-        ("full-noaspp-both", "full-noaspp-tau4", {"loss.temperature"}),
-        ("half-both", "half-tau4", {"loss.temperature"}),
         ("short-both", "short-kd1", {"loss.kd"}),
         ("full-noaspp-both", "full-noaspp-kd1", {"loss.kd"}),
         ("short-both", "short-kd32", {"loss.kd"}),
