@@ -13,11 +13,12 @@ from pipelines.folders import read_json
 from pipelines.results_ablations import ablation_families
 from pipelines.results_claims import FAIR, claims, cpu_lines
 from pipelines.results_comparisons import aligned, comparisons, counted, figure, mean_of, of_family, scores
-from pipelines.results_plan import LONG, LONGER, SCALES, SEARCH, TEACHER, Planned
+from pipelines.results_plan import LONG, LONGER, SCALES, TEACHER, Planned
 from pipelines.results_plots import write_plots
 from pipelines.results_records import Record
+from pipelines.results_records import trials as trials_of
 from pipelines.results_table import FPS, main_table, markdown, spread
-from pipelines.trials import Trial, ranked
+from pipelines.trials import ranked
 from vos.config import CacheConfig, EvaluateConfig, ReportConfig, TrainConfig, TuneConfig
 from vos.presets import preset
 
@@ -182,9 +183,9 @@ def _ablations(name: str, records: Mapping[str, Record]) -> str:
 
 
 def _search(name: str, records: Mapping[str, Record]) -> str:
-    if SEARCH not in records:
+    trials = trials_of(records)
+    if not trials:
         return ""
-    trials = [Trial(**row) for row in records[SEARCH]["trials"]]
     searched, frames = list(trials[0].parameters), preset(TuneConfig, name).max_frames
     stopped = sum(trial.status == "stopped" for trial in trials)
     scored_on = f"{f'first {frames} frames of the ' if frames else ''}development sequences"

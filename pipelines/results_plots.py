@@ -10,9 +10,9 @@ from typing import Any
 from pipelines import search_pages, storage
 from pipelines.results_ablations import ablation_families
 from pipelines.results_comparisons import aligned, by_seed, comparisons, counted, figure, scores
-from pipelines.results_plan import SCALES, SEARCH, quarter
+from pipelines.results_plan import SCALES, quarter
 from pipelines.results_records import Record
-from pipelines.trials import Trial
+from pipelines.results_records import trials as trials_of
 
 PLAIN, DISTILLED = "C1", "C0"
 
@@ -61,7 +61,7 @@ def _png(drawing: Any) -> bytes:
 
 def _search(records: Mapping[str, Record]) -> dict[str, bytes | None]:
     """The plots of the search's own page, from its record."""
-    trials = [Trial(**row) for row in records[SEARCH]["trials"]] if SEARCH in records else []
+    trials = trials_of(records)
     searched = list(trials[0].parameters) if trials else []
     return {
         "search-trials.png": search_pages.parallel_coordinates(trials, (), searched),

@@ -19,8 +19,9 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.folders import read_json, run_id_of
-from pipelines.results_plan import Planned
+from pipelines.results_plan import SEARCH, Planned
 from pipelines.trials import RECORD as TRIAL
+from pipelines.trials import Trial
 from vos.config import CacheConfig, EvaluateConfig, JobConfig, TrainConfig, TuneConfig
 from vos.config_json import differences, dumps, fingerprint, without
 from vos.errors import InputError
@@ -174,9 +175,14 @@ def of_evaluation(folder: str) -> Record:
 
 def of_search(folder: str) -> Record:
     """Every trial of a finished search, from its folder: parameters, J&F in [0, 1], steps, seconds."""
-    trials = storage.join(folder, "trials")
-    rows = [read_json(storage.join(trials, name, TRIAL)) for name in storage.list_folders(trials)]
+    place = storage.join(folder, "trials")
+    rows = [read_json(storage.join(place, name, TRIAL)) for name in storage.list_folders(place)]
     return {"trials": [row for row in rows if row], "mlflow_run": run_id_of(folder)}
+
+
+def trials(records: Mapping[str, Record]) -> list[Trial]:
+    """Those of the search's record, none where it has not been run."""
+    return [Trial(**row) for row in records[SEARCH]["trials"]] if SEARCH in records else []
 
 
 def of_cache(folder: str, teacher_cpu_s: float, draws_made: int) -> Record:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGES, PAGE = "pages", "search.html"
-"""The folder in a search's, and its page, which is written last."""
+"""Where a search's folder has its plots, and among them the page, which is written last."""
 FEWEST = 4
 """Trials below which importance says nothing."""
 NAMES = {

@@ -152,6 +152,7 @@ def start_run(
     """A run that ends as FINISHED, or as FAILED when the block raises; the resolved configuration is its parameters.
 
     A block that was told to exit (SystemExit with code 0) has FINISHED: so Ray Tune stops a trial that is behind.
+
     resume  id of a run that was interrupted: it goes on, if the store knows it
     Raises InputError for a store that cannot be used; a server that does not answer stops nothing.
     """
