@@ -46,7 +46,7 @@ class MadeGraphs(GraphFiles):
         paths = {name: os.path.join(folder, f"{name}.onnx") for name in ENGINE_GRAPHS}
         missing = [name for name in ENGINE_GRAPHS if not os.path.exists(paths[name])]
         if missing:
-            model = inference_copy(self._model)
+            model = inference_copy(self._model).cpu()  # where its graphs are traced
             for name in missing:
                 write_onnx(name, model, paths[name], Shape(size))
         return paths

@@ -115,7 +115,7 @@ def test_every_graph_runs_where_the_network_is(model: VOSModel):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("runtime", ["eager"])
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
 def test_a_network_on_a_gpu_gives_the_labels_of_the_one_on_the_cpu(model: VOSModel, runtime: str):
     frames, labels = video(4), squares(1, 2)
     expected = played(Engine(model, "eager", threads=1), frames, labels)
