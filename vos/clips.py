@@ -1,8 +1,8 @@
 """Taking a clip: the frames and masks of a draw, cropped and coloured as its numbers say.
 
 Everything here is integer arithmetic on bytes (positions in 1/32 pixel, colours by table), so a draw gives the same
-bytes on the teacher's side and the student's, on every worker, in any order. Frames continue past their edge as a
-reflection; labels do not.
+bytes on the teacher's side and the student's, on every worker, in any order. Frames and their labels continue past the
+edge as their reflection.
 """
 
 from __future__ import annotations

@@ -73,6 +73,7 @@ class Engine:
         self.runtime, self.precision, self.reason = choice
         self.threads = threads
         self.description = exported.description if exported else _describe(model)
+        self._exported = exported
         self._runtime = _make_runtime(model, exported, self.runtime, self.precision, threads)
         self._size_px, self._upsampling = size_px, upsampling
         self._prepared: tuple[int, int] | None = None
@@ -129,7 +130,8 @@ class Engine:
 
         frame   (H, W, 3) uint8 RGB
         labels  (H, W) integers: 0 background, objects 1 to 254 with any gaps
-        Raises InputError where shapes or types differ from that, or no object is given.
+        Raises InputError where shapes or types differ from that, no object is given, or exported graphs are for another size or number of
+        objects.
         """
         self.reset()
         self._check_frame(frame, None)
@@ -198,6 +200,8 @@ class Engine:
         new = [one for one in ids if one and one not in self._ids]
         if not new:
             raise InputError("the labels hold no new object; paint objects as 1, 2, ... with ids not used so far")
+        if self._exported is not None:
+            self._exported.check_objects(len(self._ids) + len(new))
         return new
 
     def _encode_query(self, frame: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Where the runtimes' graph files come from: a folder that `jobs.export` wrote, or made for a network when first needed and kept.
 
-An exported folder has `graphs.json`: {"model", "precision", "size": [H, W] or null, "files": {graph: file name}}.
+An exported folder has `graphs.json`: {"model", "precision", "size": [H, W] or null for any, "objects": number or null for any,
+"files": {graph: file name}}.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class MadeGraphs(GraphFiles):
         paths = {name: os.path.join(folder, f"{name}.onnx") for name in ENGINE_GRAPHS}
         missing = [name for name in ENGINE_GRAPHS if not os.path.exists(paths[name])]
         if missing:
-            model = inference_copy(self._model)
+            model = inference_copy(self._model).cpu()  # where its graphs are traced
             for name in missing:
                 write_onnx(name, model, paths[name], Shape(size))
         return paths
@@ -96,6 +97,15 @@ class ExportedGraphs(GraphFiles):
                 "export with that --size"
             )
         return self._paths
+
+    def check_objects(self, num_objects: int) -> None:
+        """Raises InputError where the graphs are for another number of objects, be it fewer or more: tracing made theirs a constant."""
+        made_for: int | None = self.description.get("objects")
+        if made_for and num_objects != made_for:
+            raise InputError(
+                f"{self._folder}: exported for {made_for} object(s), the video has {num_objects}; "
+                f"export with --objects {num_objects}, or without for any number"
+            )
 
 
 def is_exported(path: str) -> bool:

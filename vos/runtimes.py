@@ -59,7 +59,8 @@ class TorchRuntime:
         self.graphs: Sequence[str] = tuple(ENGINE_GRAPHS)
         self._device = next(model.parameters()).device
         model = inference_copy(model)
-        modules = {name: graph(model) for name, graph in ENGINE_GRAPHS.items()}
+        # Moved, because graphs bring constants of their own beside the network's weights.
+        modules = {name: graph(model).to(self._device) for name, graph in ENGINE_GRAPHS.items()}
         # Freezing folds the weights into the kernels' own layout (25 % on CPU).
         self._graphs: Mapping[str, Callable[..., Any]] = (
             {name: torch.compile(module, options={"freezing": True}) for name, module in modules.items()}

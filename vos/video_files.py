@@ -117,14 +117,20 @@ def _decoded(path: str, container: InputContainer, stream: VideoStream) -> Itera
     from av.error import EOFError as EndOfFile
     from av.error import FFmpegError
 
-    num_packets, end_s, held, problem = 0, 0.0, None, ""
+    num_packets, num_slots, end_s, held, problem = 0, 0, 0.0, None, ""
+    rate = stream.average_rate or DEFAULT_FPS
     with container:
+        # Not all that the header counts need be there. An MP4's edit list may leave frames out: its index, whole from the start, has those
+        # that come. A recorder of AVI may have skipped frames: the place of the last in time says how far the recording goes.
+        is_indexed = "mp4" in container.format.name
+        num_announced = min(stream.frames, len(stream.index_entries)) if is_indexed else stream.frames
         packets = container.demux(stream)
         while True:
             try:
                 packet = next(packets)
                 if packet.size:
                     num_packets += 1
+                    num_slots = max(num_slots, 1 + round((packet.dts or 0) * packet.time_base * rate))
                     end_s = max(end_s, float(((packet.pts or 0) - (stream.start_time or 0)) * packet.time_base))
                     # A corrupt packet that others follow is the decoder's to conceal, as players do. The last one is half a packet.
                     ready = [packet] if held is None else [held, packet]
@@ -143,9 +149,9 @@ def _decoded(path: str, container: InputContainer, stream: VideoStream) -> Itera
                 break
         if held is not None:
             problem = "its last packet is cut"
-        elif not problem and num_packets < stream.frames:
-            problem = f"{num_packets} of {stream.frames} packets"
-        elif not problem and end_s + 3 / float(stream.average_rate or DEFAULT_FPS) < _duration_s(stream):
+        elif not problem and num_packets < num_announced and (is_indexed or num_slots < num_announced):
+            problem = f"{num_packets} of {num_announced} packets"
+        elif not problem and end_s + 3 / float(rate) < _duration_s(stream):
             problem = f"{end_s:.1f} of {_duration_s(stream):.1f} s"
     if problem:
         raise InputError(f"{path}: truncated or damaged ({problem}); copy or record it again")

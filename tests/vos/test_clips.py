@@ -141,6 +141,17 @@ def test_frames_and_labels_move_together():
         assert (shown != moved).mean() < 0.02
 
 
+def test_frames_and_labels_continue_past_the_edge_as_their_reflection():
+    (video,) = synthetic_index(1, 1, (48, 64))
+    frame, labels, ids = video.frame(0), video.mask(0), tuple(video.first_seen)
+    crop = Cropper(replace(PLAIN, affine=(1, 0, -9, 0, 1, -5)), 64)  # from 9 pixels left of the frame and 5 above it
+    around = ((5, 11), (9, 0))
+    np.testing.assert_array_equal(crop.frame(frame), np.pad(frame, (*around, (0, 0)), mode="reflect")[:, :64])
+    expected = np.searchsorted((0, *ids), np.pad(labels, around, mode="reflect")[:, :64])
+    np.testing.assert_array_equal(crop.labels(labels, ids), expected)
+    assert expected[:5].any() or expected[53:].any() or expected[:, :9].any(), "an object goes on there"
+
+
 def test_a_small_crop_of_a_large_frame_is_averaged_and_not_picked():
     stripes = np.zeros((400, 600, 3), np.uint8)
     stripes[:, ::2] = 200

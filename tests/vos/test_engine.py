@@ -1,5 +1,6 @@
 """The real-time engine: it is the reference loop, frame by frame, on every runtime, at constant memory."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,11 +10,12 @@ import torch
 
 from vos.engine import Engine
 from vos.errors import InputError
-from vos.graphs import TOGETHER
+from vos.export import example_tensors
+from vos.graphs import ENGINE_GRAPHS, TOGETHER
 from vos.inference import iter_propagate
 from vos.models import VOSModel, build
 from vos.models.memory import MemoryPolicy
-from vos.runtimes import bf16_is_faster
+from vos.runtimes import TorchRuntime, bf16_is_faster
 from vos.transforms import resize_frame, resize_labels, to_tensor
 
 POLICY = MemoryPolicy("first_recent", top_k=None)
@@ -98,6 +100,28 @@ def test_every_runtime_agrees_with_eager(runtime: str, mobilenet: VOSModel):
             masks = [engine.add_object(frame, later) for engine in (eager, other)]
         assert np.abs(eager.probabilities() - other.probabilities()).max() <= 1e-3
         assert (masks[0] == masks[1]).mean() > 0.999
+
+
+def test_every_graph_runs_where_the_network_is(model: VOSModel):
+    """The meta device stands for a GPU: it refuses whatever was left on the CPU, and has no numbers."""
+    runtime = TorchRuntime(copy.deepcopy(model).to("meta"), 1, compiled=False)
+    examples = example_tensors(model, SIZE)
+    tensors = {name: tensor.to("meta") for name, tensor in examples.items()}
+    for graph in ENGINE_GRAPHS:
+        for name, output in runtime.run(graph, tensors).items():
+            assert output.device.type == "meta"
+            assert name not in examples or output.shape == examples[name].shape
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+def test_a_network_on_a_gpu_gives_the_labels_of_the_one_on_the_cpu(model: VOSModel, runtime: str):
+    frames, labels = video(4), squares(1, 2)
+    expected = played(Engine(model, "eager", threads=1), frames, labels)
+    on_gpu = Engine(copy.deepcopy(model).cuda(), runtime, threads=1)
+    for one, two in zip(played(on_gpu, frames, labels), expected, strict=True):
+        assert (one == two).mean() > 0.999
 
 
 @pytest.mark.slow  # compiling takes a minute

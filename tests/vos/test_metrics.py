@@ -156,6 +156,24 @@ def test_a_label_that_no_object_has_counts_as_background_and_is_listed():
     np.testing.assert_array_equal(score.objects[0].f, plain.objects[0].f)
 
 
+@pytest.mark.parametrize("options", [{"protocol": "youtubevos"}, {"object_ids": [1, 3]}])
+def test_a_label_between_those_of_the_objects_is_listed_as_well(options):
+    gt = np.maximum(moving_box(), np.flip(moving_box(label=3), axis=2))
+    pred = gt.copy()
+    pred[3, -1, -1] = 2  # the very last pixel, after which no label changes
+    assert score_masks(gt, pred, **options).ignored_labels == (2,)
+    assert score_masks(gt, gt, **options).ignored_labels == ()
+
+
+def test_a_label_that_becomes_an_object_later_is_not_listed():
+    gt = moving_box()
+    gt[3:, 32:38, 40:55] = 2
+    pred = moving_box(step=2)
+    pred[1:, 32:38, 40:55] = 2
+    pred[2, 0, 0] = 3
+    assert score_masks(gt, pred, protocol="youtubevos").ignored_labels == (3,)
+
+
 def test_void_of_the_true_mask_is_background():
     gt = moving_box()
     void = np.where((gt == 0) & (np.arange(60) > 50), 255, gt).astype(np.uint8)

@@ -44,6 +44,15 @@ def palette_image(labels: np.ndarray, colours: int = 256) -> Image.Image:
     return image
 
 
+def shallow_grey_png(labels: np.ndarray, depth: int) -> bytes:
+    """A grey PNG of 1, 2 or 4 bits, of which Pillow writes only the first."""
+    H, W = labels.shape
+    bits = np.unpackbits(labels[..., None], axis=2)[..., 8 - depth :].reshape(H, -1)
+    raw = b"".join(b"\0" + row.tobytes() for row in np.packbits(bits, axis=1))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, depth, 0, 0, 0, 0))
+    return SIGNATURE + header + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
 def several_data_chunks(data: bytes) -> bytes:
     at = data.index(b"IDAT") - 4
     size = int.from_bytes(data[at : at + 4], "big")
@@ -81,6 +90,13 @@ def test_every_kind_of_png_reads_as_its_indices(tmp_path: Path, kind):
 def test_a_mask_of_one_bit_reads_as_0_and_1(tmp_path: Path):
     labels = labels_of(top=2)
     Image.fromarray(labels.astype(bool)).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_indices(str(tmp_path / "mask.png")), labels)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_a_grey_mask_of_few_bits_reads_as_the_numbers_that_are_stored(tmp_path: Path, depth: int):
+    labels = labels_of(top=2**depth)
+    (tmp_path / "mask.png").write_bytes(shallow_grey_png(labels, depth))
     np.testing.assert_array_equal(read_indices(str(tmp_path / "mask.png")), labels)
 
 

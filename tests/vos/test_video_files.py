@@ -1,6 +1,8 @@
 """Video in and out: what is written is read, what is cut gives all that is whole, and bad sources are named."""
 
 import io
+import re
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -83,6 +85,61 @@ def test_a_truncated_file_gives_the_frames_that_are_whole_and_then_says_so(endin
             assert psnr_db(frame, original) > 22
             whole += 1
     assert 10 < whole < 35
+
+
+def recorded(path: Path, numbers: Iterable[int]) -> str:
+    """Frames at these places of 25 a second, and nothing between; a key frame at every sixth at least."""
+    with av.open(str(path), "w", options={"movflags": "+faststart"} if path.suffix == ".mp4" else {}) as container:
+        stream = container.add_stream("mpeg4", rate=25, options={"g": "6", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in numbers:
+            picture = av.VideoFrame.from_ndarray(FRAMES[number], format="rgb24")
+            picture.pts, picture.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return str(path)
+
+
+def frames_before_the_refusal(path: str) -> int:
+    """How many frames a truncated video gives; 0 where it is not even opened."""
+    count = 0
+    with pytest.raises(InputError, match="truncated or damaged|cannot be decoded|holds no frame"):
+        for _ in open_video(path).frames:
+            count += 1
+    return count
+
+
+def test_a_recording_that_skipped_frames_is_whole_and_one_that_is_cut_is_not(tmp_path: Path):
+    """The header of an AVI counts the skipped frames too."""
+    numbers = (0, 1, 2, 3, 6, 7, 8, 9, 10, 15, 16, 17)
+    data = Path(recorded(tmp_path / "a.avi", numbers)).read_bytes()
+    assert len(list(open_video(str(tmp_path / "a.avi")).frames)) == len(numbers)
+    end = data.index(b"idx1")  # the frames end here
+    pictures = [match.start() for match in re.finditer(b"00dc", data[:end])]
+    assert len(pictures) >= len(numbers)
+    for at in (*pictures[-4:], *(place + 6 for place in pictures[-4:]), (pictures[1] + pictures[2]) // 2, end - 40):
+        (tmp_path / "cut.avi").write_bytes(data[:at])
+        assert frames_before_the_refusal(str(tmp_path / "cut.avi")) < len(numbers)
+
+
+@pytest.mark.parametrize(("start_frames", "num_frames"), [(0, 20), (15, 20)])
+def test_a_video_trimmed_by_its_edit_list_is_whole_and_one_that_is_cut_is_not(
+    start_frames: int, num_frames: int, tmp_path: Path
+):
+    """Trimming without encoding again leaves every frame in the file, and the header counts them all."""
+    path = Path(recorded(tmp_path / "a.mp4", range(40)))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 12  # its only entry: duration in ms, and where it starts in the track's own time
+    ticks = int.from_bytes(data[at + 4 : at + 8], "big") + start_frames * 512
+    data[at : at + 8] = (40 * num_frames).to_bytes(4, "big") + ticks.to_bytes(4, "big")
+    path.write_bytes(data)
+    assert len(list(open_video(str(path)).frames)) == num_frames
+    with av.open(str(path)) as container:
+        last = [packet for packet in container.demux(video=0) if packet.size][-1]
+    assert last.pos is not None
+    for end in (last.pos, last.pos + last.size // 2):
+        (tmp_path / "cut.mp4").write_bytes(data[:end])
+        assert frames_before_the_refusal(str(tmp_path / "cut.mp4")) <= num_frames
 
 
 def test_what_is_no_video_is_named(tmp_path: Path):
