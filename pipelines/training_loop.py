@@ -205,7 +205,8 @@ def _restored(
     config: TrainConfig, take: TrainingStep, ranks: Ranks
 ) -> tuple[Progress, list[tuple[int, dict[str, float]]]]:
     """Go on from the newest checkpoint; returns also what its last steps measured."""
-    saved = training_state.newest(config.out)
+    with ranks.together():
+        saved = training_state.newest(config.out)
     seen = ranks.gather(saved.progress.step if saved else 0)
     if len(set(seen)) > 1:
         raise InputError(
