@@ -229,7 +229,7 @@ def _save(config: TrainConfig, take: TrainingStep, about: dict[str, Any], progre
         if ranks.rank == 0:
             with _writing():
                 training_state.write(config.out, progress, take.average, take.state(), about, config.half)
-                _drop_worse(config, progress)
+                _drop_worse(config)
 
 
 def _save_best(
@@ -255,18 +255,17 @@ def _publish(config: TrainConfig) -> None:
 
 def _best_folder(config: TrainConfig, progress: Progress) -> str:
     """One for each step that was the best: a checkpoint's best must stay until the next checkpoint, whatever comes between."""
-    return storage.join(config.out, BEST, f"step-{progress.best_step:07d}")
+    return storage.join(config.out, BEST, training_state.folder_name(progress.best_step))
 
 
-def _drop_worse(config: TrainConfig, progress: Progress) -> None:
-    """Delete models that no checkpoint calls the best any more."""
+def _drop_worse(config: TrainConfig) -> None:
+    """Delete models that no checkpoint calls the best any more; folders of other names are the user's."""
     parent = storage.join(config.out, BEST)
-    for name in storage.list_folders(parent):
-        folder = storage.join(parent, name)
-        if folder != _best_folder(config, progress):
-            for file in (DESCRIPTION, WEIGHTS):
-                storage.remove(storage.join(folder, file))
-            storage.remove_folder(folder)
+    for step in sorted(set(training_state.steps_in(parent)) - training_state.best_steps(config.out)):
+        folder = storage.join(parent, training_state.folder_name(step))
+        for file in (DESCRIPTION, WEIGHTS):
+            storage.remove(storage.join(folder, file))
+        storage.remove_folder(folder)
 
 
 @contextmanager

@@ -154,6 +154,12 @@ def newest(out: str) -> Saved | None:
     return next((saved for saved in found if saved is not None and _intact(saved)), None)
 
 
+def best_steps(out: str) -> set[int]:
+    """The steps whose models the kept checkpoints call the best: one of them is shipped, whichever checkpoint is continued from."""
+    found = (_described(folder) for folder in _folders(out))
+    return {saved.progress.best_step for saved in found if saved is not None and saved.progress.best_step}
+
+
 def _described(folder: str) -> Saved | None:
     """What the `state.json` of a checkpoint says, None where there is none that makes sense."""
     text = _read(storage.join(folder, STATE))

@@ -267,6 +267,34 @@ def test_the_best_validation_is_kept_and_patience_ends_a_training(train_config: 
     assert result.metrics["val/j_and_f"] == history[0].value
 
 
+def test_the_best_model_of_the_older_checkpoint_is_there_when_the_newer_one_is_damaged(
+    train_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import training_loop
+
+    scores = iter(
+        [0.1, 0.2, 0.9, 0.3, 0.1, 0.1]
+    )  # the best at step 2 and then at 3; on the way back from 2, none is better
+    metrics = ("val/j_and_f", "val/j", "val/f")
+    monkeypatch.setattr(training_loop, "validate", lambda *_: dict.fromkeys(metrics, next(scores)))
+    config = replace(train_config, validation=ValidationConfig(every=1, videos=2, max_frames=4))
+    mine = Path(config.out, "best", "mine", "model.json")
+    mine.parent.mkdir(parents=True)
+    mine.write_text("{}")
+
+    def stop(step: int, _: dict[str, float]) -> None:
+        if step == 4:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(config, here=True, on_validated=stop)
+    assert {path.name for path in Path(config.out, "best").iterdir()} == {"step-0000002", "step-0000003", "mine"}
+    Path(config.out, "checkpoints", "step-0000004", training_state.TENSORS).write_bytes(b"cut")
+    result = train(config, here=True)
+    assert json.loads(Path(result.checkpoint, "model.json").read_text())["step"] == 2
+    assert {path.name for path in Path(config.out, "best").iterdir()} == {"step-0000002", "mine"} and mine.exists()
+
+
 def test_more_columns_than_the_cache_holds_are_refused(train_config: TrainConfig) -> None:
     with pytest.raises(InputError, match=r"--loss.rank 17: .* stores 16 columns"):
         train(replace(train_config, loss=replace(train_config.loss, rank=17)))
