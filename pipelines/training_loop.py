@@ -59,6 +59,7 @@ def run_training(
     set_threads(config.threads)
     with ranks.together():
         source = make_source(config)
+        assure_cache(config, source, about["cache"])
         model = new_model(config).to(ranks.device)
         if config.trunk_weights:
             standardise(model, source)
@@ -132,6 +133,24 @@ def make_source(config: TrainConfig) -> CachedClips | DrawnClips:
     if config.loss.rank > stored:
         raise InputError(f"--loss.rank {config.loss.rank}: {config.cache} stores {stored} columns; use at most that")
     return source
+
+
+def cache_of(source: CachedClips | DrawnClips) -> str:
+    """Fingerprint of the cache that clips come from, "none" without one."""
+    return source.manifest["fingerprint"] if isinstance(source, CachedClips) else "none"
+
+
+def assure_cache(config: TrainConfig, source: CachedClips | DrawnClips, wanted: str) -> None:
+    """Raise InputError when the clips are not of the cache that was there when the training or search began.
+
+    Every process reads the manifest for itself, and more draws are another order of all of them.
+    """
+    found = cache_of(source)
+    if found != wanted:
+        raise InputError(
+            f"{config.cache}: this cache was extended or replaced since the run began (fingerprint {wanted[:12]} -> {found[:12]}); "
+            "begin with another --out, or make the former cache, of as many draws, in another folder and continue with --cache"
+        )
 
 
 def new_model(config: TrainConfig) -> VOSModel:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.search import search, winner_of
+from pipelines.search import _run_trials, search, winner_of
 from pipelines.tracking import SCORE
 from pipelines.trials import Trial
 from vos.command_line import parse_config
@@ -89,6 +89,15 @@ def test_a_trial_whose_loss_bursts_is_a_failed_one_and_the_others_go_on(
     assert failed and all("lower --optimiser.lr" in trial.problem for trial in failed)
     assert f"trial failed: {failed[0].name}: step" in capfd.readouterr().out
     assert result.winner["lr"] < min(trial.parameters["lr"] for trial in failed)
+
+
+def test_a_trial_that_finds_another_cache_than_the_search_named_fails_and_says_so(
+    config: TuneConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    base = replace(config.train, cache=config.cache, seed=config.seed, threads=1)
+    trials = _run_trials(replace(config, trials=1, asha=False), base, "f" * 32, "search-test", parent="")
+    assert trials == [] and not list(Path(config.out).glob("trials/*/model.safetensors"))
+    assert f"{config.cache}: this cache was extended or replaced" in capfd.readouterr().out
 
 
 def test_another_search_in_the_folder_is_refused_and_so_is_resuming_nothing(config: TuneConfig) -> None:

@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 from pipelines import training_state
 from pipelines.models import load_model
 from pipelines.training import TrainResult, train
-from pipelines.training_loop import new_model
+from pipelines.training_loop import new_model, run_training
 from vos.config import TrainConfig, ValidationConfig
 from vos.config_json import dumps
 from vos.errors import InputError
 from vos.presets import preset
+from vos.ranks import Ranks
 
 
 def weights(folder: str) -> dict[str, torch.Tensor]:
@@ -293,6 +294,14 @@ def test_the_best_model_of_the_older_checkpoint_is_there_when_the_newer_one_is_d
     result = train(config, here=True)
     assert json.loads(Path(result.checkpoint, "model.json").read_text())["step"] == 2
     assert {path.name for path in Path(config.out, "best").iterdir()} == {"step-0000002", "mine"} and mine.exists()
+
+
+def test_a_cache_that_was_extended_meanwhile_is_noticed_by_the_worker_that_reads_it(train_config: TrainConfig) -> None:
+    about = {"role": "student", "config": {}, "cache": "f" * 32, "commit": ""}  # as the driver saw it
+    with pytest.raises(InputError, match=r"extended or replaced.*ffffffffffff -> .*another --out") as refusal:
+        run_training(train_config, about, Ranks(), lambda module: module, lambda *_: None)
+    assert str(refusal.value).startswith(train_config.cache)
+    assert not Path(train_config.out).exists()
 
 
 def test_more_columns_than_the_cache_holds_are_refused(train_config: TrainConfig) -> None:
