@@ -85,6 +85,15 @@ def search(config: TuneConfig) -> SearchResult:
     return SearchResult(trials, repeats, winner, path, page, wall_s)
 
 
+def next_commands(best_config: str) -> list[str]:
+    """What trains the winner, as lines for a shell in the checkout: `--config` reads files only, so one at a URI is copied first."""
+    if not storage.is_uri(best_config):
+        return [f"python -m jobs.train --config {best_config} --out runs/best"]
+    here = "runs/best.json"
+    copy = f"storage.write_bytes({here!r}, storage.read_bytes({best_config!r}))"
+    return [f'python -c "from pipelines import storage; {copy}"', *next_commands(here)]
+
+
 def _base(config: TuneConfig, data: Any) -> TrainConfig:
     """The training of every trial, but for what is searched."""
     train_config = config.train
