@@ -22,7 +22,7 @@ def tune(config: TuneConfig) -> None:
         print(report.repeat_table(result.repeats, list(config.space.ranges())))
     print(f"page   {result.page}")
     print(f"best   {result.best_config}")
-    print(f"next   python -m jobs.train --config {result.best_config} --out runs/best")
+    print("next  ", "\n       ".join(search.next_commands(result.best_config)))
 
 
 def main(argv: list[str] | None = None) -> int:

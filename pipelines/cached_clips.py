@@ -6,10 +6,13 @@ number of workers, and any step can be the first, so nothing has to be saved to 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import json
 import os
 import queue
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -147,8 +150,9 @@ class CachedClips:
     def _row(self, number: int) -> dict[str, Any]:
         place = int(np.searchsorted(self._starts, number, side="right")) - 1
         offset = number - self._starts[place]
-        shard = storage.join(self.folder, "shards", self.manifest["shards"][place]["file"])
-        path = _intact_shard(shard, self.manifest["recipe"])
+        entry = self.manifest["shards"][place]
+        shard = storage.join(self.folder, "shards", entry["file"])
+        path = _intact_shard(shard, self.manifest["recipe"], entry.get("sha256", ""))
         try:
             row = schema.read_rows(path, [offset // schema.ROW_GROUP_ROWS], self._columns)[
                 offset % schema.ROW_GROUP_ROWS
@@ -160,12 +164,16 @@ class CachedClips:
         return row
 
 
-def prove_shard(path: str, recipe: str) -> str:
+def prove_shard(path: str, recipe: str, sha256: str = "") -> str:
     """The local path of a shard whose every byte is as it was written; one on an object store is copied beside the system's
-    temporary files first, once per machine. Raises InputError naming the shard."""
+    temporary files first, once per machine.
+
+    sha256  of the file that the manifest lists: an earlier copy that is not it is made again
+    Raises InputError naming the shard, or the folder of the copies when it is not this user's.
+    """
     try:
         if storage.is_uri(path):
-            path_here = _copy_here(path, recipe)
+            path_here = _copy_here(path, recipe, sha256)
             data = storage.read_bytes(path_here)
         else:
             path_here, data = path, storage.read_bytes(path)
@@ -183,14 +191,37 @@ _intact_shard = functools.cache(prove_shard)
 """Proven once by each process."""
 
 
-def _copy_here(path: str, recipe: str) -> str:
-    # The folder is this user's alone, and what lies in it is proven by its checksum, like any other shard.
-    folder = os.path.join(tempfile.gettempdir(), f"mobilevos-shards-{os.getuid()}", recipe)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+def _copy_here(path: str, recipe: str, sha256: str) -> str:
+    parent = os.path.join(tempfile.gettempdir(), f"mobilevos-shards-{os.getuid()}")
+    folder = os.path.join(parent, recipe)
+    for one in (parent, folder):
+        _make_private(one)
     target = os.path.join(folder, f"{fingerprint(path)[:16]}.parquet")
-    if not os.path.exists(target) or schema.damage_of(storage.read_bytes(target)):
+    if not os.path.exists(target) or not _is_copy(storage.read_bytes(target), sha256):
+        # Afterwards it need not be the listed file: a shard that has grown since serves an earlier manifest, here as in a local folder.
         storage.write_bytes(target, storage.read_bytes(path))
     return target
+
+
+def _is_copy(data: bytes, sha256: str) -> bool:
+    return hashlib.sha256(data).hexdigest() == sha256 if sha256 else not schema.damage_of(data)
+
+
+def _make_private(folder: str) -> None:
+    """Make a folder that is this user's alone, or see that it is: its name is known to everybody on the machine."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        found = os.lstat(folder)
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+            os.chmod(folder, 0o700)  # earlier versions left the outer one to the umask
+            return
+        problem = "is not a folder of yours"
+    except OSError as error:
+        problem = f"cannot be made private ({(error.strerror or str(error)).lower()})"
+    raise InputError(
+        f"{folder}: {problem}, so no copies of shards can be kept there; remove it, or set TMPDIR to a folder of your own"
+    )
 
 
 def _damaged(path: str, reason: str) -> InputError:

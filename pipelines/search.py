@@ -64,12 +64,13 @@ def search(config: TuneConfig) -> SearchResult:
         with folder_run(config, "tune", name, tags) as run:
             with ray_session(num_cpus=config.concurrent * (1 + base.workers) + 2):
                 began = time.monotonic()
-                trials = _run_trials(config, base, name, run.run_id)
+                cache = manifest["fingerprint"]
+                trials = _run_trials(config, base, cache, name, run.run_id)
                 finished = [trial for trial in trials if trial.status == "finished"]
                 if not finished:
                     raise InputError(f"{config.out}: no trial finished; look at the errors in {config.out}/ray/{name}")
                 best = sorted(finished, key=lambda trial: (-trial.score, trial.name))[:REPEATED]
-                repeats = _run_repeats(config, base, name, run.run_id, best) if config.repeat else []
+                repeats = _run_repeats(config, base, cache, name, run.run_id, best) if config.repeat else []
                 wall_s = time.monotonic() - began
             winner = winner_of(best, repeats)
             path = storage.join(config.out, "best.json")
@@ -82,6 +83,15 @@ def search(config: TuneConfig) -> SearchResult:
             storage.write_bytes(path, dumps(found).encode())
             page = _log(config, run, trials, repeats, winner, path)
     return SearchResult(trials, repeats, winner, path, page, wall_s)
+
+
+def next_commands(best_config: str) -> list[str]:
+    """What trains the winner, as lines for a shell in the checkout: `--config` reads files only, so one at a URI is copied first."""
+    if not storage.is_uri(best_config):
+        return [f"python -m jobs.train --config {best_config} --out runs/best"]
+    here = "runs/best.json"
+    copy = f"storage.write_bytes({here!r}, storage.read_bytes({best_config!r}))"
+    return [f'python -c "from pipelines import storage; {copy}"', *next_commands(here)]
 
 
 def _base(config: TuneConfig, data: Any) -> TrainConfig:
@@ -121,7 +131,7 @@ def winner_of(best: list[Trial], repeats: list[Trial]) -> dict[str, float]:
     return repeat_rows(repeats)[0][0]
 
 
-def _run_trials(config: TuneConfig, base: TrainConfig, name: str, parent: str) -> list[Trial]:
+def _run_trials(config: TuneConfig, base: TrainConfig, cache: str, name: str, parent: str) -> list[Trial]:
     import optuna
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
@@ -153,11 +163,13 @@ def _run_trials(config: TuneConfig, base: TrainConfig, name: str, parent: str) -
 
     spread = {"w": tune.uniform}
     space = {key: spread.get(key, tune.loguniform)(*bounds) for key, bounds in config.space.ranges().items()}
-    trials = _tuned(config, base, name, parent, space, tune_config, config.trials, "search")
+    trials = _tuned(config, base, cache, name, parent, space, tune_config, config.trials, "search")
     return [trial for trial in trials if trial.seed == config.seed]
 
 
-def _run_repeats(config: TuneConfig, base: TrainConfig, name: str, parent: str, best: list[Trial]) -> list[Trial]:
+def _run_repeats(
+    config: TuneConfig, base: TrainConfig, cache: str, name: str, parent: str, best: list[Trial]
+) -> list[Trial]:
     """The best parameters again with seeds that took no part in choosing them."""
     from ray import tune
 
@@ -175,7 +187,7 @@ def _run_repeats(config: TuneConfig, base: TrainConfig, name: str, parent: str, 
     space = {"again": tune.grid_search(again)}
     # The name says what is repeated: with more seeds, it is another experiment, of which finished trials are done at once.
     name = f"{name}-repeat-{fingerprint(*map(dumps, again))[:8]}"
-    trials = _tuned(config, base, name, parent, space, tune_config, len(again), "repeat")
+    trials = _tuned(config, base, cache, name, parent, space, tune_config, len(again), "repeat")
     wanted = {_folder_name(item["parameters"], item["seed"]) for item in again}
     return [trial for trial in trials if trial.name in wanted and trial.status == "finished"]
 
@@ -183,6 +195,7 @@ def _run_repeats(config: TuneConfig, base: TrainConfig, name: str, parent: str, 
 def _tuned(
     config: TuneConfig,
     base: TrainConfig,
+    cache: str,
     name: str,
     parent: str,
     space: dict[str, Any],
@@ -199,7 +212,7 @@ def _tuned(
     from ray import tune
     from tqdm import tqdm
 
-    fixed = {"search_config": config, "base": base, "parent": parent, "store": tracking.environment()}
+    fixed = {"search_config": config, "base": base, "cache": cache, "parent": parent, "store": tracking.environment()}
     gpus = ray.cluster_resources().get("GPU", 0) if base.workers == 1 else 0
     resources = {"cpu": 1.0, "gpu": min(1.0, gpus / config.concurrent)}
     trainable = tune.with_resources(tune.with_parameters(_trial, **fixed), resources)
@@ -281,9 +294,17 @@ def _chosen(sampled: dict[str, Any], base: TrainConfig) -> tuple[dict[str, float
 
 
 def _trial(
-    sampled: dict[str, Any], search_config: TuneConfig, base: TrainConfig, parent: str, store: dict[str, str]
+    sampled: dict[str, Any],
+    search_config: TuneConfig,
+    base: TrainConfig,
+    cache: str,
+    parent: str,
+    store: dict[str, str],
 ) -> None:
-    """One trial: distil, scored on the way; told to Tune and kept in its folder."""
+    """One trial: distil, scored on the way; told to Tune and kept in its folder.
+
+    cache  fingerprint of the search's: a trial from another one would be compared with those before it
+    """
     from ray import tune
 
     # A trial's working folder is its own; the store must be the driver's.
@@ -318,7 +339,14 @@ def _trial(
     try:
         # A killed search's last trial may still be dying.
         done = training.train(
-            config, label, tags, here=alone, register=False, on_validated=validated if alone else None, wait_s=60
+            config,
+            label,
+            tags,
+            here=alone,
+            register=False,
+            on_validated=validated if alone else None,
+            wait_s=60,
+            from_cache=cache,
         )
     except NotFiniteError as error:  # as bad as can be, and no reason to try again
         _write(search_config, replace(trial, status="failed", problem=str(error)))

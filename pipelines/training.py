@@ -17,7 +17,16 @@ from pipelines.folders import claim_folder, folder_run, read_json
 from pipelines.inputs import log_cache, log_videos
 from pipelines.progress import Reporter, followed, new_board, progress_bar
 from pipelines.session import ray_session
-from pipelines.training_loop import Listener, make_source, manner, new_model, run_training, validation_videos
+from pipelines.training_loop import (
+    Listener,
+    assure_cache,
+    cache_of,
+    make_source,
+    manner,
+    new_model,
+    run_training,
+    validation_videos,
+)
 from vos.config import TrainConfig
 from vos.config_json import differences, dumps, fingerprint, without
 from vos.errors import InputError
@@ -48,16 +57,20 @@ def train(
     register: bool = True,
     on_validated: Listener | None = None,
     wait_s: float = 0,
+    from_cache: str = "",
 ) -> TrainResult:
     """Train as configured, or continue an interrupted run of the same configuration.
 
     here          in this process, without Ray Train (one worker), and without a bar: a search has its own
     on_validated  told of validations, with `here`
     wait_s        how long to wait for another process that writes to `config.out`
+    from_cache    fingerprint that the cache must have, "" for any: all trials of a search are of one
     Raises InputError for bad input.
     """
     source = check(config)
-    cache = source.manifest["fingerprint"] if isinstance(source, CachedClips) else "none"
+    cache = cache_of(source)
+    if from_cache:
+        assure_cache(config, source, from_cache)
     storage.make_folder(config.out)
     with storage.only_writer(config.out, wait_s):
         identity = run_identity(config, cache)

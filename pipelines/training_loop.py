@@ -59,6 +59,7 @@ def run_training(
     set_threads(config.threads)
     with ranks.together():
         source = make_source(config)
+        assure_cache(config, source, about["cache"])
         model = new_model(config).to(ranks.device)
         if config.trunk_weights:
             standardise(model, source)
@@ -134,6 +135,24 @@ def make_source(config: TrainConfig) -> CachedClips | DrawnClips:
     return source
 
 
+def cache_of(source: CachedClips | DrawnClips) -> str:
+    """Fingerprint of the cache that clips come from, "none" without one."""
+    return source.manifest["fingerprint"] if isinstance(source, CachedClips) else "none"
+
+
+def assure_cache(config: TrainConfig, source: CachedClips | DrawnClips, wanted: str) -> None:
+    """Raise InputError when the clips are not of the cache that was there when the training or search began.
+
+    Every process reads the manifest for itself, and more draws are another order of all of them.
+    """
+    found = cache_of(source)
+    if found != wanted:
+        raise InputError(
+            f"{config.cache}: this cache was extended or replaced since the run began (fingerprint {wanted[:12]} -> {found[:12]}); "
+            "begin with another --out, or make the former cache, of as many draws, in another folder and continue with --cache"
+        )
+
+
 def new_model(config: TrainConfig) -> VOSModel:
     """The network to train: from scratch (a function of the seed), from a checkpoint, or with ImageNet trunks."""
     if config.init:
@@ -205,7 +224,8 @@ def _restored(
     config: TrainConfig, take: TrainingStep, ranks: Ranks
 ) -> tuple[Progress, list[tuple[int, dict[str, float]]]]:
     """Go on from the newest checkpoint; returns also what its last steps measured."""
-    saved = training_state.newest(config.out)
+    with ranks.together():
+        saved = training_state.newest(config.out)
     seen = ranks.gather(saved.progress.step if saved else 0)
     if len(set(seen)) > 1:
         raise InputError(
@@ -228,7 +248,7 @@ def _save(config: TrainConfig, take: TrainingStep, about: dict[str, Any], progre
         if ranks.rank == 0:
             with _writing():
                 training_state.write(config.out, progress, take.average, take.state(), about, config.half)
-                _drop_worse(config, progress)
+                _drop_worse(config)
 
 
 def _save_best(
@@ -254,18 +274,17 @@ def _publish(config: TrainConfig) -> None:
 
 def _best_folder(config: TrainConfig, progress: Progress) -> str:
     """One for each step that was the best: a checkpoint's best must stay until the next checkpoint, whatever comes between."""
-    return storage.join(config.out, BEST, f"step-{progress.best_step:07d}")
+    return storage.join(config.out, BEST, training_state.folder_name(progress.best_step))
 
 
-def _drop_worse(config: TrainConfig, progress: Progress) -> None:
-    """Delete models that no checkpoint calls the best any more."""
+def _drop_worse(config: TrainConfig) -> None:
+    """Delete models that no checkpoint calls the best any more; folders of other names are the user's."""
     parent = storage.join(config.out, BEST)
-    for name in storage.list_folders(parent):
-        folder = storage.join(parent, name)
-        if folder != _best_folder(config, progress):
-            for file in (DESCRIPTION, WEIGHTS):
-                storage.remove(storage.join(folder, file))
-            storage.remove_folder(folder)
+    for step in sorted(set(training_state.steps_in(parent)) - training_state.best_steps(config.out)):
+        folder = storage.join(parent, training_state.folder_name(step))
+        for file in (DESCRIPTION, WEIGHTS):
+            storage.remove(storage.join(folder, file))
+        storage.remove_folder(folder)
 
 
 @contextmanager

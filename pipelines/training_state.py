@@ -4,8 +4,9 @@
                              state.safetensors   weights, average and moments of the optimiser, float32
                              state.json          step, place in the data, random states, configuration; digests of the others
 
-`state.json` is written last: a folder without it, or whose files are not the ones it names, is no checkpoint and is passed over. The
-folder is not Ray Train's: a training without Ray, or with another number of workers, continues from the same files.
+`state.json` is written last: a folder without it, or whose files are not the ones it names, is no checkpoint and is passed over. So is a
+folder of any other name: it is the user's, and is left alone. The folder is not Ray Train's: a training without Ray, or with another
+number of workers, continues from the same files.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ import hashlib
 import json
 import os
 import random
+import re
 import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from pipelines import storage
 from vos.checkpoint import DESCRIPTION, WEIGHTS, save_checkpoint
+from vos.errors import InputError
 from vos.models.interface import VOSModel
 
 FOLDER = "checkpoints"
@@ -79,6 +81,8 @@ class Saved:
     """Random states, one of each rank."""
     cache: str
     """Fingerprint of the teacher cache, "none" without one."""
+    sha256: dict[str, str]
+    """Digests of the other files, by name."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return load(storage.read_bytes(storage.join(self.folder, TENSORS)))
@@ -92,12 +96,13 @@ def write(
     about: dict[str, Any],
     half: bool,
 ) -> None:
-    """Save a checkpoint and drop all but the newest ones.
+    """Save a checkpoint and drop all but the newest ones, of which it is one.
 
     average  the network to ship, `half` in float16
     about    JSON: `role`, `config`, `manner`, `recent`, `random`, `cache`, `commit` and the place in the data
     """
-    folder = storage.join(out, FOLDER, f"step-{progress.step:07d}")
+    parent = storage.join(out, FOLDER)
+    folder = storage.join(parent, folder_name(progress.step))
     storage.make_folder(folder)
     files = {TENSORS: save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})}
     files |= model_files(average, describe(about, progress), half)
@@ -106,10 +111,25 @@ def write(
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     state = {"format": FORMAT, **about, "progress": asdict(progress), "sha256": digests}
     storage.write_bytes(storage.join(folder, STATE), json.dumps(state, indent=1).encode())
-    for old in _folders(out)[KEPT:]:
+    steps = steps_in(parent)
+    # What lies beyond this step was passed over as damaged, or this step would not be done now: it is about to be made again.
+    kept = [step for step in steps if step <= progress.step][-KEPT:]
+    for step in sorted(set(steps) - set(kept)):
+        old = storage.join(parent, folder_name(step))
         for name in (STATE, *files):  # the state first: half a folder must not look like a whole one
             storage.remove(storage.join(old, name))
         storage.remove_folder(old)
+
+
+def folder_name(step: int) -> str:
+    """What the folder of a step is called."""
+    return f"step-{step:07d}"
+
+
+def steps_in(parent: str) -> list[int]:
+    """The steps that a folder holds folders of, in order; folders of other names are the user's."""
+    found = (re.fullmatch(r"step-(\d+)", name) for name in storage.list_folders(parent))
+    return sorted(int(match[1]) for match in found if match and match[0] == folder_name(int(match[1])))
 
 
 def describe(about: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -126,21 +146,53 @@ def model_files(model: VOSModel, description: dict[str, Any], half: bool) -> dic
 
 
 def newest(out: str) -> Saved | None:
-    """The newest complete checkpoint of a training, None where there is none."""
-    for folder in _folders(out):
-        try:
-            state = json.loads(storage.read_bytes(storage.join(folder, STATE)))
-            if state["format"] != FORMAT or any(
-                hashlib.sha256(storage.read_bytes(storage.join(folder, name))).hexdigest() != digest
-                for name, digest in state["sha256"].items()
-            ):
-                continue
-            progress = Progress(**state["progress"])
-            recent = [(step, metrics) for step, metrics in state["recent"]]
-            return Saved(folder, progress, state["manner"], recent, state["random"], state["cache"])
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-            continue
-    return None
+    """The newest complete checkpoint of a training, None where there is none.
+
+    Raises InputError when one is there and cannot be read: to begin again from an older one would lose steps in silence.
+    """
+    found = (_described(folder) for folder in reversed(_folders(out)))
+    return next((saved for saved in found if saved is not None and _intact(saved)), None)
+
+
+def best_steps(out: str) -> set[int]:
+    """The steps whose models the kept checkpoints call the best: one of them is shipped, whichever checkpoint is continued from."""
+    found = (_described(folder) for folder in _folders(out))
+    return {saved.progress.best_step for saved in found if saved is not None and saved.progress.best_step}
+
+
+def _described(folder: str) -> Saved | None:
+    """What the `state.json` of a checkpoint says, None where there is none that makes sense."""
+    text = _read(storage.join(folder, STATE))
+    if text is None:
+        return None
+    try:
+        state = json.loads(text)
+        if state["format"] != FORMAT:
+            return None
+        recent = [(step, metrics) for step, metrics in state["recent"]]
+        about = (state["manner"], recent, state["random"], state["cache"], dict(state["sha256"]))
+        return Saved(folder, Progress(**state["progress"]), *about)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _intact(saved: Saved) -> bool:
+    files = ((_read(storage.join(saved.folder, name)), digest) for name, digest in saved.sha256.items())
+    return all(data is not None and hashlib.sha256(data).hexdigest() == digest for data, digest in files)
+
+
+def _read(path: str) -> bytes | None:
+    """A file of a checkpoint, None where there is none."""
+    try:
+        return storage.read_bytes(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = " ".join((error.strerror or str(error)).lower().split())
+        raise InputError(
+            f"{path}: this checkpoint cannot be read ({reason}); mend that and run the same command again, "
+            "or delete the checkpoint's folder to continue from an older one"
+        ) from error
 
 
 def publish(folder: str, out: str) -> None:
@@ -150,9 +202,9 @@ def publish(folder: str, out: str) -> None:
 
 
 def _folders(out: str) -> list[str]:
-    """Checkpoint folders, the newest first."""
+    """Checkpoint folders, the newest last."""
     parent = storage.join(out, FOLDER)
-    return [storage.join(parent, name) for name in sorted(storage.list_folders(parent), reverse=True)]
+    return [storage.join(parent, folder_name(step)) for step in steps_in(parent)]
 
 
 def random_state() -> dict[str, Any]:

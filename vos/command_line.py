@@ -108,7 +108,8 @@ def parse_config(cls: type[Job], description: str, argv: list[str]) -> Job:
     """
     name, rest = _take_flag(argv, "--preset")
     config_file, rest = _take_flag(rest, "--config")
-    saved = read_config_file(config_file) if config_file else {}
+    home = os.environ.get("MOBILEVOS_HOME") or os.getcwd()
+    saved = read_config_file(config_file, home) if config_file else {}
     default = preset(cls, name or saved.get("preset"))
     if config_file:
         default = from_dict(cls, saved, default, origin=config_file)
@@ -120,7 +121,7 @@ def parse_config(cls: type[Job], description: str, argv: list[str]) -> Job:
     config = _parse_flags(cls, default, description, rest)
     if use_root and config.data.kind == "synthetic":
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=""))
-    return resolve_paths(config, os.environ.get("MOBILEVOS_HOME") or os.getcwd())
+    return resolve_paths(config, home)
 
 
 def _parse_flags(cls: type[Job], default: Job, description: str, argv: list[str]) -> Job:
@@ -149,8 +150,11 @@ def _parse_flags(cls: type[Job], default: Job, description: str, argv: list[str]
         raise InputError("; ".join(line for line in lines if line)) from None
 
 
-def read_config_file(path: str) -> dict[str, Any]:
-    """A configuration saved as JSON. Raises InputError naming the file."""
+def read_config_file(path: str, home: str) -> dict[str, Any]:
+    """A configuration saved as JSON; a relative path is one under `home`. Raises InputError naming the file."""
+    if _is_address(path):
+        raise InputError(f"--config {path}: only a file on this machine can be read here; copy it and name the copy")
+    path = _absolute(path, home)
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)

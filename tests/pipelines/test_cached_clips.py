@@ -1,5 +1,6 @@
 """From shards and raw frames to batches: who takes which draw, what is read, and what is refused."""
 
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -296,6 +297,18 @@ def test_damage_to_a_page_after_the_first_look_at_a_shard_is_noticed_too(cache: 
 def test_a_shard_that_has_grown_since_serves_an_earlier_manifest(cache: Path):
     write_shard(shard(cache, 1), [row(number) for number in (6, 7, 8)])
     assert CachedClips(str(cache), DATA).batch([6]).draws == [6]
+
+
+def test_a_cache_at_a_uri_is_read_to_its_last_draw_also_after_it_was_extended(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for last in (6, 8):
+        write_shard(shard(cache, 1), [row(number) for number in range(6, last + 1)])
+        manifest = read_manifest(str(cache))
+        manifest["shards"][1] |= {"rows": last - 5, "sha256": hashlib.sha256(shard(cache, 1).read_bytes()).hexdigest()}
+        write_manifest(cache, manifest)
+        assert CachedClips(f"file://{cache}", DATA).batch([0, last]).draws == [0, last]
 
 
 # Clips.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.search import search, winner_of
+from pipelines.search import _run_trials, next_commands, search, winner_of
 from pipelines.tracking import SCORE
 from pipelines.trials import Trial
 from vos.command_line import parse_config
@@ -18,6 +19,8 @@ from vos.config import SpaceConfig, TrainConfig, TuneConfig
 from vos.config_json import dumps
 from vos.errors import InputError
 from vos.presets import preset
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -91,6 +94,15 @@ def test_a_trial_whose_loss_bursts_is_a_failed_one_and_the_others_go_on(
     assert result.winner["lr"] < min(trial.parameters["lr"] for trial in failed)
 
 
+def test_a_trial_that_finds_another_cache_than_the_search_named_fails_and_says_so(
+    config: TuneConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    base = replace(config.train, cache=config.cache, seed=config.seed, threads=1)
+    trials = _run_trials(replace(config, trials=1, asha=False), base, "f" * 32, "search-test", parent="")
+    assert trials == [] and not list(Path(config.out).glob("trials/*/model.safetensors"))
+    assert f"{config.cache}: this cache was extended or replaced" in capfd.readouterr().out
+
+
 def test_another_search_in_the_folder_is_refused_and_so_is_resuming_nothing(config: TuneConfig) -> None:
     with pytest.raises(InputError, match=r"--resume: .* holds no search"):
         search(replace(config, resume=True))
@@ -98,6 +110,23 @@ def test_another_search_in_the_folder_is_refused_and_so_is_resuming_nothing(conf
     Path(config.out, "identity.json").write_text('{"trials": 7}')
     with pytest.raises(InputError, match=r"another configuration .*trials: 7 -> 2.*choose another --out"):
         search(config)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_the_commands_that_follow_a_search_train_its_winner_wherever_it_lies(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = tmp_path / "tune" / "best.json"
+    best.parent.mkdir()
+    best.write_text(dumps(replace(preset(TrainConfig, "smoke"), steps=77)))
+    *before, last = (shlex.split(line) for line in next_commands(f"{scheme}{best}"))
+    monkeypatch.chdir(tmp_path)
+    for program, *arguments in before:
+        assert program == "python"
+        subprocess.run([sys.executable, *arguments], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    assert last[:3] == ["python", "-m", "jobs.train"]
+    config = parse_config(TrainConfig, "", last[3:])
+    assert (config.steps, config.out) == (77, str(tmp_path / "runs/best"))
 
 
 def test_the_winner_is_the_best_mean_over_seeds_not_the_luckiest_trial() -> None:

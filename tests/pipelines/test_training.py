@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 from pipelines import training_state
 from pipelines.models import load_model
 from pipelines.training import TrainResult, train
-from pipelines.training_loop import new_model
+from pipelines.training_loop import new_model, run_training
 from vos.config import TrainConfig, ValidationConfig
 from vos.config_json import dumps
 from vos.errors import InputError
 from vos.presets import preset
+from vos.ranks import Ranks
 
 
 def weights(folder: str) -> dict[str, torch.Tensor]:
@@ -265,6 +266,42 @@ def test_the_best_validation_is_kept_and_patience_ends_a_training(train_config: 
     history = mlflow.MlflowClient(tracking_uri=store).get_metric_history(result.run_id, "val/j_and_f")
     assert [metric.step for metric in history] == [2, 4, 6]
     assert result.metrics["val/j_and_f"] == history[0].value
+
+
+def test_the_best_model_of_the_older_checkpoint_is_there_when_the_newer_one_is_damaged(
+    train_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import training_loop
+
+    scores = iter(
+        [0.1, 0.2, 0.9, 0.3, 0.1, 0.1]
+    )  # the best at step 2 and then at 3; on the way back from 2, none is better
+    metrics = ("val/j_and_f", "val/j", "val/f")
+    monkeypatch.setattr(training_loop, "validate", lambda *_: dict.fromkeys(metrics, next(scores)))
+    config = replace(train_config, validation=ValidationConfig(every=1, videos=2, max_frames=4))
+    mine = Path(config.out, "best", "mine", "model.json")
+    mine.parent.mkdir(parents=True)
+    mine.write_text("{}")
+
+    def stop(step: int, _: dict[str, float]) -> None:
+        if step == 4:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(config, here=True, on_validated=stop)
+    assert {path.name for path in Path(config.out, "best").iterdir()} == {"step-0000002", "step-0000003", "mine"}
+    Path(config.out, "checkpoints", "step-0000004", training_state.TENSORS).write_bytes(b"cut")
+    result = train(config, here=True)
+    assert json.loads(Path(result.checkpoint, "model.json").read_text())["step"] == 2
+    assert {path.name for path in Path(config.out, "best").iterdir()} == {"step-0000002", "mine"} and mine.exists()
+
+
+def test_a_cache_that_was_extended_meanwhile_is_noticed_by_the_worker_that_reads_it(train_config: TrainConfig) -> None:
+    about = {"role": "student", "config": {}, "cache": "f" * 32, "commit": ""}  # as the driver saw it
+    with pytest.raises(InputError, match=r"extended or replaced.*ffffffffffff -> .*another --out") as refusal:
+        run_training(train_config, about, Ranks(), lambda module: module, lambda *_: None)
+    assert str(refusal.value).startswith(train_config.cache)
+    assert not Path(train_config.out).exists()
 
 
 def test_more_columns_than_the_cache_holds_are_refused(train_config: TrainConfig) -> None:

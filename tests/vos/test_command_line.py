@@ -110,6 +110,28 @@ def test_a_missing_configuration_file_is_named(tmp_path: Path):
         parse("--config")
 
 
+def test_a_relative_configuration_file_is_meant_from_mobilevos_home_like_any_other_path(
+    saved: Callable[[Any], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    name = os.path.basename(saved({"steps": 77}))
+    elsewhere = tmp_path / "upload"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("MOBILEVOS_HOME", str(tmp_path))
+    assert parse("--config", name).steps == 77
+    with pytest.raises(InputError, match=f"{tmp_path}/absent.json: no such file"):
+        parse("--config", "absent.json")
+    monkeypatch.delenv("MOBILEVOS_HOME")
+    assert parse("--config", f"../{name}").steps == 77
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/tune/best.json", "file:///tmp/best.json", "models:/student/3"])
+def test_a_configuration_file_at_a_uri_is_refused_in_one_line_that_says_to_copy_it(address: str):
+    with pytest.raises(InputError, match=f"--config {address}: .*copy it") as refusal:
+        parse("--config", address)
+    assert "\n" not in str(refusal.value)
+
+
 # Where the videos are.
 
 
