@@ -9,13 +9,15 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipelines import storage, tracking
 from pipelines.report import table
 from pipelines.session import ray_session, set_threads
-from vos.config import BenchmarkConfig
+from pipelines.teacher_cache import build_cache
+from vos.config import BenchmarkConfig, CacheConfig
+from vos.config_json import fingerprint
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,16 @@ def benchmark(config: BenchmarkConfig) -> str:
     storage.make_folder(config.out)
     set_threads(1)
     rows: list[Row] = []
+    path = config.json or storage.join(config.out, "rows.json")
     name = f"benchmark-{config.what}-{config.preset}"
     with tracking.start_run("benchmark", name, config) as run, ray_session(num_cpus=6):
         for measure in measures:
             for row in measure(config):
                 print(f"{row.name}: {row.value:.3g}", flush=True)
                 rows.append(row)
+            # After each measure: what an hour has found is kept where a later one fails.
+            storage.write_bytes(path, (json.dumps([asdict(row) for row in rows], indent=1) + "\n").encode())
         run.log_metrics({f"benchmark/{slug(row.name)}": row.value for row in rows})
-        path = config.json or storage.join(config.out, "rows.json")
-        storage.write_bytes(path, (json.dumps([asdict(row) for row in rows], indent=1) + "\n").encode())
         if not storage.is_uri(path):
             run.log_artifact(path)
     return _table(rows)
@@ -60,6 +63,14 @@ def figure(name: str, values: list[float], target: str, reached: Callable[[float
     """The median of some rounds beside its target."""
     middle = statistics.median(values)
     return Row(name, middle, min(values), max(values), target, reached(middle), how)
+
+
+def built(cache: CacheConfig) -> CacheConfig:
+    """Build a cache in a folder that is its configuration's own, so that a benchmark of other sizes into the same --out finds none of
+    another one's."""
+    cache = replace(cache, out=f"{cache.out}-{fingerprint(replace(cache, out=''))[:8]}")
+    build_cache(cache)
+    return cache
 
 
 def seconds(call: Callable[..., Any], *arguments: Any) -> float:

@@ -13,10 +13,10 @@ import torch
 
 from pipelines import schema, storage
 from pipelines.actors import run_on_actors
-from pipelines.benchmark import Row, figure, seconds, slug
+from pipelines.benchmark import Row, built, figure, seconds, slug
 from pipelines.cached_clips import CachedClips, prefetched, targets_of
 from pipelines.teacher import Teacher, Work, row_of
-from pipelines.teacher_cache import blueprint, build_cache
+from pipelines.teacher_cache import blueprint
 from vos.checkpoint import save_checkpoint
 from vos.config import BenchmarkConfig, CacheConfig, ClipConfig, TeacherConfig, TrainConfig
 from vos.models import build
@@ -137,10 +137,8 @@ def _options(config: BenchmarkConfig, name: str, context_frames: int = 0) -> Tea
 def _steps(config: BenchmarkConfig) -> Iterator[Row]:
     """A student's step with targets from the cache, with the teacher run at that moment, and without a teacher."""
     for context in (0, 5):
-        cache = _cache_config(
-            config, f"steps-{context}", draws=12, teacher=_options(config, config.online_teacher, context)
-        )
-        build_cache(cache)
+        options = _options(config, config.online_teacher, context)
+        cache = built(_cache_config(config, f"steps-{context}", draws=12, teacher=options))
         teacher, source = _teacher(cache), CachedClips(cache.out, cache.data)
         plain_source = CachedClips(cache.out, cache.data, with_targets=False)
         steps = 2 * config.rounds

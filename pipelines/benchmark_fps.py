@@ -26,6 +26,7 @@ from pipelines.fps_tables import Ratio, component_table, ratio_table, ratios, sy
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
 from vos.config import FpsBenchmarkConfig
+from vos.config.benchmark_fps import SOAK_FROM
 from vos.config_json import dumps
 from vos.errors import InputError
 from vos.graphs import NEEDED
@@ -119,10 +120,10 @@ def benchmark_fps(config: FpsBenchmarkConfig) -> str:
     with tracking.start_run("benchmark", f"benchmark-fps-{config.preset}", config) as run:
         measured, gflops = _measure(config, systems, sequence)
         rows = [one.row(config.threads) for one in measured]
-        found = ratios(measured, gflops, _macs(measured, config))
         path = config.json or storage.join(config.out, "rows.json")
         storage.write_bytes(path, (json.dumps(rows, indent=1) + "\n").encode())
         storage.write_bytes(storage.join(config.out, "series.json"), json.dumps(_series(measured)).encode())
+        found = ratios(measured, gflops, _macs(measured, config))
         text = "\n\n".join(
             (_said(config, sequence, gflops), system_table(rows), component_table(measured), ratio_table(found))
         )
@@ -165,6 +166,10 @@ def _systems(config: FpsBenchmarkConfig) -> list[System]:
     chosen = [one for one in systems if not config.systems or any(word in one.label for word in config.systems)]
     if not chosen:
         raise InputError(f"--systems {' '.join(config.systems)}: none of {', '.join(one.label for one in systems)}")
+    if config.soak_frames and all(one.growing for one in chosen):
+        raise InputError(
+            f"--soak-frames {config.soak_frames} --systems {' '.join(config.systems)}: their memory grows; add one of constant memory"
+        )
     return chosen
 
 
@@ -327,7 +332,7 @@ def _soak(config: FpsBenchmarkConfig, sequence: Clip, measured: list[Measured]) 
             progress_bar("soak", config.soak_frames, "frame") as bar,
         ):
             worker.ask("start", _objects(sequence.labels, fastest.objects))
-            for until in [100, *range(1000, config.soak_frames, 1000), config.soak_frames]:
+            for until in [SOAK_FROM, *range(1000, config.soak_frames, 1000), config.soak_frames]:
                 if until > len(result.frame_s):
                     played = worker.ask("play", until - len(result.frame_s), "soak")
                     result.add(played)

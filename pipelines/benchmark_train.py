@@ -11,11 +11,10 @@ from dataclasses import replace
 import torch
 
 from pipelines import schema, storage, tracking
-from pipelines.benchmark import Row, figure, seconds
+from pipelines.benchmark import Row, built, figure, seconds
 from pipelines.cached_clips import Batch, draws_of_step
 from pipelines.progress import Reporter, new_board
 from pipelines.search import search
-from pipelines.teacher_cache import build_cache
 from pipelines.training import train
 from pipelines.training_loop import make_source, new_model
 from vos.config import (
@@ -46,8 +45,7 @@ def _cache(config: BenchmarkConfig) -> str:
         data=config.data,
         seed=config.seed,
     )
-    build_cache(cache)
-    return cache.out
+    return built(cache).out
 
 
 def _config(config: BenchmarkConfig, name: str) -> TrainConfig:
@@ -149,7 +147,7 @@ def _search(config: BenchmarkConfig) -> Iterator[Row]:
         factor=FactorConfig(rank=32),
         data=config.data if smoke else data,
     )
-    build_cache(cache)
+    cache = built(cache)
     chosen = TuneConfig(
         out=storage.join(config.out, f"search-{time.time_ns()}"),
         cache=cache.out,

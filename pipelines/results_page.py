@@ -195,7 +195,12 @@ def _search(name: str, records: Mapping[str, Record]) -> str:
         f"scored on the {scored_on}, so the search shows how far the parameters matter; nothing on this page was chosen by it."
     )
     rows = [
-        [*(f"{trial.parameters[key]:.3g}" for key in searched), f"{100 * trial.score:.1f}", trial.step, trial.status]
+        [
+            *(f"{trial.parameters[key]:.3g}" for key in searched),
+            f"{100 * trial.score:.1f}" if trial.score >= 0 else "-",
+            trial.step,
+            trial.status,
+        ]
         for trial in ranked(trials)
     ]
     return "\n\n".join(["## Search", text, markdown([*searched, "J&F", "steps", ""], rows)])

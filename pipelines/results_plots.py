@@ -61,7 +61,7 @@ def _png(drawing: Any) -> bytes:
 
 def _search(records: Mapping[str, Record]) -> dict[str, bytes | None]:
     """The plots of the search's own page, from its record."""
-    trials = trials_of(records)
+    trials = [trial for trial in trials_of(records) if trial.score >= 0]
     searched = list(trials[0].parameters) if trials else []
     return {
         "search-trials.png": search_pages.parallel_coordinates(trials, (), searched),

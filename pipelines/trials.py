@@ -19,7 +19,7 @@ class Trial:
     parameters: dict[str, float]
     seed: int
     score: float
-    """J&F of its best validation"""
+    """J&F of its best validation, below 0 where it reached none"""
     step: int
     status: str
     """running, finished, stopped (by ASHA), failed or interrupted"""

@@ -215,7 +215,7 @@ def _new_run(experiment: str, name: str) -> Run:
 
 def _announce() -> None:
     print(
-        f"tracking: {store.store_uri()} does not answer; this run is written to {store.spool_folder()} and sent later",
+        f"tracking: {store.store_name()} does not answer; this run is written to {store.spool_folder()} and sent later",
         file=sys.stderr,
     )
 

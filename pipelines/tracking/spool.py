@@ -1,12 +1,13 @@
 """Where a run's words wait while the tracking server does not answer: JSON lines and files under `runs/mlflow-spool/`, one folder a run.
 
-    head.json      how to find or make the run: {run_id}, or {key, experiment, name, ms}
+    head.json      how to find or make the run: {run_id}, or {key, experiment, name, ms}; and the store that did not answer
     events.jsonl   what it said, one event a line
     files/         copies of its artifacts
     said           how many lines the server has heard
     lock           held by the process that writes or replays
 
-Replayed when the run ends, if the server is back, and when any later run starts; oldest run first. A folder goes when all of it is said.
+Replayed when the run ends, if the server is back, and when any later run of the same store starts; oldest run first. A folder goes when
+all of it is said. What waits for another store stays: said here, the rest of that run's words would never find it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Spool:
         self.folder, self._lock = _own_folder(os.path.join(store.spool_folder(), run_id))
         path = os.path.join(self.folder, "head.json")
         if not os.path.exists(path):
-            write_atomic(path, json.dumps(head).encode())
+            write_atomic(path, json.dumps({**head, "store": store.store_name()}).encode())
         with open(os.path.join(self.folder, "events.jsonl"), "ab+") as file:  # a kill may have cut the last line
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
@@ -61,8 +62,9 @@ class Spool:
 
 
 def replay(client: Any) -> None:
-    """Say everything that waits and that no living process is still writing. Raises store.Unreachable."""
-    root = store.spool_folder()
+    """Say everything that waits for this store and that no living process is still writing. Raises store.Unreachable."""
+    root, here = store.spool_folder(), store.store_name()
+    elsewhere: dict[str, int] = {}
     if not os.path.isdir(root):
         return
     waiting = [entry.path for entry in os.scandir(root) if os.path.exists(os.path.join(entry.path, "head.json"))]
@@ -72,13 +74,24 @@ def replay(client: Any) -> None:
             continue
         with lock:
             try:
-                if os.path.exists(os.path.join(folder, "head.json")):  # else another process was faster
-                    _replay_one(client, folder)
+                if not os.path.exists(os.path.join(folder, "head.json")):  # another process was faster
+                    continue
+                head = json.loads(_text(os.path.join(folder, "head.json")))
+                if (wanted := head.get("store", here)) == here:
+                    _replay_one(client, folder, head)
+                else:
+                    elsewhere[wanted] = elsewhere.get(wanted, 0) + 1
             except Exception as error:
                 if store.is_unreachable(error):
                     raise store.Unreachable(str(error)) from error
                 reason = " ".join(str(error).split())[:200]
                 print(f"tracking: {folder} could not be replayed and is kept ({reason})", file=sys.stderr)
+    for wanted, number in elsewhere.items():
+        print(
+            f"tracking: {number} of the runs in {root} wait for {wanted}; a job with MLFLOW_TRACKING_URI={wanted} sends them there, "
+            'and without "store" in their head.json they are sent here',
+            file=sys.stderr,
+        )
 
 
 def run_id_of(client: Any, name: str) -> str | None:
@@ -95,9 +108,7 @@ def create(client: Any, head: dict[str, Any]) -> str:
     return client.create_run(experiment, start_time=head["ms"], tags=tags, run_name=head["name"]).info.run_id
 
 
-def _replay_one(client: Any, folder: str) -> None:
-    with open(os.path.join(folder, "head.json"), encoding="utf-8") as file:
-        head = json.load(file)
+def _replay_one(client: Any, folder: str, head: dict[str, Any]) -> None:
     said_path = os.path.join(folder, "said")
     said = int(_text(said_path) or 0)
     lines = _text(os.path.join(folder, "events.jsonl")).splitlines(keepends=True)
@@ -128,12 +139,12 @@ def _with_known_parent(client: Any, event: events.Event) -> events.Event:
 
 def _own_folder(wanted: str) -> tuple[str, BinaryIO]:
     """A folder for this process alone: the wanted one, or where another process holds it, the next of that name."""
-    for number in itertools.count(2):
-        os.makedirs(os.path.join(wanted, "files"), exist_ok=True)
-        lock = _locked(wanted)
+    for number in itertools.count(1):
+        folder = wanted if number == 1 else f"{wanted}.{number}"
+        os.makedirs(os.path.join(folder, "files"), exist_ok=True)
+        lock = _locked(folder)
         if lock is not None:
-            return wanted, lock
-        wanted = f"{wanted.split('.')[0]}.{number}"
+            return folder, lock
     raise AssertionError("there is always a next name")
 
 

@@ -43,6 +43,13 @@ def store_uri() -> str:
     return uri
 
 
+def store_name() -> str:
+    """The tracking store as it may be written down: without a user's name and password."""
+    scheme, separator, rest = store_uri().partition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{place.rpartition('@')[2]}{slash}{path}"
+
+
 def environment() -> dict[str, str]:
     """What a worker's environment needs so that it talks to this process's store and spools to its folder."""
     return {"MLFLOW_TRACKING_URI": store_uri(), "MOBILEVOS_HOME": home()}
@@ -76,10 +83,10 @@ def connect() -> Any:
         client.search_experiments(max_results=1)  # the first call that reaches the store
     except Exception as error:
         if is_unreachable(error):
-            raise Unreachable(f"{uri} does not answer") from error
+            raise Unreachable(f"{store_name()} does not answer") from error
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{uri}: this MLflow store cannot be used ({reason}); set MLFLOW_TRACKING_URI to one that can"
+            f"{store_name()}: this MLflow store cannot be used ({reason}); set MLFLOW_TRACKING_URI to one that can"
         ) from error
     return client
 

@@ -1,14 +1,18 @@
 """The benchmark of the cache runs, and its rows say what they are. Speed itself is never a test."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipelines.benchmark_cache import _sizes
+from pipelines.benchmark import Row, benchmark, built, figure
+from pipelines.benchmark_cache import _cache_config, _sizes
+from pipelines.manifest import read_manifest
 from pipelines.session import set_threads
 from vos.config import BenchmarkConfig
+from vos.errors import InputError
 from vos.presets import preset
 
 
@@ -30,6 +34,30 @@ def test_more_columns_take_more_bytes_and_leave_less_error_until_there_are_no_mo
     assert rows["rank 64 int8: error %"].value > rows["rank 64 fp16: error %"].value
     smallest = rows["KiB/draw at <= 1 % error"]
     assert smallest.met and smallest.value <= rows["rank 64 int8: KiB/draw"].value
+
+
+def test_another_size_is_built_beside_what_an_earlier_benchmark_built(config: BenchmarkConfig, ray_cluster: None):
+    caches = [
+        built(_cache_config(replace(config, samples=samples), "beside", draws=1)) for samples in (config.samples, 32)
+    ]
+    assert len({read_manifest(cache.out)["fingerprint"] for cache in caches}) == 2
+    assert built(_cache_config(config, "beside", draws=1)) == caches[0]
+
+
+def test_what_was_measured_is_kept_where_a_later_measure_fails(
+    config: BenchmarkConfig, ray_cluster: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def first(_: BenchmarkConfig) -> Iterator[Row]:
+        yield figure("first", [1.0, 3.0], ">= 1", lambda value: value >= 1, "")
+
+    def second(_: BenchmarkConfig) -> Iterator[Row]:
+        raise InputError("nothing left")
+        yield
+
+    monkeypatch.setattr("pipelines.benchmark_cache.MEASURES", (first, second))
+    with pytest.raises(InputError, match="nothing left"):
+        benchmark(replace(config, out=str(tmp_path)))
+    assert [row["value"] for row in json.loads((tmp_path / "rows.json").read_text())] == [2.0]
 
 
 @pytest.mark.slow

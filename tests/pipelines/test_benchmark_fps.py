@@ -138,3 +138,13 @@ def test_an_unknown_system_is_refused_with_the_known_ones(tmp_path: Path, capfd:
 
     assert main(["fps", "--preset", "smoke", "--systems", "xmem", "--out", str(tmp_path)]) == 2
     assert "stcn eager" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--soak-frames", "100"], ["--soak-frames", "200", "--systems", "stcn"]])
+def test_a_soak_that_could_compare_nothing_is_refused_before_anything_is_timed(
+    flags: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    from jobs.benchmark import main
+
+    assert main(["fps", "--preset", "smoke", *flags, "--out", str(tmp_path)]) == 2
+    assert f"--soak-frames {flags[1]}" in capfd.readouterr().err

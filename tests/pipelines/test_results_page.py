@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import results, results_page, results_records
+from pipelines import results, results_page, results_plots, results_records
 from pipelines.results_claims import BELOW, NOT_RUN, REACHED, claims
 from pipelines.results_comparisons import aligned, compare
 from pipelines.results_plan import PRETRAINED, SCALES, SEARCH, Planned, plan
@@ -93,6 +93,17 @@ def test_the_search_is_on_the_page_with_every_trial_the_best_finished_one_first(
     rows = page.split("## Search\n")[1].split("\n## ")[0].split("| --- |")[-1].strip().splitlines()
     table = [line for line in rows if line.startswith("| ")]
     assert len(table) == len(trials) and f"{100 * best['score']:.1f} | {best['step']} | finished" in table[0]
+
+
+def test_a_trial_that_was_never_scored_is_listed_without_a_figure_and_not_drawn(
+    runs: list[Planned], page_of: Callable[..., str]
+):
+    records = records_of(runs)
+    failed = {**records[SEARCH]["trials"][0], "name": "diverged", "score": -1.0, "step": 0, "status": "failed"}
+    with_failed = {**records, SEARCH: {**records[SEARCH], "trials": [*records[SEARCH]["trials"], failed]}}
+    page = page_of(with_failed)
+    assert "| - | 0 | failed |" in page and "-100.0" not in page
+    assert results_plots._search(with_failed) == results_plots._search(records)
 
 
 def test_the_sheet_has_every_sequence_of_every_scored_run(

@@ -1,5 +1,6 @@
 """A tracking server that does not answer stops nothing, and nothing that was said is lost."""
 
+import json
 import os
 import signal
 import socket
@@ -38,6 +39,14 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: str) -> Iterato
 
 def waiting(home: Path) -> list[str]:
     return sorted(path.name for path in (home / "runs/mlflow-spool").iterdir())
+
+
+def send_here(home: Path) -> None:
+    """What the message of a run that waits for another store offers: another server has taken that one's place."""
+    for path in (home / "runs/mlflow-spool").glob("*/head.json"):
+        head = json.loads(path.read_text())
+        del head["store"]
+        path.write_text(json.dumps(head))
 
 
 def client_of(store: str) -> Any:
@@ -82,6 +91,7 @@ def test_a_run_whose_server_is_away_is_kept_on_disk_said_once_and_replayed_by_th
     assert waiting(home) == [run.run_id]
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    send_here(home)
     with tracking.start_run("testing", "next", CONFIG):
         pass
     assert waiting(home) == []
@@ -99,6 +109,7 @@ def test_a_child_finds_its_parent_and_an_addition_its_run_when_all_of_them_waite
             pass
         tracking.existing_run(child.run_id).log_metrics({"val/j_and_f": 0.5})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    send_here(home)
     tracking.existing_run(child.run_id).log_metrics({"val/j": 0.25})
     client = client_of(store)
     parent_id, child_id = spool.run_id_of(client, parent.run_id), spool.run_id_of(client, child.run_id)
@@ -129,9 +140,40 @@ def test_a_run_that_another_process_still_writes_is_left_alone_and_a_killed_ones
         other.communicate()
     with (home / "runs/mlflow-spool" / name / "events.jsonl").open("a") as file:
         file.write('{"op": "metr')  # the line that the kill cut
+    send_here(home)
     spool.replay(client)
     real = spool.run_id_of(client, name)
     assert real is not None and client.get_run(real).data.metrics == {"a": 1.0} and waiting(home) == []
+
+
+def test_a_run_waits_for_the_store_that_did_not_answer_and_a_job_of_another_store_says_so(
+    home: Path, store: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{free_port()}/mlflow")
+    with tracking.start_run("testing", "away", CONFIG) as run:
+        run.log_metrics({"before": 1.0})
+    meant = os.environ["MLFLOW_TRACKING_URI"].replace("someone:secret@", "")
+    capfd.readouterr()
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    with tracking.start_run("testing", "next", CONFIG):
+        pass
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("tracking:")]
+    assert len(said) == 1 and f"1 of the runs in {home}" in said[0] and f"MLFLOW_TRACKING_URI={meant} " in said[0]
+    assert waiting(home) == [run.run_id] and spool.run_id_of(client_of(store), run.run_id) is None
+    assert not any("secret" in path.read_text() for path in (home / "runs").rglob("head.json"))
+
+
+def test_words_of_a_run_that_another_process_writes_wait_beside_it_whatever_the_projects_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    home = tmp_path / "my.project"
+    monkeypatch.setenv("MOBILEVOS_HOME", str(home))
+    spools = [spool.Spool("spooled-abc", {"key": "abc"}) for _ in range(3)]
+    assert waiting(home) == ["spooled-abc", "spooled-abc.2", "spooled-abc.3"]
+    assert [path.name for path in tmp_path.iterdir()] == ["my.project"]
+    for one in spools:
+        one.close()
 
 
 def test_two_jobs_at_once_on_sqlite_lose_nothing(store: str, tmp_path: Path):

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from vos.config.base import JobConfig, Preset
 from vos.errors import InputError
 
+SOAK_FROM = 100
+"""The frame whose resident memory a soak compares later ones with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FpsBenchmarkConfig(JobConfig):
@@ -41,7 +44,8 @@ class FpsBenchmarkConfig(JobConfig):
     rounds: int = 12
     """Rounds in which all systems take turns; each plays its share of its frames in every one."""
     soak_frames: int = 0
-    """Also play this many frames on the fastest system, and compare its resident memory with that of frame 100 (0 = not)."""
+    """Also play this many frames on the fastest system, and compare its resident memory with that of frame 100 (0 = not, else more
+    than 100)."""
     json: str = ""
     """Another file for the rows; it is rows.json in --out otherwise."""
 
@@ -61,9 +65,10 @@ class FpsBenchmarkConfig(JobConfig):
             or self.rounds < 1
             or self.max_frames == 1
             or self.max_frames < 0
+            or 0 < self.soak_frames <= SOAK_FROM
             or self.soak_frames < 0
         ):
             raise InputError(
                 f"--long-repeats {self.long_repeats} --rounds {self.rounds} --max-frames {self.max_frames} "
-                f"--soak-frames {self.soak_frames}: use 1 or more, 1 or more, 0 or 2 and more, 0 or more"
+                f"--soak-frames {self.soak_frames}: use 1 or more, 1 or more, 0 or 2 and more, 0 or more than {SOAK_FROM}"
             )
