@@ -44,6 +44,8 @@ def main(video_path, mask_path, out_path):
     colours, index = np.unique(
         np.vstack((np.zeros((1, 3), np.uint8), mask.reshape(-1, 3))), axis=0, return_inverse=True
     )
+    if about.get("objects") not in (None, len(colours) - 1):
+        sys.exit(f"made for {about['objects']} object(s), the mask has {len(colours) - 1}; export without --objects")
     labels = cv2.resize(index[1:].reshape(height, width).astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST)
     out = cv2.VideoWriter(out_path, cv2.VideoWriter_fourcc(*"mp4v"), video.get(cv2.CAP_PROP_FPS), (width, height))
     frame = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), (w, h), interpolation=cv2.INTER_AREA)

@@ -96,12 +96,14 @@ def _inflate(path: str, header: bytes, pixels: bytes, out: np.ndarray | None) ->
 
 
 def _read_with_pillow(path: str, data: bytes, header: bytes) -> np.ndarray:
+    depth, colour = header[8], header[9]
+    if depth == 16 and colour != _GREY:  # Pillow would leave out the half of each value that has the label
+        raise InputError(f"{path}: a colour picture of 16 bits; save label indices as a palette or grey PNG file")
     try:
         with Image.open(BytesIO(data)) as image:
             values = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: this PNG file is damaged ({error}); write or copy it again") from None
-    depth, colour = header[8], header[9]
     if colour == _GREY and depth in _GREY_STEPS:
         values = values // _GREY_STEPS[depth]
     if values.ndim == 3:

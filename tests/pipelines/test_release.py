@@ -143,11 +143,18 @@ def test_a_network_whose_probabilities_are_no_numbers_is_not_released(
     assert not (tmp_path / "out" / "graphs.json").exists()
 
 
+def example(
+    python: str, folder: Path, clip: tuple[Path, Path, np.ndarray], tmp_path: Path
+) -> subprocess.CompletedProcess[str]:
+    """The example program, writing overlay.mp4 in an empty folder and environment."""
+    program = [python, "-I", str(folder / "segment.py"), str(clip[0]), str(clip[1]), str(tmp_path / "overlay.mp4")]
+    return subprocess.run(program, cwd=tmp_path, env={}, capture_output=True, text=True, timeout=120)
+
+
 def run_example(python: str, folder: Path, clip: tuple[Path, Path, np.ndarray], tmp_path: Path) -> np.ndarray:
-    """The frames of the overlay that the example program writes in an empty folder and environment."""
+    """The frames of the overlay that the example program writes."""
     out = tmp_path / "overlay.mp4"
-    program = [python, "-I", str(folder / "segment.py"), str(clip[0]), str(clip[1]), str(out)]
-    done = subprocess.run(program, cwd=tmp_path, env={}, capture_output=True, text=True, timeout=120)
+    done = example(python, folder, clip, tmp_path)
     assert done.returncode == 0, done.stderr
     video, frames = cv2.VideoCapture(str(out)), []
     while True:
@@ -155,6 +162,17 @@ def run_example(python: str, folder: Path, clip: tuple[Path, Path, np.ndarray], 
         if not ok:
             return np.stack(frames)
         frames.append(frame)
+
+
+def test_the_example_program_refuses_a_mask_of_more_objects_than_its_graphs_are_for(
+    exported: Path, clip: tuple[Path, Path, np.ndarray], tmp_path: Path
+):
+    copied = shutil.copytree(exported, tmp_path / "device")
+    about = json.loads((copied / "graphs.json").read_text())
+    (copied / "graphs.json").write_text(json.dumps({**about, "objects": 1}))
+    done = example(sys.executable, copied, clip, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "made for 1 object(s), the mask has 2; export without --objects"
 
 
 def test_the_example_program_paints_the_masks_of_the_engine(

@@ -5,6 +5,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -137,6 +138,7 @@ def broken(at: int) -> bytes:
         (broken(len(KINDS["palette"]) - 40), "damaged"),
         (png(Image.fromarray(np.dstack([LABELS, LABELS, LABELS + 1]))), "colour picture"),
         (png(Image.fromarray(LABELS.astype(np.uint16) * 300)), "0 to 255"),
+        (cv2.imencode(".png", np.dstack([LABELS.astype(np.uint16)] * 3))[1].tobytes(), "colour picture of 16 bits"),
     ],
 )
 def test_a_file_that_is_no_mask_is_named(tmp_path: Path, data, message):
