@@ -29,7 +29,7 @@ from vos.datasets import Video
 from vos.engine import Engine
 from vos.errors import InputError
 from vos.models.memory import MemoryPolicy
-from vos.video_segmentation import memory_policy, segment_video
+from vos.video_segmentation import memory_policy, segment_video, segmented_span
 
 if TYPE_CHECKING:
     from vos.scores import Scores, SequenceScore
@@ -182,26 +182,47 @@ def _sequence_names(given: str) -> list[str]:
     return names
 
 
+def ground_truth(video: Video, max_frames: int = 0) -> tuple[str, list[int]]:
+    """By which protocol a video is scored, and the frames whose true masks that takes, ascending; none where nothing can be scored.
+
+    max_frames  only the first so many frames are segmented (0 = all)
+
+    DAVIS's protocol is for videos that show every object from the first frame on, each frame with a mask; of anything else YouTube-VOS's
+    takes the frames that have one, and each object after its first. Masks that do no more than introduce objects are no ground truth: in
+    YouTube-VOS's valid and test they leave out the objects that are known already.
+    """
+    from vos.scores import DAVIS2017, YOUTUBEVOS
+
+    given = set(video.first_seen.values())
+    davis = len(video.annotated) == video.num_frames and len(given) == 1
+    # DAVIS leaves out the first and the last frame, YouTube-VOS the first.
+    least = 3 if davis else 2
+    span = segmented_span(video, max_frames)
+    frames = [index for index in video.annotated if index in span]
+    scored = len(frames) >= least and not given.issuperset(video.annotated)
+    return DAVIS2017 if davis else YOUTUBEVOS, frames if scored else []
+
+
 def segment_and_score(
     model: Any, video: Video, policy: Any, size_px: int, max_frames: int, masks: str = ""
 ) -> SequenceScore | None:
     """Segment one video, write its masks to `masks` (if given), and score the frames that have ground truth.
 
-    Returns a SequenceScore, or None where the video has no ground truth beyond its first masks.
+    Returns a SequenceScore, or None where the video has no ground truth beyond its first masks (`ground_truth`).
     """
     from vos.images import write_mask
     from vos.metrics import score_masks
 
+    protocol, scored = ground_truth(video, max_frames)
     truth, predictions, frames = [], [], []
-    annotated = set(video.annotated)
     for index, labels in segment_video(model, video, policy, size_px, max_frames):
         if masks:
             write_mask(os.path.join(masks, video.name, f"{video.frame_name(index)}.png"), labels)
-        if index in annotated:
+        if index in scored:
             truth.append(video.mask(index))
             predictions.append(labels)
             frames.append(video.frame_name(index))
-    if len(truth) < 3:  # first and last frame are not scored
+    if not truth:
         return None
     return score_masks(
         np.stack(truth),
@@ -209,7 +230,7 @@ def segment_and_score(
         sorted(video.first_seen),
         name=video.name,
         frames=frames,
-        protocol="davis2017" if len(annotated) == video.num_frames else "youtubevos",
+        protocol=protocol,
     )
 
 
@@ -241,7 +262,7 @@ class SegmentActor:
                 "j_and_f": score.j_and_f,
                 "j": score.j,
                 "f": score.f,
-                "frames": len(objects[0]["j"]),
+                "frames": len({name for one in objects for name in one["frames"]}),
             }
         return row
 
@@ -282,7 +303,7 @@ def _measure_speed(
 
     from vos.timing import hardware, measure_engine_fps, measure_fps
     from vos.transforms import resize_labels
-    from vos.video_segmentation import first_mask, network_frame, network_size, segmented_span
+    from vos.video_segmentation import first_mask, network_frame, network_size
 
     set_threads(config.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
