@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from pipelines.evaluation import ground_truth, segment_and_score
+from pipelines.training import check, train
+from vos.config import DataConfig, TrainConfig, ValidationConfig
 from vos.datasets import Video, load_index
+from vos.errors import InputError
 from vos.images import write_frame, write_mask
 from vos.metrics import score_folders
+from vos.presets import preset
 from vos.scores import DAVIS2017, YOUTUBEVOS, SequenceScore
 from vos.synthetic import synthetic_index, write_davis
 
@@ -98,3 +102,23 @@ def test_first_masks_alone_are_no_ground_truth(tmp_path: Path):
         (tmp_path / f"Annotations/480p/{video.name}/{index:05d}.png").unlink()
     assert ground_truth(load_index(str(tmp_path), "davis2017", "test-dev")[0])[1] == []
     assert ground_truth(replace(video, num_frames=1))[1] == []
+
+
+def test_a_training_that_could_never_validate_is_refused_before_its_first_step(tmp_path: Path):
+    for split in ("train", "val"):
+        write_davis(synthetic_index(1, 6, (64, 64), split=split), str(tmp_path / "data"), split)
+    unscored = sorted((tmp_path / "data/Annotations/480p").glob("val-*/*.png"))[1:]
+    config = replace(
+        preset(TrainConfig, "smoke"), out=str(tmp_path / "out"), data=DataConfig(root=str(tmp_path / "data"))
+    )
+    config = replace(config, loss=replace(config.loss, kd=0.0, representation=0.0))
+    validated = replace(config, validation=ValidationConfig(every=100))
+    check(validated)
+    with pytest.raises(InputError, match=r"--validation.every 100: .*--validation.max-frames 2"):
+        train(replace(config, validation=ValidationConfig(every=100, max_frames=2)))
+    for path in unscored:
+        path.unlink()
+    with pytest.raises(InputError, match="--validation.every 100: .*none of the 1 sequence"):
+        train(validated)
+    assert not (tmp_path / "out").exists()
+    check(config)
