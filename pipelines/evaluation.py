@@ -127,6 +127,8 @@ def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
     memory = {"kind": policy.kind, "top_k": policy.top_k or 0}
     if policy.kind == "infinite":
         memory["every"] = config.memory.every
+        if policy.include_last:  # not named where it is off: versions evaluated before it was named are still compared
+            memory["include_last"] = True
     return {"split": config.split, "size_px": config.size_px, "max_frames": config.max_frames, "memory": memory}
 
 
