@@ -114,12 +114,12 @@ def _segmenter(config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
     return engine, engine.description
 
 
-def _local_checkpoint(config: EvaluateConfig) -> tuple[EvaluateConfig, str]:
-    """The configuration with its checkpoint as something to load, and the number of the registered version that it is, or ""."""
+def _local_checkpoint(config: EvaluateConfig) -> tuple[EvaluateConfig, tuple[str, str]]:
+    """The configuration with its checkpoint as something to load, and name and number of the registered version that it is, or ""."""
     if not tracking.is_reference(config.checkpoint):
-        return config, ""
-    folder, version = tracking.resolve(config.checkpoint, os.path.join(config.out, "checkpoint"))
-    return replace(config, checkpoint=folder), version
+        return config, ("", "")
+    folder, name, version = tracking.resolve(config.checkpoint, os.path.join(config.out, "checkpoint"))
+    return replace(config, checkpoint=folder), (name, version)
 
 
 def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
@@ -133,16 +133,23 @@ def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
 
 
 def _register(
-    run: tracking.Run, checkpoint: str, model: Any, info: dict[str, Any], evaluation: dict[str, Any], version: str
+    run: tracking.Run,
+    checkpoint: str,
+    model: Any,
+    info: dict[str, Any],
+    evaluation: dict[str, Any],
+    registered: tuple[str, str],
 ) -> str:
+    """registered: name and number of the version that was evaluated, or "": a new one, named after its architecture, is made then."""
     if tracking.SCORE not in evaluation["metrics"]:
         raise InputError("--register: nothing was scored; evaluate a split that has ground truth")
-    checkpoint = BUILTIN.get(checkpoint, checkpoint)
+    checkpoint, (name, version) = BUILTIN.get(checkpoint, checkpoint), registered
+    name = name or info["model"]
     if WEIGHTS in storage.list_names(checkpoint):
-        return run.register_evaluated(info["model"], checkpoint, evaluation, version)
+        return run.register_evaluated(name, checkpoint, evaluation, version)
     with tempfile.TemporaryDirectory() as folder:  # an official STCN file
         save_checkpoint(folder, model, {"role": "teacher"})
-        return run.register_evaluated(info["model"], folder, evaluation, version)
+        return run.register_evaluated(name, folder, evaluation, version)
 
 
 def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:

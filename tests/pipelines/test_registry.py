@@ -128,6 +128,20 @@ def test_versions_that_remember_the_last_frame_too_are_not_compared_with_those_t
     assert with_last["memory"] == without["memory"] | {"include_last": True}
 
 
+def test_a_version_of_any_name_keeps_its_own_evaluation(
+    ray_cluster: None, client: Any, checkpoint: str, tmp_path: Path
+):
+    evaluated("production", checkpoint, 0.1)
+    evaluated("mobilevos-tiny", checkpoint, 0.2)
+    before = {one.version: one.tags for one in client.search_model_versions("name = 'mobilevos-tiny'")}
+    out = str(tmp_path / "out")
+    config = replace(preset(EvaluateConfig, "smoke"), checkpoint="models:/production/1", out=out, **QUICK)
+    found = evaluate(config)
+    assert found.version.startswith("production/1 (champion")
+    assert client.get_model_version("production", "1").tags[tracking.SCORE] == str(found.metrics[tracking.SCORE])
+    assert {one.version: one.tags for one in client.search_model_versions("name = 'mobilevos-tiny'")} == before
+
+
 LOAD = """
 import json, sys
 import mlflow.pyfunc, numpy as np
