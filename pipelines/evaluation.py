@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from pipelines.models import BUILTIN, load_engine, load_model
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
-from vos.checkpoint import WEIGHTS, is_infinite, save_checkpoint
+from vos.checkpoint import DESCRIPTION, WEIGHTS, is_infinite, save_checkpoint
 from vos.config import EvaluateConfig
 from vos.config_json import dumps, to_dict
 from vos.datasets import Video
@@ -147,8 +148,12 @@ def _register(
     name = name or info["model"]
     if WEIGHTS in storage.list_names(checkpoint):
         return run.register_evaluated(name, checkpoint, evaluation, version)
-    with tempfile.TemporaryDirectory() as folder:  # an official STCN file
-        save_checkpoint(folder, model, {"role": "teacher"})
+    with tempfile.TemporaryDirectory() as folder:
+        if checkpoint.endswith(".safetensors"):  # with the description beside it, without which it does not load
+            shutil.copyfile(checkpoint, os.path.join(folder, WEIGHTS))
+            shutil.copyfile(os.path.join(os.path.dirname(checkpoint), DESCRIPTION), os.path.join(folder, DESCRIPTION))
+        else:  # an official STCN file
+            save_checkpoint(folder, model, {"role": "teacher"})
         return run.register_evaluated(name, folder, evaluation, version)
 
 

@@ -142,6 +142,21 @@ def test_a_version_of_any_name_keeps_its_own_evaluation(
     assert {one.version: one.tags for one in client.search_model_versions("name = 'mobilevos-tiny'")} == before
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "renamed.safetensors"])
+def test_a_checkpoint_registered_by_its_weights_file_keeps_all_that_is_known_of_it(
+    ray_cluster: None, client: Any, file: str, tmp_path: Path
+):
+    folder, kept = tmp_path / "student", str(tmp_path / "kept")
+    known = {"role": "student", "size_px": 64, "commit": "abc", "config": {"seed": 5}}
+    save_checkpoint(str(folder), build("mobilevos-tiny"), known)
+    (folder / "model.safetensors").rename(folder / file)
+    config = replace(preset(EvaluateConfig, "smoke"), checkpoint=str(folder / file), out=str(tmp_path / "out"), **QUICK)
+    version = evaluate(config).version.split()[0]
+    copy = Path(registry.resolve(f"models:/{version}", kept)[0])
+    assert json.loads((copy / "model.json").read_text()) == json.loads((folder / "model.json").read_text())
+    assert (copy / "model.safetensors").read_bytes() == (folder / file).read_bytes()
+
+
 LOAD = """
 import json, sys
 import mlflow.pyfunc, numpy as np
