@@ -168,8 +168,8 @@ def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
 
         seen = seen_objects(_read_meta(config.meta), _read_meta(config.train_meta))
     scores = score_folders(config.gt, config.pred, config.workers, config.protocol, sequences=names, seen=seen)
-    path = config.csv or os.path.join(config.out, "scores.csv")
-    scores.write_csv(path)
+    path = config.csv or storage.join(config.out, "scores.csv")
+    storage.write_bytes(path, scores.csv().encode())
     return scores, path
 
 
@@ -305,7 +305,7 @@ def _write_scores(config: EvaluateConfig, rows: list[dict[str, Any]]) -> dict[st
         sequences.append(SequenceScore(sequence=row["sequence"], objects=objects))
     scores = merge(sequences)
     for path in {os.path.join(config.out, "scores.csv"), config.csv} - {""}:
-        scores.write_csv(path)
+        storage.write_bytes(path, scores.csv().encode())
     summary = scores.summary()
     return {"val/j_and_f": summary["j_and_f"], "val/j": summary["j_mean"], "val/f": summary["f_mean"]}
 
