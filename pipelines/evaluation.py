@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines import storage, tracking
 from pipelines.actors import run_on_actors
-from pipelines.evaluation_pages import log_pages
+from pipelines.evaluation_pages import PAGES, log_pages
 from pipelines.inputs import log_videos
 from pipelines.models import BUILTIN, load_engine, load_model
 from pipelines.plan import index_videos
@@ -26,7 +26,7 @@ from pipelines.session import ray_session, set_threads
 from vos.checkpoint import DESCRIPTION, WEIGHTS, is_infinite, save_checkpoint
 from vos.config import EvaluateConfig
 from vos.config_json import dumps, to_dict
-from vos.datasets import Video
+from vos.datasets import FolderVideo, Video
 from vos.engine import Engine
 from vos.errors import InputError
 from vos.models.memory import MemoryPolicy
@@ -60,17 +60,19 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
     videos = index_videos(config.data, config.split)
     if storage.is_uri(config.out):
         raise InputError(f"--out {config.out}: masks are written to a local folder; choose one and copy it afterwards")
+    masks = os.path.join(config.out, "masks")
+    _check_apart(videos, masks)
     chosen, registered = _local_checkpoint(config)
     model, info = _segmenter(chosen)
     policy = ENGINE_MEMORY if config.runtime else memory_policy(config.memory, infinite=is_infinite(info))
-    masks = os.path.join(config.out, "masks")
     storage.make_folder(masks)
-    storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
     tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
     if isinstance(model, Engine):
         tags |= {"runtime": model.runtime, "precision": model.precision, "runtime.reason": model.reason}
     name = label or f"{os.path.basename(config.checkpoint.rstrip('/'))} on {config.split}"
-    with tracking.start_run("evaluate", name, config, tags) as run:
+    with storage.only_writer(config.out), tracking.start_run("evaluate", name, config, tags) as run:
+        _remove_earlier(config.out, masks, videos)
+        storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
         data = log_videos(run, config.data, config.split, videos, "evaluation")
         rows = sorted(
             _segment_all(chosen, videos, policy, masks, label or info["model"]), key=lambda row: row["sequence"]
@@ -103,6 +105,29 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
         }
         storage.write_bytes(os.path.join(config.out, "summary.json"), dumps(summary).encode())
     return Evaluation(metrics, sequences, masks, info["parameters"], info["model"], run.run_id, version)
+
+
+def _check_apart(videos: list[Video], masks: str) -> None:
+    """In a folder of frames with first masks, these lie where an evaluation into that folder would write its own."""
+    place = os.path.join(os.path.realpath(masks), "")
+    for video in videos:
+        if isinstance(video, FolderVideo) and os.path.join(os.path.realpath(video.mask_folder), "").startswith(place):
+            out = os.path.dirname(masks)
+            raise InputError(f"--out {out}: {video.mask_folder} holds the true masks of the data; choose another --out")
+
+
+def _remove_earlier(out: str, masks: str, videos: list[Video]) -> None:
+    """What an earlier evaluation left in `out` and this one will write: an interruption leaves no mixture that reads as finished.
+
+    The masks of other sequences stay: they may be another split's.
+    """
+    stale = [os.path.join(out, name) for name in ("summary.json", "scores.csv")]
+    stale += [os.path.join(out, PAGES, name) for name in storage.list_names(os.path.join(out, PAGES))]
+    for video in videos:
+        folder, own = os.path.join(masks, video.name), {f"{video.frame_name(i)}.png" for i in range(video.num_frames)}
+        stale += [os.path.join(folder, name) for name in storage.list_names(folder) if name in own]
+    for path in stale:
+        storage.remove(path)
 
 
 def _segmenter(config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
