@@ -25,6 +25,7 @@ from vos.config import (
 from vos.config_json import dumps, fingerprint, without
 from vos.datasets import fingerprint as data_fingerprint
 from vos.presets import preset
+from vos.video_segmentation import segmented_span
 
 STUDENT = "student, distilled"
 PLAIN = "student, plain"
@@ -44,15 +45,15 @@ def run_demo(config: DemoConfig) -> str:
         checkpoints = _checkpoints(config, work)
         results = {name: _evaluate(config, work, name, checkpoint) for name, checkpoint in checkpoints.items()}
     with tracking.start_run("demo", f"demo-{config.preset}", config) as run:
-        paths = _draw(config, results)
-        for path in paths:
-            run.log_artifact(path)
         for name, result in results.items():
             slug = name.replace(",", "").replace(" ", "_")
             run.log_metrics({f"{slug}/{key}": value for key, value in result.metrics.items()})
         table = report.method_table(results)
         storage.write_bytes(os.path.join(config.out, "table.txt"), f"{table}\n".encode())
         run.log_artifact(os.path.join(config.out, "table.txt"))
+        paths = _draw(config, results)
+        for path in paths:
+            run.log_artifact(path)
     return "\n".join(
         [
             "",
@@ -127,17 +128,22 @@ def _evaluate(config: DemoConfig, work: str, name: str, checkpoint: str) -> Eval
 
 
 def _draw(config: DemoConfig, results: dict[str, Evaluation]) -> list[str]:
-    """A strip and an animation of one sequence: the one in the middle of the student's ranking, neither its best nor its worst."""
+    """A strip and an animation of one sequence: the one in the middle of the student's ranking, neither its best nor its worst.
+
+    Where nothing has ground truth, so that there is no ranking, the one in the middle by name.
+    """
+    by_name = {video.name: video for video in index_videos(config.data, "val")}
     ranked = sorted(results[STUDENT].sequences, key=lambda row: row["j_and_f"])
-    name = ranked[len(ranked) // 2]["sequence"]
-    video = next(video for video in index_videos(config.data, "val") if video.name == name)
-    num_frames = preset(EvaluateConfig, config.preset).max_frames or video.num_frames
+    names = [row["sequence"] for row in ranked] or list(by_name)
+    name = names[len(names) // 2]
+    video = by_name[name]
+    span = segmented_span(video, preset(EvaluateConfig, config.preset).max_frames)
     rows = {
         f"ground truth: {name}": "",
         TEACHER: results[TEACHER].masks,
         STUDENT: results[STUDENT].masks,
     }
     paths = [os.path.join(config.out, "strip.png"), os.path.join(config.out, "demo.gif")]
-    pictures.save_png(paths[0], pictures.strip(video, rows, num_frames))
-    storage.write_bytes(paths[1], pictures.animation(video, rows, num_frames))
+    pictures.save_png(paths[0], pictures.strip(video, rows, span))
+    storage.write_bytes(paths[1], pictures.animation(video, rows, span))
     return paths

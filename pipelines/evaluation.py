@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,20 +17,20 @@ import numpy as np
 
 from pipelines import storage, tracking
 from pipelines.actors import run_on_actors
-from pipelines.evaluation_pages import log_pages
+from pipelines.evaluation_pages import PAGES, log_pages
 from pipelines.inputs import log_videos
 from pipelines.models import BUILTIN, load_engine, load_model
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
-from vos.checkpoint import WEIGHTS, is_infinite, save_checkpoint
+from vos.checkpoint import DESCRIPTION, WEIGHTS, is_infinite, save_checkpoint
 from vos.config import EvaluateConfig
 from vos.config_json import dumps, to_dict
-from vos.datasets import Video
+from vos.datasets import FolderVideo, Video
 from vos.engine import Engine
 from vos.errors import InputError
 from vos.models.memory import MemoryPolicy
-from vos.video_segmentation import memory_policy, segment_video
+from vos.video_segmentation import memory_policy, segment_video, segmented_span
 
 if TYPE_CHECKING:
     from vos.scores import Scores, SequenceScore
@@ -59,17 +60,19 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
     videos = index_videos(config.data, config.split)
     if storage.is_uri(config.out):
         raise InputError(f"--out {config.out}: masks are written to a local folder; choose one and copy it afterwards")
+    masks = os.path.join(config.out, "masks")
+    _check_apart(videos, masks)
     chosen, registered = _local_checkpoint(config)
     model, info = _segmenter(chosen)
     policy = ENGINE_MEMORY if config.runtime else memory_policy(config.memory, infinite=is_infinite(info))
-    masks = os.path.join(config.out, "masks")
     storage.make_folder(masks)
-    storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
     tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
     if isinstance(model, Engine):
         tags |= {"runtime": model.runtime, "precision": model.precision, "runtime.reason": model.reason}
     name = label or f"{os.path.basename(config.checkpoint.rstrip('/'))} on {config.split}"
-    with tracking.start_run("evaluate", name, config, tags) as run:
+    with storage.only_writer(config.out), tracking.start_run("evaluate", name, config, tags) as run:
+        _remove_earlier(config.out, masks, videos)
+        storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
         data = log_videos(run, config.data, config.split, videos, "evaluation")
         rows = sorted(
             _segment_all(chosen, videos, policy, masks, label or info["model"]), key=lambda row: row["sequence"]
@@ -104,6 +107,29 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
     return Evaluation(metrics, sequences, masks, info["parameters"], info["model"], run.run_id, version)
 
 
+def _check_apart(videos: list[Video], masks: str) -> None:
+    """In a folder of frames with first masks, these lie where an evaluation into that folder would write its own."""
+    place = os.path.join(os.path.realpath(masks), "")
+    for video in videos:
+        if isinstance(video, FolderVideo) and os.path.join(os.path.realpath(video.mask_folder), "").startswith(place):
+            out = os.path.dirname(masks)
+            raise InputError(f"--out {out}: {video.mask_folder} holds the true masks of the data; choose another --out")
+
+
+def _remove_earlier(out: str, masks: str, videos: list[Video]) -> None:
+    """What an earlier evaluation left in `out` and this one will write: an interruption leaves no mixture that reads as finished.
+
+    The masks of other sequences stay: they may be another split's.
+    """
+    stale = [os.path.join(out, name) for name in ("summary.json", "scores.csv")]
+    stale += [os.path.join(out, PAGES, name) for name in storage.list_names(os.path.join(out, PAGES))]
+    for video in videos:
+        folder, own = os.path.join(masks, video.name), {f"{video.frame_name(i)}.png" for i in range(video.num_frames)}
+        stale += [os.path.join(folder, name) for name in storage.list_names(folder) if name in own]
+    for path in stale:
+        storage.remove(path)
+
+
 def _segmenter(config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
     """What segments (a network, an engine, or None for the copy of the first mask), and what is known of it."""
     if config.checkpoint == COPY:
@@ -114,12 +140,12 @@ def _segmenter(config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
     return engine, engine.description
 
 
-def _local_checkpoint(config: EvaluateConfig) -> tuple[EvaluateConfig, str]:
-    """The configuration with its checkpoint as something to load, and the number of the registered version that it is, or ""."""
+def _local_checkpoint(config: EvaluateConfig) -> tuple[EvaluateConfig, tuple[str, str]]:
+    """The configuration with its checkpoint as something to load, and name and number of the registered version that it is, or ""."""
     if not tracking.is_reference(config.checkpoint):
-        return config, ""
-    folder, version = tracking.resolve(config.checkpoint, os.path.join(config.out, "checkpoint"))
-    return replace(config, checkpoint=folder), version
+        return config, ("", "")
+    folder, name, version = tracking.resolve(config.checkpoint, os.path.join(config.out, "checkpoint"))
+    return replace(config, checkpoint=folder), (name, version)
 
 
 def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
@@ -127,20 +153,33 @@ def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
     memory = {"kind": policy.kind, "top_k": policy.top_k or 0}
     if policy.kind == "infinite":
         memory["every"] = config.memory.every
+        if policy.include_last:  # not named where it is off: versions evaluated before it was named are still compared
+            memory["include_last"] = True
     return {"split": config.split, "size_px": config.size_px, "max_frames": config.max_frames, "memory": memory}
 
 
 def _register(
-    run: tracking.Run, checkpoint: str, model: Any, info: dict[str, Any], evaluation: dict[str, Any], version: str
+    run: tracking.Run,
+    checkpoint: str,
+    model: Any,
+    info: dict[str, Any],
+    evaluation: dict[str, Any],
+    registered: tuple[str, str],
 ) -> str:
+    """registered: name and number of the version that was evaluated, or "": a new one, named after its architecture, is made then."""
     if tracking.SCORE not in evaluation["metrics"]:
         raise InputError("--register: nothing was scored; evaluate a split that has ground truth")
-    checkpoint = BUILTIN.get(checkpoint, checkpoint)
+    checkpoint, (name, version) = BUILTIN.get(checkpoint, checkpoint), registered
+    name = name or info["model"]
     if WEIGHTS in storage.list_names(checkpoint):
-        return run.register_evaluated(info["model"], checkpoint, evaluation, version)
-    with tempfile.TemporaryDirectory() as folder:  # an official STCN file
-        save_checkpoint(folder, model, {"role": "teacher"})
-        return run.register_evaluated(info["model"], folder, evaluation, version)
+        return run.register_evaluated(name, checkpoint, evaluation, version)
+    with tempfile.TemporaryDirectory() as folder:
+        if checkpoint.endswith(".safetensors"):  # with the description beside it, without which it does not load
+            shutil.copyfile(checkpoint, os.path.join(folder, WEIGHTS))
+            shutil.copyfile(os.path.join(os.path.dirname(checkpoint), DESCRIPTION), os.path.join(folder, DESCRIPTION))
+        else:  # an official STCN file
+            save_checkpoint(folder, model, {"role": "teacher"})
+        return run.register_evaluated(name, folder, evaluation, version)
 
 
 def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
@@ -154,8 +193,8 @@ def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
 
         seen = seen_objects(_read_meta(config.meta), _read_meta(config.train_meta))
     scores = score_folders(config.gt, config.pred, config.workers, config.protocol, sequences=names, seen=seen)
-    path = config.csv or os.path.join(config.out, "scores.csv")
-    scores.write_csv(path)
+    path = config.csv or storage.join(config.out, "scores.csv")
+    storage.write_bytes(path, scores.csv().encode())
     return scores, path
 
 
@@ -182,26 +221,47 @@ def _sequence_names(given: str) -> list[str]:
     return names
 
 
+def ground_truth(video: Video, max_frames: int = 0) -> tuple[str, list[int]]:
+    """By which protocol a video is scored, and the frames whose true masks that takes, ascending; none where nothing can be scored.
+
+    max_frames  only the first so many frames are segmented (0 = all)
+
+    DAVIS's protocol is for videos that show every object from the first frame on, each frame with a mask; of anything else YouTube-VOS's
+    takes the frames that have one, and each object after its first. Masks that do no more than introduce objects are no ground truth: in
+    YouTube-VOS's valid and test they leave out the objects that are known already.
+    """
+    from vos.scores import DAVIS2017, YOUTUBEVOS
+
+    given = set(video.first_seen.values())
+    davis = len(video.annotated) == video.num_frames and len(given) == 1
+    # DAVIS leaves out the first and the last frame, YouTube-VOS the first.
+    least = 3 if davis else 2
+    span = segmented_span(video, max_frames)
+    frames = [index for index in video.annotated if index in span]
+    scored = len(frames) >= least and not given.issuperset(video.annotated)
+    return DAVIS2017 if davis else YOUTUBEVOS, frames if scored else []
+
+
 def segment_and_score(
     model: Any, video: Video, policy: Any, size_px: int, max_frames: int, masks: str = ""
 ) -> SequenceScore | None:
     """Segment one video, write its masks to `masks` (if given), and score the frames that have ground truth.
 
-    Returns a SequenceScore, or None where the video has no ground truth beyond its first masks.
+    Returns a SequenceScore, or None where the video has no ground truth beyond its first masks (`ground_truth`).
     """
     from vos.images import write_mask
     from vos.metrics import score_masks
 
+    protocol, scored = ground_truth(video, max_frames)
     truth, predictions, frames = [], [], []
-    annotated = set(video.annotated)
     for index, labels in segment_video(model, video, policy, size_px, max_frames):
         if masks:
             write_mask(os.path.join(masks, video.name, f"{video.frame_name(index)}.png"), labels)
-        if index in annotated:
+        if index in scored:
             truth.append(video.mask(index))
             predictions.append(labels)
             frames.append(video.frame_name(index))
-    if len(truth) < 3:  # first and last frame are not scored
+    if not truth:
         return None
     return score_masks(
         np.stack(truth),
@@ -209,7 +269,7 @@ def segment_and_score(
         sorted(video.first_seen),
         name=video.name,
         frames=frames,
-        protocol="davis2017" if len(annotated) == video.num_frames else "youtubevos",
+        protocol=protocol,
     )
 
 
@@ -241,7 +301,7 @@ class SegmentActor:
                 "j_and_f": score.j_and_f,
                 "j": score.j,
                 "f": score.f,
-                "frames": len(objects[0]["j"]),
+                "frames": len({name for one in objects for name in one["frames"]}),
             }
         return row
 
@@ -270,7 +330,7 @@ def _write_scores(config: EvaluateConfig, rows: list[dict[str, Any]]) -> dict[st
         sequences.append(SequenceScore(sequence=row["sequence"], objects=objects))
     scores = merge(sequences)
     for path in {os.path.join(config.out, "scores.csv"), config.csv} - {""}:
-        scores.write_csv(path)
+        storage.write_bytes(path, scores.csv().encode())
     summary = scores.summary()
     return {"val/j_and_f": summary["j_and_f"], "val/j": summary["j_mean"], "val/f": summary["f_mean"]}
 
@@ -282,7 +342,7 @@ def _measure_speed(
 
     from vos.timing import hardware, measure_engine_fps, measure_fps
     from vos.transforms import resize_labels
-    from vos.video_segmentation import first_mask, network_frame, network_size, segmented_span
+    from vos.video_segmentation import first_mask, network_frame, network_size
 
     set_threads(config.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -15,6 +15,7 @@ from vos.datasets import Video
 from vos.images import write_frame
 from vos.video_segmentation import segmented_span
 
+PAGES = "pages"
 SHOWN = 3
 """Best and worst sequences that are shown, each."""
 COLUMNS = ("sequence", "objects", "frames", "J&F", "J", "F", "J first quarter", "J last quarter")
@@ -25,7 +26,7 @@ def log_pages(run: Run, out: str, masks: str, videos: list[Video], rows: list[di
 
     rows: of the scored sequences, {"sequence", "scores", "j_and_f", "j", "f", "frames"}, at least one.
     """
-    folder = os.path.join(out, "pages")
+    folder = os.path.join(out, PAGES)
     storage.make_folder(folder)
     ranked = sorted(rows, key=lambda row: -row["j_and_f"])
     storage.write_bytes(os.path.join(folder, "sequences.csv"), sequence_csv(ranked).encode())

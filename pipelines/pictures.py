@@ -17,12 +17,12 @@ LABEL_PX = 22
 GAP_PX = 3
 
 
-def strip(video: Video, rows: dict[str, str], num_frames: int, columns: int = 6, width_px: int = 260) -> np.ndarray:
-    """Rows of masks over `columns` frames spread over the first `num_frames` of a video: (H, W, 3) uint8 RGB.
+def strip(video: Video, rows: dict[str, str], span: range, columns: int = 6, width_px: int = 260) -> np.ndarray:
+    """Rows of masks over `columns` frames spread over `span`: (H, W, 3) uint8 RGB.
 
     rows: title -> folder of predicted masks, or "" for the ground truth.
     """
-    indices = np.linspace(0, num_frames - 1, columns).round().astype(int)
+    indices = np.linspace(span.start, span.stop - 1, columns).round().astype(int)
     lines = []
     for title, masks in rows.items():
         cells = [_cell(video, int(i), masks, width_px, f"frame {i}" if not lines else "") for i in indices]
@@ -30,12 +30,12 @@ def strip(video: Video, rows: dict[str, str], num_frames: int, columns: int = 6,
     return _joined(lines, axis=0)
 
 
-def animation(video: Video, rows: dict[str, str], num_frames: int, width_px: int = 280, frame_ms: int = 80) -> bytes:
-    """An endless GIF of the first `num_frames` of a video: the rows side by side, frame by frame."""
+def animation(video: Video, rows: dict[str, str], span: range, width_px: int = 280, frame_ms: int = 80) -> bytes:
+    """An endless GIF of the frames of `span`: the rows side by side, frame by frame."""
     from PIL import Image
 
     pictures = []
-    for index in range(num_frames):
+    for index in span:
         cells = [_titled(_cell(video, index, masks, width_px, ""), title) for title, masks in rows.items()]
         pictures.append(Image.fromarray(_joined(cells, axis=1)))
     target = io.BytesIO()

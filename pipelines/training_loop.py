@@ -18,7 +18,7 @@ from torch import nn
 
 from pipelines import storage, teacher, training_state
 from pipelines.cached_clips import CachedClips, DrawnClips, prefetched
-from pipelines.evaluation import memory_policy, segment_and_score
+from pipelines.evaluation import ground_truth, memory_policy, segment_and_score
 from pipelines.manifest import data_of_cache
 from pipelines.models import load_model
 from pipelines.plan import index_videos
@@ -188,13 +188,24 @@ def standardise(model: VOSModel, source: CachedClips | DrawnClips) -> None:
 
 
 def validation_videos(config: TrainConfig, source: CachedClips | DrawnClips) -> list[Video]:
-    """The sequences that score a model in training; none where nothing is validated."""
+    """The sequences that score a model in training; none where nothing is validated.
+
+    Raises InputError where none of them has ground truth: it would be missed after hours, and such a run cannot go on.
+    """
     if not config.validation.every:
         return []
     data = config.data
     if isinstance(source, CachedClips):
         data, _ = data_of_cache(config.cache, source.manifest, data)
-    return index_videos(data, "val")[: config.validation.videos]
+    chosen = config.validation
+    videos = index_videos(data, "val")[: chosen.videos]
+    if not any(ground_truth(video, chosen.max_frames)[1] for video in videos):
+        frames = f" in the frames of --validation.max-frames {chosen.max_frames}" if chosen.max_frames else ""
+        raise InputError(
+            f"--validation.every {chosen.every}: none of the {len(videos)} sequences that --validation.videos takes has true masks to "
+            f"score{frames}, beyond those that introduce objects; name other --data, or leave --validation.every out"
+        )
+    return videos
 
 
 def validate(model: VOSModel, config: TrainConfig, videos: list[Video], ranks: Ranks) -> dict[str, float]:
@@ -208,8 +219,6 @@ def validate(model: VOSModel, config: TrainConfig, videos: list[Video], ranks: R
             score = segment_and_score(model, video, policy, chosen.size_px, chosen.max_frames)
             own += [score] if score is not None else []
     scores = [score for part in ranks.gather(own) for score in part]
-    if not scores:
-        raise InputError("--validation.every: none of these sequences has ground truth to score; name other --data")
     summary = merge(sorted(scores, key=lambda score: score.sequence)).summary()
     return {"val/j_and_f": summary["j_and_f"], "val/j": summary["j_mean"], "val/f": summary["f_mean"]}
 

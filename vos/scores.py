@@ -140,17 +140,18 @@ class Scores:
         """One row for each object, sorted by sequence and object."""
         return [Row(*key, *item.j_statistics, *item.f_statistics) for key, item in self._by_key()]
 
-    def write_csv(self, path: str) -> None:
-        """Write rows() under CSV_COLUMNS, with nine decimals. The file appears complete or not at all.
-
-        Raises InputError when it cannot be written.
-        """
+    def csv(self) -> str:
+        """rows() under CSV_COLUMNS, with nine decimals."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
         for sequence, object_id, *figures in self.rows():
             writer.writerow((sequence, object_id, *(f"{figure:.9f}" for figure in figures)))
-        write_atomic(path, text.getvalue().encode())
+        return text.getvalue()
+
+    def write_csv(self, path: str) -> None:
+        """Write csv() to a local file, which appears complete or not at all. Raises InputError when it cannot be written."""
+        write_atomic(path, self.csv().encode())
 
     def _by_key(self) -> list[tuple[tuple[str, int], ObjectScore]]:
         return [((one.sequence, item.object_id), item) for one in self.sequences for item in one.objects]

@@ -122,8 +122,8 @@ def reference_of(name: str) -> str:
     return f"{MODELS}{champions[0]}@{CHAMPION}"
 
 
-def resolve(checkpoint: str, folder: str, flag: str = "--checkpoint") -> tuple[str, str]:
-    """(folder with the checkpoint of a registered version, that version's number).
+def resolve(checkpoint: str, folder: str, flag: str = "--checkpoint") -> tuple[str, str, str]:
+    """(folder with the checkpoint of a registered version, the name that it is registered under, its number).
 
     Its files are copied into `folder`, under the name of the version. Raises InputError, which begins with `flag`, for what the registry
     does not have.
@@ -160,7 +160,7 @@ def resolve(checkpoint: str, folder: str, flag: str = "--checkpoint") -> tuple[s
         raise InputError(f"{flag} {checkpoint}: this version holds no checkpoint of this project; name another")
     for file in files:
         shutil.copyfile(file, os.path.join(target, os.path.basename(file)))
-    return target, str(version.version)
+    return target, name, str(version.version)
 
 
 def _new_version(client: Any, run_id: str, event: dict[str, Any]) -> str:

@@ -1,14 +1,18 @@
 """The demo, whole, at its smallest: what a new user sees first."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import pytest
 from PIL import Image
 
 from pipelines.demo import run_demo
-from vos.config import DemoConfig
+from vos.config import DataConfig, DemoConfig
+from vos.images import write_frame, write_mask
 from vos.presets import preset
+from vos.synthetic import synthetic_index
 
 
 def test_the_demo_ends_with_a_table_a_picture_and_a_video(ray_cluster: None, store: str, tmp_path: Path) -> None:
@@ -41,3 +45,27 @@ def test_both_students_start_from_the_same_weights_and_see_the_same_clips(tmp_pa
     plain = replace(config, out=str(tmp_path), loss=replace(config.loss, kd=0.0, representation=0.0))
     ours, theirs = new_model(config).state_dict(), new_model(plain).state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.slow
+def test_on_videos_that_have_only_masks_of_new_objects_the_demo_ends_with_its_table_and_pictures_too(
+    ray_cluster: None, store: str, tmp_path: Path
+) -> None:
+    """YouTube-VOS's layout: its videos for validation have no ground truth, and may begin before their first mask."""
+    for folder, first, annotated in (("train", 0, range(6)), ("valid", 2, range(2, 3))):
+        video = synthetic_index(1, 6, (64, 96), split=folder)[0]
+        root = tmp_path / "data" / folder
+        for index in range(6):
+            write_frame(str(root / f"JPEGImages/v/{index:05d}.jpg"), video.frame(index))
+        for index in annotated:
+            write_mask(str(root / f"Annotations/v/{index:05d}.png"), video.mask(index))
+        objects = {str(label): {"frames": [f"{first:05d}"]} for label in video.first_seen}
+        (root / "meta.json").write_text(json.dumps({"videos": {"v": {"objects": objects}}}))
+    data = DataConfig(root=str(tmp_path / "data"), kind="youtubevos")
+    config = replace(preset(DemoConfig, "smoke"), out=str(tmp_path / "out"), draws=4, steps=2, teacher_steps=2)
+    text = run_demo(replace(config, data=data))
+    assert (tmp_path / "out/table.txt").read_text().strip() in text
+    strip = cv2.imread(str(tmp_path / "out/strip.png"))
+    assert strip is not None and strip.std() > 10
+    with Image.open(tmp_path / "out/demo.gif") as gif:
+        assert getattr(gif, "n_frames", 1) == 4, "from the first mask on"

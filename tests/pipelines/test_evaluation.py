@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines import storage
 from pipelines.evaluation import COPY, evaluate, score_two_folders
 from pipelines.plan import index_videos
-from vos.config import EvaluateConfig
-from vos.images import read_mask, write_mask
+from vos.config import DataConfig, EvaluateConfig
+from vos.errors import InputError
+from vos.images import read_mask, write_frame, write_mask
 from vos.presets import preset
+from vos.synthetic import synthetic_index, write_davis
 from vos.video_segmentation import memory_policy, segment_video
 
 
@@ -69,3 +72,49 @@ def test_a_smaller_working_size_still_gives_masks_of_the_original_size(ray_clust
     predicted = dict(segment_video(model, video, policy, size_px=48, max_frames=3))
     assert sorted(predicted) == [0, 1, 2]
     assert all(labels.shape == video.size and labels.dtype == np.uint8 for labels in predicted.values())
+
+
+def files_of(folder: str) -> list[str]:
+    """Relative paths of what an evaluation left, without its lock."""
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*.*") if path.name != ".lock")
+
+
+def test_an_interrupted_evaluation_leaves_nothing_of_an_earlier_one_that_reads_as_its_own(
+    config: EvaluateConfig, tmp_path: Path
+) -> None:
+    videos = synthetic_index(2, 6, (48, 64), split="val")
+    write_davis(videos, str(tmp_path / "data"), "val")
+    config = replace(config, checkpoint=COPY, data=DataConfig(root=str(tmp_path / "data")), max_frames=0)
+    first = evaluate(config)
+    complete = files_of(config.out)
+    assert {"summary.json", "scores.csv", "pages/sequences.csv"} <= set(complete)
+    other = f"{first.masks}/of-another-split/00000.png"
+    write_mask(other, videos[0].mask(0))
+    bad = tmp_path / f"data/Annotations/480p/{videos[1].name}/00001.png"
+    write_mask(str(bad), np.full((48, 64), 77, np.uint8))
+    with pytest.raises(InputError, match="palette index 77"):
+        evaluate(replace(config, max_frames=3))
+    left = set(files_of(config.out))
+    possible = {f"masks/{video.name}/{index:05d}.png" for video in videos for index in range(3)}
+    assert left - possible == {"config.json", "masks/of-another-split/00000.png"}
+    write_mask(str(bad), videos[1].mask(1))
+    again = evaluate(config)
+    Path(other).unlink()
+    assert again.metrics == first.metrics and files_of(config.out) == complete
+
+
+def test_two_evaluations_never_write_to_one_folder(config: EvaluateConfig) -> None:
+    storage.make_folder(config.out)
+    with storage.only_writer(config.out), pytest.raises(InputError, match="another process is writing here"):
+        evaluate(replace(config, checkpoint=COPY))
+    assert files_of(config.out) == []
+
+
+def test_predicted_masks_are_never_written_over_the_true_ones(config: EvaluateConfig, tmp_path: Path) -> None:
+    video = synthetic_index(1, 4, (48, 64), split="val")[0]
+    for index in range(4):
+        write_frame(str(tmp_path / f"frames/v/{index:05d}.jpg"), video.frame(index))
+        write_mask(str(tmp_path / f"masks/v/{index:05d}.png"), video.mask(index))
+    with pytest.raises(InputError, match=f"--out {tmp_path}: .*masks/v holds the true masks"):
+        evaluate(replace(config, checkpoint=COPY, data=DataConfig(root=str(tmp_path)), out=str(tmp_path)))
+    assert (read_mask(str(tmp_path / "masks/v/00003.png")) == video.mask(3)).all()

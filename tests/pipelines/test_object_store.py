@@ -8,18 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pytest
 import torch
 from moto.server import ThreadedMotoServer
 
 from pipelines import storage, training_state
 from pipelines.cached_clips import CachedClips
+from pipelines.evaluation import score_two_folders
 from pipelines.manifest import read_manifest
 from pipelines.models import load_model
 from pipelines.teacher_cache import build_cache
 from pipelines.training import train
-from vos.config import CacheConfig, TrainConfig
+from vos.config import CacheConfig, EvaluateConfig, TrainConfig
 from vos.errors import InputError
+from vos.images import write_mask
 from vos.models import build
 from vos.training_step import TrainingStep
 
@@ -125,3 +128,26 @@ def test_a_training_at_a_uri_ends_with_a_model_there_and_is_not_run_again(
     ours, theirs = (load_model(folder)[0].state_dict() for folder in (config.out, local.checkpoint))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert train(config, here=True) == result and "already finished" in capsys.readouterr().out
+
+
+def test_a_table_of_scores_is_written_where_it_was_asked_for(
+    object_store: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    labels = np.zeros((48, 64), np.uint8)
+    labels[10:30, 10:30] = 1
+    for index in range(4):
+        write_mask(str(tmp_path / f"masks/v/{index:05d}.png"), labels)
+    here = EvaluateConfig(gt=str(tmp_path / "masks"), pred=str(tmp_path / "masks"), out=str(tmp_path / "out"))
+    wanted = Path(score_two_folders(here)[1]).read_bytes()
+    for asked in (
+        replace(here, out="s3://team/scored"),
+        replace(here, csv="s3://team/table.csv"),
+        replace(here, out=f"file://{tmp_path}/other"),
+    ):
+        _, path = score_two_folders(asked)
+        assert path in ("s3://team/scored/scores.csv", "s3://team/table.csv", f"file://{tmp_path}/other/scores.csv")
+        assert storage.read_bytes(path) == wanted
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["masks", "other", "out"]
+    with pytest.raises(InputError, match="s3://nobody/table.csv: cannot be written"):
+        score_two_folders(replace(here, csv="s3://nobody/table.csv"))

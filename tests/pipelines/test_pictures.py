@@ -76,16 +76,16 @@ def shades(picture: np.ndarray, columns: int) -> list[int]:
 
 
 def test_a_strip_spreads_over_the_frames_from_the_first_to_the_last_that_is_named():
-    assert shades(strip(VIDEO, {"truth": ""}, num_frames=11, columns=6, width_px=WIDTH), 6) == [0, 20, 40, 60, 80, 100]
-    assert shades(strip(VIDEO, {"truth": ""}, num_frames=5, columns=3, width_px=WIDTH), 3) == [0, 20, 40]
+    assert shades(strip(VIDEO, {"truth": ""}, span=range(11), columns=6, width_px=WIDTH), 6) == [0, 20, 40, 60, 80, 100]
+    assert shades(strip(VIDEO, {"truth": ""}, span=range(5), columns=3, width_px=WIDTH), 3) == [0, 20, 40]
 
 
 def test_a_strip_of_a_short_video_repeats_frames_rather_than_fail():
-    assert shades(strip(VIDEO, {"truth": ""}, num_frames=2, columns=4, width_px=WIDTH), 4) == [0, 0, 10, 10]
+    assert shades(strip(VIDEO, {"truth": ""}, span=range(2), columns=4, width_px=WIDTH), 4) == [0, 0, 10, 10]
 
 
 def test_every_row_shows_the_same_frames_with_its_own_masks(predictions: str):
-    picture = strip(VIDEO, {"truth": "", "student": predictions}, num_frames=5, columns=3, width_px=WIDTH)
+    picture = strip(VIDEO, {"truth": "", "student": predictions}, span=range(5), columns=3, width_px=WIDTH)
     assert picture.shape == (2 * (LABEL_PX + HEIGHT) + GAP_PX, 3 * WIDTH + 2 * GAP_PX, 3)
     frame = VIDEO.frame(4)
     for row, coloured in ((0, np.s_[10:20, 8:20]), (1, np.s_[10:20, 40:52])):
@@ -100,18 +100,20 @@ def test_the_ground_truth_and_a_folder_that_repeats_it_look_the_same(tmp_path: P
         labels = VIDEO.mask(index)
         assert labels is not None
         write_mask(str(tmp_path / VIDEO.name / f"{VIDEO.frame_name(index)}.png"), labels)
-    one, other = (strip(VIDEO, {"same": folder}, 11, columns=6, width_px=WIDTH) for folder in ("", str(tmp_path)))
+    one, other = (
+        strip(VIDEO, {"same": folder}, range(11), columns=6, width_px=WIDTH) for folder in ("", str(tmp_path))
+    )
     np.testing.assert_array_equal(one, other)
 
 
 def test_a_frame_without_ground_truth_is_shown_without_masks():
-    shown = cell(strip(VIDEO, {"truth": ""}, num_frames=2, columns=2, width_px=WIDTH), 0, 1)
+    shown = cell(strip(VIDEO, {"truth": ""}, span=range(2), columns=2, width_px=WIDTH), 0, 1)
     np.testing.assert_array_equal(shown[:15], VIDEO.frame(1)[:15])  # below is the note with the frame's number
 
 
 def test_a_predicted_mask_that_is_missing_is_named(predictions: str):
     with pytest.raises(InputError, match="00010.png"):
-        strip(VIDEO, {"student": predictions}, num_frames=11, columns=2, width_px=WIDTH)
+        strip(VIDEO, {"student": predictions}, span=range(11), columns=2, width_px=WIDTH)
 
 
 def test_a_saved_picture_comes_back_with_its_colours(tmp_path: Path):
@@ -130,7 +132,7 @@ def durations_ms(data: bytes) -> list[int]:
 
 
 def test_an_animation_shows_every_frame_once_and_starts_again(predictions: str):
-    data = animation(VIDEO, {"truth": "", "student": predictions}, num_frames=6, width_px=WIDTH, frame_ms=80)
+    data = animation(VIDEO, {"truth": "", "student": predictions}, span=range(6), width_px=WIDTH, frame_ms=80)
     assert durations_ms(data) == [80] * 6
     with Image.open(io.BytesIO(data)) as gif:
         assert gif.info["loop"] == 0
@@ -139,6 +141,6 @@ def test_an_animation_shows_every_frame_once_and_starts_again(predictions: str):
 
 def test_an_animation_lasts_as_long_as_its_frames_also_when_nothing_moves():
     still = FlatVideo(step=0, num_frames=5)
-    assert sum(durations_ms(animation(still, {"truth": ""}, num_frames=1, width_px=WIDTH, frame_ms=80))) in (0, 80)
-    moving_masks = animation(still, {"truth": ""}, num_frames=5, width_px=WIDTH, frame_ms=80)
+    assert sum(durations_ms(animation(still, {"truth": ""}, span=range(1), width_px=WIDTH, frame_ms=80))) in (0, 80)
+    moving_masks = animation(still, {"truth": ""}, span=range(5), width_px=WIDTH, frame_ms=80)
     assert sum(durations_ms(moving_masks)) == 400

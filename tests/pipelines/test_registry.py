@@ -17,7 +17,7 @@ from pipelines.models import BUILTIN
 from pipelines.plan import index_videos
 from pipelines.tracking import registry
 from vos.checkpoint import load_checkpoint, save_checkpoint
-from vos.config import BUILTIN_TEACHER, CacheConfig, EvaluateConfig, MemoryConfig
+from vos.config import BUILTIN_TEACHER, CacheConfig, EvaluateConfig, FpsConfig, MemoryConfig
 from vos.errors import InputError
 from vos.models import build
 from vos.presets import preset
@@ -109,6 +109,52 @@ def test_an_evaluation_registers_a_version_that_can_be_evaluated_by_name(
     pages = {item.path for item in client.list_artifacts(first.run_id)}
     assert {"sequences.csv", "j-over-time.png", "best-and-worst.jpg", "scores.csv"} <= pages
     assert any(name.startswith("worst-") and name.endswith(".mp4") for name in pages)
+
+
+QUICK = {"max_frames": 3, "register": True, "fps": FpsConfig(sequences=0)}
+
+
+def test_versions_that_remember_the_last_frame_too_are_not_compared_with_those_that_do_not(
+    ray_cluster: None, client: Any, checkpoint: str, tmp_path: Path
+):
+    config = replace(preset(EvaluateConfig, "smoke"), checkpoint=checkpoint, out=str(tmp_path), **QUICK)
+    protocols = []
+    for include_last in (False, True):
+        memory = MemoryConfig(kind="infinite", every=2, include_last=include_last)
+        name, number = evaluate(replace(config, memory=memory)).version.split()[0].split("/")
+        protocols.append(json.loads(client.get_model_version(name, number).tags[registry.PROTOCOL]))
+    without, with_last = protocols
+    assert without["memory"] == {"kind": "infinite", "top_k": 20, "every": 2}, "as before there was a word for it"
+    assert with_last["memory"] == without["memory"] | {"include_last": True}
+
+
+def test_a_version_of_any_name_keeps_its_own_evaluation(
+    ray_cluster: None, client: Any, checkpoint: str, tmp_path: Path
+):
+    evaluated("production", checkpoint, 0.1)
+    evaluated("mobilevos-tiny", checkpoint, 0.2)
+    before = {one.version: one.tags for one in client.search_model_versions("name = 'mobilevos-tiny'")}
+    out = str(tmp_path / "out")
+    config = replace(preset(EvaluateConfig, "smoke"), checkpoint="models:/production/1", out=out, **QUICK)
+    found = evaluate(config)
+    assert found.version.startswith("production/1 (champion")
+    assert client.get_model_version("production", "1").tags[tracking.SCORE] == str(found.metrics[tracking.SCORE])
+    assert {one.version: one.tags for one in client.search_model_versions("name = 'mobilevos-tiny'")} == before
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "renamed.safetensors"])
+def test_a_checkpoint_registered_by_its_weights_file_keeps_all_that_is_known_of_it(
+    ray_cluster: None, client: Any, file: str, tmp_path: Path
+):
+    folder, kept = tmp_path / "student", str(tmp_path / "kept")
+    known = {"role": "student", "size_px": 64, "commit": "abc", "config": {"seed": 5}}
+    save_checkpoint(str(folder), build("mobilevos-tiny"), known)
+    (folder / "model.safetensors").rename(folder / file)
+    config = replace(preset(EvaluateConfig, "smoke"), checkpoint=str(folder / file), out=str(tmp_path / "out"), **QUICK)
+    version = evaluate(config).version.split()[0]
+    copy = Path(registry.resolve(f"models:/{version}", kept)[0])
+    assert json.loads((copy / "model.json").read_text()) == json.loads((folder / "model.json").read_text())
+    assert (copy / "model.safetensors").read_bytes() == (folder / file).read_bytes()
 
 
 LOAD = """

@@ -175,7 +175,7 @@ def test_registering_again_makes_the_next_version_and_each_keeps_its_own_weights
     for number in (1, 2):
         version = client.get_model_version("tracked-model", str(number))
         assert version.description == f"{number} steps"
-        kept, _ = registry.resolve(f"models:/tracked-model/{number}", str(tmp_path / "kept"))
+        kept, *_ = registry.resolve(f"models:/tracked-model/{number}", str(tmp_path / "kept"))
         _, description = load_checkpoint(kept)
         assert description["step"] == number
         assert sorted(path.name for path in Path(kept).iterdir()) == ["model.json", "model.safetensors"]
