@@ -60,6 +60,8 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
     videos = index_videos(config.data, config.split)
     if storage.is_uri(config.out):
         raise InputError(f"--out {config.out}: masks are written to a local folder; choose one and copy it afterwards")
+    if config.register and not any(ground_truth(video, config.max_frames)[1] for video in videos):
+        raise InputError("--register: none of these sequences can be scored; evaluate a split that has ground truth")
     masks = os.path.join(config.out, "masks")
     _check_apart(videos, masks)
     chosen, registered = _local_checkpoint(config)
@@ -167,8 +169,6 @@ def _register(
     registered: tuple[str, str],
 ) -> str:
     """registered: name and number of the version that was evaluated, or "": a new one, named after its architecture, is made then."""
-    if tracking.SCORE not in evaluation["metrics"]:
-        raise InputError("--register: nothing was scored; evaluate a split that has ground truth")
     checkpoint, (name, version) = BUILTIN.get(checkpoint, checkpoint), registered
     name = name or info["model"]
     if WEIGHTS in storage.list_names(checkpoint):

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.evaluation import ground_truth, segment_and_score
+from pipelines.evaluation import evaluate, ground_truth, segment_and_score
 from pipelines.training import check, train
-from vos.config import DataConfig, TrainConfig, ValidationConfig
+from vos.config import DataConfig, EvaluateConfig, TrainConfig, ValidationConfig
 from vos.datasets import Video, load_index
 from vos.errors import InputError
 from vos.images import write_frame, write_mask
@@ -102,6 +102,15 @@ def test_first_masks_alone_are_no_ground_truth(tmp_path: Path):
         (tmp_path / f"Annotations/480p/{video.name}/{index:05d}.png").unlink()
     assert ground_truth(load_index(str(tmp_path), "davis2017", "test-dev")[0])[1] == []
     assert ground_truth(replace(video, num_frames=1))[1] == []
+
+
+def test_registering_what_cannot_be_scored_is_refused_before_anything_is_segmented(tmp_path: Path):
+    youtubevos(tmp_path / "data", {0: (1,), 3: (2,), 6: (3,)}, {1: 0, 2: 3, 3: 6}, 10, "val")
+    data = DataConfig(root=str(tmp_path / "data"), kind="youtubevos")
+    config = replace(preset(EvaluateConfig, "smoke"), out=str(tmp_path / "out"), data=data, register=True)
+    with pytest.raises(InputError, match="--register: none of these sequences can be scored"):
+        evaluate(config)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_training_that_could_never_validate_is_refused_before_its_first_step(tmp_path: Path):
