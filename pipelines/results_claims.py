@@ -36,11 +36,12 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
     labels = list(SCALES[name].students)
     main = labels[0]
     teacher = figure(records, TEACHER)
-    lengths = [f"full-{main}-plain", f"full-{main}-plain-long"]
+    lengths = [f"full-{main}-plain{length}" for length in ("", "-long", "-fresh")]
     in_time = [one for one in lengths if (mean_of(records, one, "cpu_s") or math.inf) <= 60 * MINUTE_S]
     plain = _best(records, in_time or lengths)
     of_mobilenet = [f"full-{label}-both" for label in labels if label != "resnet18"]
-    best = _best(records, [*of_mobilenet, f"full-{main}-kd{lighter_kd(name):g}", f"full-{main}-both-long"])
+    others = [f"full-{main}-{one}" for one in (f"kd{lighter_kd(name):g}", "both-long", "both-fresh")]
+    best = _best(records, [*of_mobilenet, *others])
     spent_s = mean_of(records, plain, "cpu_s")
     cost = f", {spent_s / MINUTE_S:.0f} CPU-minutes" if spent_s is not None else ""
     # A teacher of a few steps may find nothing at all.

@@ -98,6 +98,7 @@ def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
         ("", "equal steps, full", f"full-{main}-both", f"full-{main}-plain"),
         ("", f"equal steps, full, KL weight {kd:g}", f"full-{main}-kd{kd:g}", f"full-{main}-plain"),
         ("", f"equal steps, {LONG:g} times full", f"full-{main}-both-long", f"full-{main}-plain-long"),
+        ("", f"equal steps, {LONG:g} times full, every clip new", f"full-{main}-both-fresh", f"full-{main}-plain-fresh"),
         ("", "equal CPU time, short", "short-both", "longer-plain"),
         ("", "equal CPU time, full", f"full-{main}-both", f"full-{main}-plain-longer"),
         ("", "half the steps against all, short", "half-both", "short-plain"),
@@ -109,6 +110,8 @@ def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
         ("Clips", f"all different against a quarter of them {REPEATS} times, full, plain", f"full-{main}-plain", "repeat-plain"),
         ("", "the same, distilled", f"full-{main}-both", "repeat-both"),
         ("", f"distilled against plain, {REPEATS} times a quarter of the clips", "repeat-both", "repeat-plain"),
+        *(("", f"new against mirrored clips, {LONG:g} times full, {student}", f"full-{main}-{loss}-fresh", f"full-{main}-{loss}-long")
+          for student, loss in (("plain", "plain"), ("distilled", "both"))),
         ("Sampling", f"boundary against uniform, {some}", f"short-{some}", "short-uniform"),
         ("", f"boundary against uniform, {some}, half the steps", f"half-{some}", "half-uniform"),
         ("Targets", f"int8 rank {rank} from the cache against fp32, all columns", "short-both", "short-fp32"),

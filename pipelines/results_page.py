@@ -98,7 +98,8 @@ def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, R
             f"{clip.num_frames} frames, {clip.crop_px}² px, gaps up to {clip.max_skip_frames} frames, {clip.max_objects} object(s). "
             f"{trunk if scale.pretrained else ''}AdamW, lr {rate.lr:g} (query trunk x {rate.query_trunk_scale:g}, value trunk x "
             f"{rate.value_trunk_scale:g}), {rate.warmup_steps} steps of warm-up, {rate.schedule} decay to 0, EMA {rate.ema:g}.",
-            f"- **The longest students** have {LONG:g} times the full steps on the same clips, mirrored (`--mirror`) on every second pass.",
+            f"- **The longest students** have {LONG:g} times the full steps on the same clips, mirrored (`--mirror`) on every second pass; "
+            "where it says *every clip new*, on as many more clips.",
             _teacher(plan, evaluate),
             f"- **Distillation**: KL at temperature {train.loss.temperature:g} with weight {train.loss.kd:g}, |S| x L_repr with weight "
             f"{train.loss.representation:g}, w = {train.loss.w:g}, {cache.samples} samples, factor of rank {cache.factor.rank} in "
@@ -208,7 +209,7 @@ def _search(name: str, records: Mapping[str, Record]) -> str:
 
 def _sequences(name: str, records: Mapping[str, Record], folder: str) -> str:
     main = next(iter(SCALES[name].students))
-    longest = [f"full-{main}-{loss}{length}" for length in ("-long", "") for loss in ("plain", "both")]
+    longest = [f"full-{main}-{loss}{length}" for length in ("-fresh", "-long", "") for loss in ("plain", "both")]
     families = [TEACHER, *longest, "short-plain", "short-both"]
     names = _sequence_names(records)
     rows = []

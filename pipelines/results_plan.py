@@ -34,10 +34,11 @@ LONGER = 1.1
 """Steps of the plain student that is given a distilled student's processor time, against the distilled student's: the most that a cached
 step may cost. The measured ratio is in the page."""
 LONG = 2.5
-"""How many times more steps the longest students have, with the same clips, mirrored on every second pass."""
+"""How many times more steps the longest students have, with the same clips, mirrored on every second pass, or with as many more."""
 REPEATS = 4
 """How many times more often the students that show what repetition costs see each of their clips."""
-TEACHER, MAIN_CACHE, SHORT_CACHE, REPEAT_CACHE = "teacher", "cache-main", "cache-short", "cache-repeat"
+TEACHER = "teacher"
+MAIN_CACHE, LONG_CACHE, SHORT_CACHE, REPEAT_CACHE = "cache-main", "cache-long", "cache-short", "cache-repeat"
 SEARCH = "search"
 PRETRAINED = "mobilenet_v2_imagenet.fp16.safetensors"
 """What MobileNetV2's ImageNet weights are called in the plan, whatever their file is called; records have its digest."""
@@ -74,7 +75,8 @@ class Planned:
     evaluation: EvaluateConfig | None = None
     """of what was trained"""
     copies: str = ""
-    """A cache of which this one is the beginning: where its shards are at hand they are taken over, and proven, instead of made again."""
+    """A cache of which this one is the beginning, or the other way round: its shards are taken over where they are at hand, and proven,
+    instead of made again."""
 
     @property
     def family(self) -> str:
@@ -222,6 +224,8 @@ class _Protocol:
                 yield self._student(f"repeat-{loss}", loss, seed, steps=self.scale.full, cache=REPEAT_CACHE)
         yield from self._short()
         yield self._search()
+        yield self._cache(LONG_CACHE, copies=MAIN_CACHE)
+        yield from (self._full(self.main, loss, 1, "-fresh") for loss in ("plain", "both"))
         yield from (self._full(self.main, "plain", seed, "-longer") for seed in (1, 2, 3))
         # Where two or three seeds do not decide.
         yield from (
@@ -290,7 +294,7 @@ class _Protocol:
     def _draws(self, cache: str) -> int:
         """How many a cache has: with its seed, this decides the clips and their order."""
         clips = math.ceil(self.scale.full * self.train.batch / self.scale.epochs)
-        draws = {MAIN_CACHE: clips, REPEAT_CACHE: math.ceil(clips / REPEATS)}
+        draws = {MAIN_CACHE: clips, LONG_CACHE: math.ceil(LONG * clips), REPEAT_CACHE: math.ceil(clips / REPEATS)}
         return draws.get(cache, self.scale.short * self.train.batch)
 
     def _cache(self, name: str, copies: str = "", **changes: object) -> Planned:
@@ -298,13 +302,17 @@ class _Protocol:
         assert isinstance(teacher, TeacherConfig)
         draws = self._draws(name)
         job = replace(self.cache, draws=draws, teacher=replace(teacher, checkpoint=TEACHER), **changes)  # type: ignore[arg-type]
-        minutes = 0.5 if copies else draws * self.scale.draw_s / 60 + 0.5
+        made = max(0, draws - self._draws(copies)) if copies else draws
+        minutes = made * self.scale.draw_s / 60 + 0.5
         return Planned(name, "cache", job, minutes, (TEACHER,), copies=copies)
 
-    def _full(self, label: str, loss: str, seed: int, length: Literal["", "-half", "-longer", "-long"] = "") -> Planned:
-        times = {"": 1, "-half": 0.5, "-longer": LONGER, "-long": LONG}[length]
+    def _full(
+        self, label: str, loss: str, seed: int, length: Literal["", "-half", "-longer", "-long", "-fresh"] = ""
+    ) -> Planned:
+        times = {"": 1, "-half": 0.5, "-longer": LONGER, "-long": LONG, "-fresh": LONG}[length]
         name, steps = f"full-{label}-{loss}{length}", math.ceil(times * self.scale.full)
-        return self._student(name, loss, seed, steps=steps, cache=MAIN_CACHE, label=label, mirror=length == "-long")
+        cache = LONG_CACHE if length == "-fresh" else MAIN_CACHE
+        return self._student(name, loss, seed, steps=steps, cache=cache, label=label, mirror=length == "-long")
 
     def _student(
         self,

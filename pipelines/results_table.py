@@ -36,14 +36,15 @@ def main_table(name: str, plan: list[Planned], records: Mapping[str, Record], fp
     rows = []
     models = {one.family: getattr(one.job, "model", "") for one in plan}
     main, *others = SCALES[name].students
-    longest = [f"full-{main}-{loss}-long" for loss in ("plain", "both")]
+    lengths = {"long": f", {LONG:g} times the steps", "fresh": f", {LONG:g} times the steps, every clip new"}
+    longest = {f"full-{main}-{loss}-{length}": said for length, said in lengths.items() for loss in ("plain", "both")}
     families = [TEACHER, *(f"full-{main}-{loss}" for loss in NAMES), *longest]
     families += [f"full-{label}-{loss}" for label in others for loss in NAMES]
     for family in families:
         of = of_family(records, family)
         loss = "" if family == TEACHER else family.split("-")[2]
         title = f"teacher, {models[family]}" if family == TEACHER else f"{models[family]}, {NAMES[loss]}"
-        title += f", {LONG:g} times the steps" * (family in longest)
+        title += longest.get(family, "")
         teacher = "-" if loss in ("", "plain") else "own, from the cache"
         memory = "infinite" if family == TEACHER else "first + recent"
         if not of:

@@ -81,6 +81,8 @@ def test_nothing_of_a_machine_is_in_a_plan(runs: list[Planned]):
         ("full-noaspp-both-half", "full-noaspp-both", {"steps"}),
         ("full-noaspp-both-long", "full-noaspp-plain-long", {"loss.kd", "loss.representation"}),
         ("full-noaspp-both-long", "full-noaspp-both", {"steps", "mirror"}),
+        ("full-noaspp-both-fresh", "full-noaspp-plain-fresh", {"loss.kd", "loss.representation"}),
+        ("full-noaspp-both-fresh", "full-noaspp-both-long", {"cache", "mirror"}),
         ("short-n256", "short-uniform", {"cache"}),
         ("half-n256", "half-uniform", {"cache"}),
         ("short-both", "short-fp32", {"cache"}),
@@ -111,16 +113,22 @@ def test_a_plain_student_makes_the_draws_of_the_cache_that_its_counterpart_reads
     for one in runs:
         if one.kind != "student" or "plain" not in one.name:
             continue
-        cache = named(
-            runs, {"full": "cache-main", "repeat": "cache-repeat"}.get(one.name.split("-")[0], "cache-short")
-        ).job
+        length = "fresh" if "fresh" in one.name else one.name.split("-")[0]
+        caches = {"full": "cache-main", "fresh": "cache-long", "repeat": "cache-repeat"}
+        cache = named(runs, caches.get(length, "cache-short")).job
         assert isinstance(one.job, TrainConfig) and isinstance(cache, CacheConfig) and not one.needs
         assert (one.job.draws, one.job.draw_seed, one.job.clip) == (cache.draws, cache.seed, cache.clip)
 
 
 def test_a_student_sees_each_of_its_clips_once_but_where_that_is_the_question():
     runs = plan("davis-cpu")
-    cases = (("full-noaspp-plain", 1), ("short-plain", 1), ("repeat-plain", 4), ("full-noaspp-plain-long", 2.5))
+    cases = (
+        ("full-noaspp-plain", 1),
+        ("short-plain", 1),
+        ("repeat-plain", 4),
+        ("full-noaspp-plain-long", 2.5),
+        ("full-noaspp-plain-fresh", 1),
+    )
     for family, times in cases:
         job = named(runs, f"{family}-s1").job
         assert isinstance(job, TrainConfig) and job.steps * job.batch == times * job.draws
