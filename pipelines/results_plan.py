@@ -232,6 +232,7 @@ class _Protocol:
             self._student(f"short-tau{BEST_TEMPERATURE:g}", "both", seed, temperature=BEST_TEMPERATURE)
             for seed in (3, 4)
         )
+        yield from (self._student("short-truemasks", "both", seed, cache="cache-truemasks") for seed in (3, 4))
         for seed in (4, 5):
             yield self._student(f"short-n{self._samples(1 / 4)}", "both", seed, density=1 / 4)
             yield self._student("short-uniform", "both", seed, cache="cache-uniform", density=1 / 4)
