@@ -201,7 +201,7 @@ def density_curve(trials: Sequence[Trial], repeats: Sequence[Trial], names: Sequ
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(f"{NAMES['density']} (share of the cached pixels)")
     axes.set_ylabel(f"{SCORE} (%)")
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=4)  # inside, it would lie on a trial
     axes.grid(alpha=0.3)
     return _drawn(figure)
 
