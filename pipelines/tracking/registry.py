@@ -108,17 +108,17 @@ def reference_of(name: str) -> str:
             versions = client.search_model_versions(f"run_id = '{run['id']}'")
             if not versions:
                 raise InputError(
-                    f"--model {name}: {store.store_uri()} has no version of that run; name its --out folder"
+                    f"--model {name}: {store.store_name()} has no version of that run; name its --out folder"
                 )
             newest = max(versions, key=lambda version: int(version.version))
             return f"{MODELS}{newest.name}/{newest.version}"
         champions = [model.name for model in client.search_registered_models() if CHAMPION in model.aliases]
     except (store.Unreachable, MlflowException) as error:
         reason = " ".join(str(error).split())[:160]
-        raise InputError(f"--model {name}: {store.store_uri()} cannot tell ({reason}); name a folder") from error
+        raise InputError(f"--model {name}: {store.store_name()} cannot tell ({reason}); name a folder") from error
     if len(champions) != 1:
         have = f"several: {', '.join(f'{one}@champion' for one in champions)}" if champions else "none"
-        raise InputError(f"--model champion: {store.store_uri()} has {have}; name one, or a folder of jobs.train")
+        raise InputError(f"--model champion: {store.store_name()} has {have}; name one, or a folder of jobs.train")
     return f"{MODELS}{champions[0]}@{CHAMPION}"
 
 
@@ -148,9 +148,9 @@ def resolve(checkpoint: str, folder: str, flag: str = "--checkpoint") -> tuple[s
         kept = download_artifacts(artifact_uri=source, tracking_uri=store.store_uri())
     except (MlflowException, OSError) as error:
         if store.is_unreachable(error):
-            raise InputError(f"{flag} {checkpoint}: {store.store_uri()} does not answer; name a folder") from error
+            raise InputError(f"{flag} {checkpoint}: {store.store_name()} does not answer; name a folder") from error
         reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{flag} {checkpoint}: not in the registry of {store.store_uri()} ({reason})") from error
+        raise InputError(f"{flag} {checkpoint}: not in the registry of {store.store_name()} ({reason})") from error
     target = os.path.join(folder, f"{name}-{version.version}")
     os.makedirs(target, exist_ok=True)
     files = [
