@@ -51,21 +51,20 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
     storage.make_folder(config.out)
     with storage.only_writer(config.out):
         records = records_of.valid(every, records_of.read_all(config.docs))
-        missing = [one for one in runs if one.name not in records]
         site = Site(config, weights, data, records)
-        site.check(missing)
+        queued = site.check(runs)
         tell(publish(config))  # also makes the MLflow store, before two jobs would at once
         environment = {**os.environ, **tracking.environment(), **_one_thread(config.threads)}
         environment.pop("DAVIS_ROOT", None)  # every configuration names its data
         queue = Queue(config.out, config.workers, environment, str(CHECKOUT))
         try:
-            outcome = queue.run([site.task(one) for one in missing])
+            outcome = queue.run([site.task(one) for one in queued])
         finally:
             text = publish(config)
         tell(text)
     for name, reason in {**outcome.failed, **outcome.blocked}.items():
         tell(f"not run  {name}: {reason}")
-    tell(f"runs     {len(runs) - len(missing) + len(outcome.finished)} of {len(runs)} finished")
+    tell(f"runs     {len(runs) - len(queued) + len(outcome.finished)} of {len(runs)} finished")
     return not (outcome.failed or outcome.blocked)
 
 

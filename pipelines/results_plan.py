@@ -211,6 +211,8 @@ class _Protocol:
             name, kd = f"full-{self.main}-kd{lighter_kd(self.name):g}", lighter_kd(self.name)
             yield self._student(name, "both", seed, steps=self.scale.full, cache=MAIN_CACHE, kd=kd)
         yield from (self._full(self.main, "both", seed, "-half") for seed in (1, 2, 3))
+        yield self._cache(LONG_CACHE, copies=MAIN_CACHE)
+        yield from (self._full(self.main, loss, 1, "-fresh") for loss in ("plain", "both"))
         for seed in (1, 2, 3):
             yield from (self._full(self.main, loss, seed, "-long") for loss in ("plain", "both"))
         for label in [one for one in self.scale.students if one != self.main]:
@@ -224,8 +226,6 @@ class _Protocol:
                 yield self._student(f"repeat-{loss}", loss, seed, steps=self.scale.full, cache=REPEAT_CACHE)
         yield from self._short()
         yield self._search()
-        yield self._cache(LONG_CACHE, copies=MAIN_CACHE)
-        yield from (self._full(self.main, loss, 1, "-fresh") for loss in ("plain", "both"))
         yield from (self._full(self.main, "plain", seed, "-longer") for seed in (1, 2, 3))
         # Where two or three seeds do not decide.
         yield from (

@@ -53,10 +53,15 @@ class Site:
 
     def __init__(self, config: ReportConfig, weights: str, data: dict[str, str], records: dict[str, Record]) -> None:
         self.config, self.weights, self.data, self.records = config, weights, data, records
+        self._again: set[str] = set()
 
-    def check(self, missing: list[Planned]) -> None:
-        """Raises InputError where runs that are finished cannot be built upon: they are of other videos, began with other weights, or
-        are not here."""
+    def check(self, runs: list[Planned]) -> list[Planned]:
+        """What is to be run of `runs`, in their order: what has no record, and caches that have one, are needed, and are on another
+        machine.
+
+        Raises InputError where what is finished cannot be built upon: it is of other videos, began with other weights, or is a model
+        that is not here.
+        """
         if strange := [name for name, record in self.records.items() if record["data"] != self.data]:
             some = ", ".join(strange[:3]) + ", …" * (len(strange) > 3)
             raise InputError(
@@ -64,26 +69,35 @@ class Site:
                 f"made from ({some}); name those, or give --docs and --out folders of your own"
             )
         digests = {record["trunk_weights"]["sha256"] for record in self.records.values() if record.get("trunk_weights")}
+        missing = any(one.name not in self.records for one in runs)
         if self.weights and missing and digests - {records_of.sha256(self.weights)}:
             raise InputError(
                 f"--trunk-weights {self.weights}: not the file that the records in {self.config.docs}/runs began with; "
                 "name that one, or delete these records"
             )
-        for name in dict.fromkeys(name for one in missing for name in one.needs if name in self.records):
-            record = os.path.join(self.config.docs, "runs", f"{name}.json")
-            result = MANIFEST if self.records[name]["kind"] == "cache" else DESCRIPTION
-            if not exists(self.place(name), result):
-                teacher = "name its folder with --teacher, or " if name == TEACHER else ""
+        queued: list[Planned] = []
+        for one in reversed(runs):  # what needs a run stands behind it
+            needed = any(one.name in later.needs for later in queued)
+            if one.name not in self.records:
+                queued.append(one)
+            elif needed and one.kind == "cache" and not exists(self.place(one.name), MANIFEST):
+                queued.append(one)
+                self._again.add(one.name)
+            elif needed and one.kind != "cache" and not exists(self.place(one.name), DESCRIPTION):
+                record = os.path.join(self.config.docs, "runs", f"{one.name}.json")
+                teacher = "name its folder with --teacher, or " if one.name == TEACHER else ""
                 raise InputError(
-                    f"{self.place(name)}: {name} has a record, but its result is not here; {teacher}delete {record} to make it again"
+                    f"{self.place(one.name)}: {one.name} has a record, but its result is not here; {teacher}delete {record} to make it "
+                    "again"
                 )
+        return queued[::-1]
 
     def task(self, planned: Planned) -> Task:
         return Task(
             planned.name,
             lambda: self._commands(planned),
             lambda spent: self._conclude(planned, spent),
-            tuple(name for name in planned.needs if name not in self.records),
+            tuple(name for name in planned.needs if name not in self.records or name in self._again),
             (planned.copies,) if planned.copies else (),
             planned.minutes,
         )
@@ -169,8 +183,10 @@ class Site:
         folder = self._folder_of(planned)
         record = records_of.about(planned, self.records, self.data)
         if planned.kind == "cache":
-            cost = self._spent_on(planned)
-            record |= {"commit": tracking.commit(), **records_of.of_cache(folder, *cost)}
+            record |= {"commit": tracking.commit(), **records_of.of_cache(folder, *self._spent_on(planned))}
+            if planned.name in self._again:
+                self._prove_the_same(record)
+                return
         elif planned.kind == "search":
             record |= {"commit": tracking.commit(), **records_of.of_search(folder)}
         elif planned.kind == "evaluation":
@@ -181,6 +197,16 @@ class Site:
         record["process_cpu_s"] = {label: round(cost.cpu_s, 1) for label, cost in spent.items()}
         records_of.write(self.config.docs, record)
         self.records[planned.name] = record
+
+    def _prove_the_same(self, made: Record) -> None:
+        """Raises InputError where a cache that was made again is not the one that its record tells of. The record stays: what the
+        finished students cost was measured where it was made."""
+        name, before = made["name"], self.records[made["name"]]["cache"]
+        if made["cache"] != before:
+            raise InputError(
+                f"{self.place(name)}: made again, {name} is {made['cache']}, its record's was {before}; delete "
+                f"{os.path.join(self.config.docs, 'runs', f'{name}.json')} to replace it and all that was made from it"
+            )
 
     def _spent_on(self, planned: Planned) -> tuple[float, int]:
         """CPU seconds and draws of the last build that made any, from the log."""

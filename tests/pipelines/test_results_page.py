@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -289,22 +290,22 @@ def test_a_teacher_that_is_not_the_plan_s_is_refused_with_the_difference(config:
         results.run(smoke, tell=print)
 
 
-def test_a_record_whose_result_is_on_another_machine_is_named_before_anything_is_run(
+def test_a_model_that_is_on_another_machine_is_named_before_anything_is_run(
     config: ReportConfig, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(results, "_data", lambda _: DATA)
-    smoke = replace(config, preset="smoke", data=preset(ReportConfig, "smoke").data, only=("short-both-s1",))
+    smoke = replace(config, preset="smoke", data=preset(ReportConfig, "smoke").data, only=("memory-first-plain-s1",))
     records = records_of(plan("smoke"))
-    del records["short-both-s1"]
+    del records["memory-first-plain-s1"]
     for record in records.values():
         results_records.write(config.docs, record)
     with pytest.raises(
-        InputError, match="cache-short has a record, but its result is not here; delete .*cache-short.json"
+        InputError, match="full-noaspp-plain-s1 has a record, but its result is not here; delete .*plain-s1.json"
     ):
         results.run(smoke, tell=print)
-    Path(config.docs, "runs", "cache-short.json").unlink()
+    Path(config.docs, "runs", "short-both-s1.json").unlink()  # its cache is not here either, but that can be made again
     with pytest.raises(InputError, match="teacher has a record, .*--teacher"):
-        results.run(smoke, tell=print)
+        results.run(replace(smoke, only=("short-both-s1",)), tell=print)
 
 
 def test_records_of_other_videos_are_neither_built_upon_nor_written_over(config: ReportConfig):
@@ -348,3 +349,19 @@ def test_a_protocol_of_seconds_runs_from_teacher_to_page_and_a_second_time_nothi
     logs = {path: path.read_bytes() for path in Path(config.out, "logs").iterdir()}
     assert results.run(config, tell=said.append)
     assert {path: path.read_bytes() for path in Path(config.out, "logs").iterdir()} == logs
+
+    # On another machine: the records are there, the cache is not.
+    def without_the_cache() -> None:
+        (cache,) = Path(config.out, "runs").glob("cache-short-*")
+        shutil.rmtree(cache)
+        Path(config.docs, "runs", "short-both-s1.json").unlink()
+
+    without_the_cache()
+    assert results.run(config, tell=said.append)
+    found = results_records.read_all(config.docs)
+    assert found["cache-short"] == records["cache-short"], "made again, its record is that of the first time"
+    assert found["short-both-s1"]["fingerprint"] == records["short-both-s1"]["fingerprint"]
+    without_the_cache()
+    results_records.write(config.docs, records["cache-short"] | {"cache": "another"})
+    assert not results.run(config, tell=said.append)
+    assert any("made again, cache-short is" in line and "its record's was another" in line for line in said)

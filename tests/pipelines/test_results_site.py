@@ -1,11 +1,13 @@
 """The plan's names on this machine: what is taken over from other folders."""
 
+import json
 from pathlib import Path
 
+from pipelines.models import BUILTIN
 from pipelines.results_plan import MAIN_CACHE, SHORT_CACHE, plan
 from pipelines.results_site import Site
 from tests.pipelines.made_up_results import DATA, records_of
-from vos.config import ReportConfig
+from vos.config import BUILTIN_DAVIS_TEACHER, ReportConfig
 
 
 def test_a_cache_takes_over_the_shards_of_the_record_that_counts_and_not_a_former_teacher_s(tmp_path: Path):
@@ -25,3 +27,12 @@ def test_a_cache_takes_over_the_shards_of_the_record_that_counts_and_not_a_forme
     found = sorted(target.iterdir())
     assert 0 < len(found) < 300, "as many as the shorter cache has"
     assert {one.read_bytes() for one in found} == {str(counts).encode()}
+
+
+def test_a_cache_on_another_machine_is_made_again_before_what_needs_it_and_only_for_that(tmp_path: Path):
+    runs = plan("davis-cpu")
+    done = records_of(one for one in runs if one.name not in ("short-uniform-s1", "short-plain-s1"))
+    shipped = json.loads(Path(BUILTIN[BUILTIN_DAVIS_TEACHER], "model.json").read_text())["run"]["fingerprint"]
+    done["teacher"]["fingerprint"] = shipped
+    site = Site(ReportConfig(out=str(tmp_path)), "", DATA, done)
+    assert [one.name for one in site.check(runs)] == ["short-plain-s1", "cache-uniform", "short-uniform-s1"]
