@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipelines import storage, tracking
 from vos.checkpoint import DESCRIPTION, WEIGHTS, load_checkpoint
-from vos.config import AS_TRAINED, BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT, BUILTIN_TEACHER
+from vos.config import AS_TRAINED, BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENTS, BUILTIN_TEACHER
 from vos.engine import Engine
 from vos.errors import InputError
 from vos.files import write_atomic
@@ -23,7 +23,7 @@ _MODELS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILTIN = {
     BUILTIN_TEACHER: os.path.join(_MODELS, "builtin_teacher"),
     BUILTIN_DAVIS_TEACHER: os.path.join(_MODELS, "builtin_davis_teacher"),
-    BUILTIN_STUDENT: os.path.join(_MODELS, "builtin_student"),
+    **{name: os.path.join(_MODELS, name.replace("-", "_")) for name in BUILTIN_STUDENTS.values()},
 }
 """The folders of what comes with the project, by the names that a user may give."""
 

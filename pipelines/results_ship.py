@@ -12,7 +12,7 @@ from pipelines.models import BUILTIN, load_model
 from pipelines.results_plan import SCALES, TEACHER, Planned, plan
 from pipelines.results_records import Record
 from pipelines.results_site import Site
-from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT, EvaluateConfig, ReportConfig, TrainConfig
+from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENTS, EvaluateConfig, ReportConfig, TrainConfig
 from vos.errors import InputError
 
 CARD, CURVES = "README.md", "j-over-time.png"
@@ -34,12 +34,14 @@ def ship(config: ReportConfig) -> str:
     planned = next((one for one in every if one.name == name and name in records), None)
     if planned is None or not isinstance(planned.job, TrainConfig):
         raise InputError(f"--ship {name}: no finished training of this name; python -m jobs.report --list shows them")
+    if name != TEACHER and planned.job.model not in BUILTIN_STUDENTS:
+        raise InputError(f"--ship {name}: no {planned.job.model} ships; these do: {', '.join(BUILTIN_STUDENTS)}")
     site = Site(config, "", {}, records)
     if planned.job.cache and not site.teacher_ships():
         raise InputError(f"--ship {name}: its teacher is not the one in the package; --ship {TEACHER} first")
     model, info = load_model(site.place(name))
     assert planned.evaluation is not None, "every training of a plan is scored"
-    label = BUILTIN_DAVIS_TEACHER if name == TEACHER else BUILTIN_STUDENT
+    label = BUILTIN_DAVIS_TEACHER if name == TEACHER else BUILTIN_STUDENTS[planned.job.model]
     description = {**_origin(info, site.place(name)), "run": site.run_of(name), "size_px": planned.evaluation.size_px}
     files = training_state.model_files(model, description, half=True)
     curves = os.path.join(site.scored(planned), "pages", CURVES)

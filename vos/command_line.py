@@ -12,7 +12,7 @@ from collections.abc import Callable
 from errno import EACCES, EDQUOT, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from typing import Any, TypeVar
 
-from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT, BUILTIN_TEACHER, JobConfig, SegmentConfig
+from vos.config import BUILTINS, JobConfig, SegmentConfig
 from vos.config_json import from_dict
 from vos.errors import InputError
 from vos.presets import preset
@@ -43,11 +43,10 @@ PATH_FIELDS = frozenset(
     }
 )
 PATH_LISTS = frozenset({"exports", "evaluations"})
-BUILTIN = ("", BUILTIN_TEACHER, BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT)
 PATH_KEYWORDS = {
-    "checkpoint": (*BUILTIN, "copy"),
-    "init": BUILTIN,
-    "teacher": BUILTIN,
+    "checkpoint": ("", *BUILTINS, "copy"),
+    "init": ("", *BUILTINS),
+    "teacher": ("", *BUILTINS),
     "video": ("", "-"),
 }
 

@@ -14,24 +14,24 @@ from pipelines.results_site import Site
 from pipelines.training import run_identity
 from tests.pipelines.made_up_results import records_of
 from vos.checkpoint import save_checkpoint
-from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT, DataConfig, ReportConfig, TrainConfig
+from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT, BUILTIN_STUDENTS, DataConfig, ReportConfig, TrainConfig
 from vos.config_json import dumps
 from vos.errors import InputError
 from vos.models import build
 from vos.presets import preset
 
-DISTILLED, PLAIN = "short-both-s1", "short-plain-s1"
+DISTILLED, PLAIN, ASPP = "short-both-s1", "short-plain-s1", "full-mobilenetv2-plain-s1"
 
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReportConfig:
-    """Two finished runs, as a machine would have them, and a package that is not the real one."""
+    """Three finished runs, as a machine would have them, and a package that is not the real one."""
     config = replace(preset(ReportConfig, "davis-cpu"), out=str(tmp_path / "out"), docs=str(tmp_path / "docs"))
     runs = plan("davis-cpu")
     records = records_of(runs)
     for record in records.values():
         results_records.write(config.docs, record)
-    for name in (DISTILLED, PLAIN):
+    for name in (DISTILLED, PLAIN, ASPP):
         planned = next(one.job for one in runs if one.name == name)
         assert isinstance(planned, TrainConfig)
         job = replace(planned, data=DataConfig(root="/home/someone/DAVIS"), trunk_weights="/home/someone/weights.pth")
@@ -44,6 +44,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReportConfig:
         pages.mkdir(parents=True)
         (pages / "j-over-time.png").write_bytes(b"a picture")
     monkeypatch.setitem(BUILTIN, BUILTIN_STUDENT, str(tmp_path / "package"))
+    monkeypatch.setitem(BUILTIN, BUILTIN_STUDENTS["mobilevos-mobilenetv2"], str(tmp_path / "package-aspp"))
     monkeypatch.setitem(BUILTIN, BUILTIN_DAVIS_TEACHER, str(tmp_path / "teacher"))
     (tmp_path / "teacher").mkdir()
     run = {"name": TEACHER, "fingerprint": records[TEACHER]["fingerprint"]}
@@ -61,6 +62,14 @@ def test_the_model_loads_by_its_name_as_float16_and_knows_its_size_and_its_video
     evaluation = next(one.evaluation for one in plan("davis-cpu") if one.name == name)
     assert evaluation is not None and info["size_px"] == evaluation.size_px and info["run"]["name"] == name
     assert info["config"]["data"]["root"] == "DAVIS"
+
+
+def test_each_architecture_ships_under_a_name_of_its_own(config: ReportConfig, tmp_path: Path):
+    results_ship.ship(replace(config, ship=ASPP))
+    assert not (tmp_path / "package").exists()
+    assert (tmp_path / "package-aspp" / "README.md").read_text().startswith("# builtin-student-mobilenetv2\n")
+    with pytest.raises(InputError, match="no mobilevos-resnet18 ships; these do: mobilevos-mobilenetv2-noaspp, "):
+        results_ship.ship(replace(config, ship="full-resnet18-plain-s1"))
 
 
 def test_the_card_tells_the_record_and_nothing_of_the_machine(config: ReportConfig, tmp_path: Path):

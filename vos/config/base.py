@@ -11,6 +11,13 @@ Preset = Literal["smoke", "demo", "paper", "davis-cpu"]
 BUILTIN_TEACHER = "builtin"
 BUILTIN_STUDENT = "builtin-student"
 BUILTIN_DAVIS_TEACHER = "builtin-davis"
+BUILTIN_STUDENTS = {
+    "mobilevos-mobilenetv2-noaspp": BUILTIN_STUDENT,
+    "mobilevos-mobilenetv2": "builtin-student-mobilenetv2",
+}
+"""The students that come with the project: architecture -> name."""
+BUILTINS = (BUILTIN_TEACHER, BUILTIN_DAVIS_TEACHER, *BUILTIN_STUDENTS.values())
+"""Every network that comes with the project, by the names that a user may give."""
 AS_TRAINED = -1
 """A working size: what the model's own description says, else the frames as they are."""
 

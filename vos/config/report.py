@@ -26,7 +26,7 @@ class ReportConfig(JobConfig):
     """Build tables, plots and page from the records that are there, and run nothing."""
     ship: str = ""
     """Put the model of this finished run (its name; for maintainers) into the package, and run nothing: a student becomes
-    builtin-student, the teacher builtin-davis."""
+    the built-in one of its architecture, the teacher builtin-davis."""
     workers: int = 2
     """Runs at the same time, one thread each."""
     teacher: str = ""
