@@ -79,8 +79,6 @@ class Saved:
     """(step, metrics) of the last steps"""
     random: list[dict[str, Any]]
     """Random states, one of each rank."""
-    cache: str
-    """Fingerprint of the teacher cache, "none" without one."""
     sha256: dict[str, str]
     """Digests of the other files, by name."""
 
@@ -170,7 +168,7 @@ def _described(folder: str) -> Saved | None:
         if state["format"] != FORMAT:
             return None
         recent = [(step, metrics) for step, metrics in state["recent"]]
-        about = (state["manner"], recent, state["random"], state["cache"], dict(state["sha256"]))
+        about = (state["manner"], recent, state["random"], dict(state["sha256"]))
         return Saved(folder, Progress(**state["progress"]), *about)
     except (ValueError, KeyError, TypeError):
         return None
