@@ -199,8 +199,8 @@ class Site:
         self.records[planned.name] = record
 
     def _prove_the_same(self, made: Record) -> None:
-        """Raises InputError where a cache that was made again is not the one that its record tells of. The record stays: what the
-        finished students cost was measured where it was made."""
+        """Raises InputError where a cache that was made again is not the one that its record tells of. The record stays: the cost
+        that it tells was measured where the finished students were."""
         name, before = made["name"], self.records[made["name"]]["cache"]
         if made["cache"] != before:
             raise InputError(
