@@ -53,7 +53,6 @@ class Site:
 
     def __init__(self, config: ReportConfig, weights: str, data: dict[str, str], records: dict[str, Record]) -> None:
         self.config, self.weights, self.data, self.records = config, weights, data, records
-        self._again: set[str] = set()
 
     def check(self, runs: list[Planned]) -> list[Planned]:
         """What is to be run of `runs`, in their order: what has no record, and caches that have one, are needed, and are on another
@@ -77,19 +76,19 @@ class Site:
             )
         queued: list[Planned] = []
         for one in reversed(runs):  # what needs a run stands behind it
+            has_record = one.name in self.records
             needed = any(one.name in later.needs for later in queued)
-            if one.name not in self.records:
-                queued.append(one)
-            elif needed and one.kind == "cache" and not exists(self.place(one.name), MANIFEST):
-                queued.append(one)
-                self._again.add(one.name)
-            elif needed and one.kind != "cache" and not exists(self.place(one.name), DESCRIPTION):
+            result = MANIFEST if one.kind == "cache" else DESCRIPTION
+            if has_record and (not needed or exists(self.place(one.name), result)):
+                continue
+            if has_record and one.kind != "cache":
                 record = os.path.join(self.config.docs, "runs", f"{one.name}.json")
                 teacher = "name its folder with --teacher, or " if one.name == TEACHER else ""
                 raise InputError(
                     f"{self.place(one.name)}: {one.name} has a record, but its result is not here; {teacher}delete {record} to make it "
                     "again"
                 )
+            queued.append(one)
         return queued[::-1]
 
     def task(self, planned: Planned) -> Task:
@@ -97,7 +96,7 @@ class Site:
             planned.name,
             lambda: self._commands(planned),
             lambda spent: self._conclude(planned, spent),
-            tuple(name for name in planned.needs if name not in self.records or name in self._again),
+            planned.needs,
             (planned.copies,) if planned.copies else (),
             planned.minutes,
         )
@@ -184,7 +183,7 @@ class Site:
         record = records_of.about(planned, self.records, self.data)
         if planned.kind == "cache":
             record |= {"commit": tracking.commit(), **records_of.of_cache(folder, *self._spent_on(planned))}
-            if planned.name in self._again:
+            if planned.name in self.records:  # on another machine, or it would not have been queued
                 self._prove_the_same(record)
                 return
         elif planned.kind == "search":
