@@ -6,8 +6,8 @@
     said           how many lines the server has heard
     lock           held by the process that writes or replays
 
-Replayed when the run ends, if the server is back, and when any later run of the same store starts; oldest run first. A folder goes when
-all of it is said. What waits for another store stays: said here, the rest of that run's words would never find it.
+Replayed when the run ends, if the server is back, and when any later run of the same store starts; oldest run first, a child after its
+parent. A folder goes when all of it is said. What waits for another store stays: said here, the rest of that run's words would never find it.
 """
 
 from __future__ import annotations
@@ -68,24 +68,12 @@ def replay(client: Any) -> None:
     if not os.path.isdir(root):
         return
     waiting = [entry.path for entry in os.scandir(root) if os.path.exists(os.path.join(entry.path, "head.json"))]
-    for folder in sorted(waiting, key=lambda path: os.path.getmtime(os.path.join(path, "head.json"))):
-        lock = _locked(folder)
-        if lock is None:
-            continue
-        with lock:
-            try:
-                if not os.path.exists(os.path.join(folder, "head.json")):  # another process was faster
-                    continue
-                head = json.loads(_text(os.path.join(folder, "head.json")))
-                if (wanted := head.get("store", here)) == here:
-                    _replay_one(client, folder, head)
-                else:
-                    elsewhere[wanted] = elsewhere.get(wanted, 0) + 1
-            except Exception as error:
-                if store.is_unreachable(error):
-                    raise store.Unreachable(str(error)) from error
-                reason = " ".join(str(error).split())[:200]
-                print(f"tracking: {folder} could not be replayed and is kept ({reason})", file=sys.stderr)
+    waiting.sort(key=lambda path: os.path.getmtime(os.path.join(path, "head.json")))
+    while waiting:  # heads of one instant come in any order: a child before its parent gets another turn
+        later = [folder for folder in waiting if _waits_for_another(client, folder, here, elsewhere)]
+        if len(later) == len(waiting):
+            break
+        waiting = later
     for wanted, number in elsewhere.items():
         print(
             f"tracking: {number} of the runs in {root} wait for {wanted}; a job with MLFLOW_TRACKING_URI={wanted} sends them there, "
@@ -108,7 +96,29 @@ def create(client: Any, head: dict[str, Any]) -> str:
     return client.create_run(experiment, start_time=head["ms"], tags=tags, run_name=head["name"]).info.run_id
 
 
-def _replay_one(client: Any, folder: str, head: dict[str, Any]) -> None:
+def _waits_for_another(client: Any, folder: str, here: str, elsewhere: dict[str, int]) -> bool:
+    """Say one folder's words; True where that must wait until another run's are said. Counts the runs of another store in elsewhere."""
+    lock = _locked(folder)
+    if lock is None:
+        return False
+    with lock:
+        try:
+            if not os.path.exists(os.path.join(folder, "head.json")):  # another process was faster
+                return False
+            head = json.loads(_text(os.path.join(folder, "head.json")))
+            if (wanted := head.get("store", here)) == here:
+                return not _replay_one(client, folder, head)
+            elsewhere[wanted] = elsewhere.get(wanted, 0) + 1
+        except Exception as error:
+            if store.is_unreachable(error):
+                raise store.Unreachable(str(error)) from error
+            reason = " ".join(str(error).split())[:200]
+            print(f"tracking: {folder} could not be replayed and is kept ({reason})", file=sys.stderr)
+    return False
+
+
+def _replay_one(client: Any, folder: str, head: dict[str, Any]) -> bool:
+    """Whether its turn has come: False where the server has not heard of its parent yet, or of the run that it adds to."""
     said_path = os.path.join(folder, "said")
     said = int(_text(said_path) or 0)
     lines = _text(os.path.join(folder, "events.jsonl")).splitlines(keepends=True)
@@ -116,11 +126,11 @@ def _replay_one(client: Any, folder: str, head: dict[str, Any]) -> None:
     parents = [event["values"].get(PARENT, "") for _, event in numbered if event["op"] == "tags"]
     for parent in filter(lambda value: value.startswith(PREFIX), parents):
         if run_id_of(client, parent) is None:
-            return  # its turn comes when its parent's has come
+            return False
     run_id = head.get("run_id") or run_id_of(client, head["key"])
     if run_id is None:
         if "experiment" not in head:
-            return  # the process that made the run still writes it
+            return False  # the process that made the run still writes it, or its turn comes later
         run_id = create(client, head)
     for number, event in events.joined(item for item in numbered if item[0] >= said):
         if "path" in event:
@@ -129,6 +139,7 @@ def _replay_one(client: Any, folder: str, head: dict[str, Any]) -> None:
         write_atomic(said_path, str(number + 1).encode(), sync=False)
     shutil.rmtree(folder)
     print(f"tracking: the run {head.get('name', run_id)} is with the server again", file=sys.stderr)
+    return True
 
 
 def _with_known_parent(client: Any, event: events.Event) -> events.Event:
