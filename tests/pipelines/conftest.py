@@ -1,5 +1,11 @@
 """One small teacher and one small cache, made by the real jobs, for every test that reads them."""
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,3 +35,24 @@ def train_config(cache: str, tmp_path: Path) -> TrainConfig:
     """Four distillation steps from that cache."""
     base = preset(TrainConfig, "smoke")
     return replace(base, cache=cache, steps=4, checkpoint_every=2, out=str(tmp_path / "student"))
+
+
+@pytest.fixture
+def killed_when() -> Callable[[list[str], Callable[[], object]], None]:
+    """Starts `python -m ARGUMENTS` and kills it with its children as soon as the condition holds."""
+
+    def run(arguments: list[str], condition: Callable[[], object]) -> None:
+        command = [sys.executable, "-m", *arguments]
+        process = subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while not condition():
+            with suppress(
+                subprocess.TimeoutExpired
+            ):  # a wait that spins would take one of two cores from what it waits for
+                process.wait(0.02)
+            assert process.poll() is None, f"{arguments[0]} ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    return run

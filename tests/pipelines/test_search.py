@@ -3,9 +3,9 @@
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,21 +60,19 @@ def test_a_search_ranks_its_trials_repeats_the_best_and_names_the_winner(config:
     assert again.trials == result.trials and again.repeats == result.repeats
 
 
-def test_a_killed_search_trains_no_finished_trial_again_and_loses_none(config: TuneConfig, store: str) -> None:
+def test_a_killed_search_trains_no_finished_trial_again_and_loses_none(
+    config: TuneConfig, store: str, killed_when: Callable[..., None]
+) -> None:
     config = replace(config, trials=3, concurrent=1, asha=False)
     path = Path(config.out).with_suffix(".json")
     path.write_text(dumps(config))
-    command = [sys.executable, "-m", "jobs.tune", "--config", str(path), "--out", config.out]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def finished() -> dict[str, str]:
         records = {path: path.read_text() for path in Path(config.out, "trials").glob("*/trial.json")}
         return {str(path): text for path, text in records.items() if json.loads(text)["status"] == "finished"}
 
-    while not (before := finished()):
-        assert process.poll() is None, "the search ended before its first trial"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    killed_when(["jobs.tune", "--config", str(path), "--out", config.out], finished)
+    before = finished()
     weights = {path: Path(path).with_name("model.safetensors").stat().st_mtime_ns for path in before}
     result = search(replace(config, resume=True))
     assert [trial.status for trial in result.trials] == ["finished"] * 3

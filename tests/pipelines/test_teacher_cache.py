@@ -1,10 +1,9 @@
 """The cache is a function of its configuration: not of workers, kills, or what was there before."""
 
 import hashlib
-import os
-import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,16 +85,12 @@ def test_a_cache_of_another_configuration_is_refused_with_the_difference(cache: 
 
 
 def test_a_killed_build_leaves_no_half_shard_and_the_next_run_completes_it(
-    cache: str, cache_config: CacheConfig, tmp_path: Path
+    cache: str, cache_config: CacheConfig, tmp_path: Path, killed_when: Callable[..., None]
 ) -> None:
     out = str(tmp_path / "cache")
-    command = [sys.executable, "-m", "jobs.cache", "--preset", "smoke", "--draws", "10", "--out", out]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     first = Path(out, "shards", "shard-000000.parquet")
-    while not first.exists():  # kill it in the middle: after its first shard, before its manifest
-        assert process.poll() is None, "the build ended before its first shard"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    # In the middle: after its first shard, before its manifest.
+    killed_when(["jobs.cache", "--preset", "smoke", "--draws", "10", "--out", out], first.exists)
     for path in first.parent.glob("*.parquet"):
         assert pq.ParquetFile(path).metadata.num_rows > 0
     with pytest.raises(InputError, match="absent or unfinished"):

@@ -2,9 +2,7 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,16 +137,12 @@ def test_distillation_changes_what_is_learnt(undisturbed: TrainResult, train_con
 
 
 def test_a_killed_training_continues_from_its_checkpoint_to_the_same_weights(
-    undisturbed: TrainResult, train_config: TrainConfig, store: str
+    undisturbed: TrainResult, train_config: TrainConfig, store: str, killed_when: Callable[..., None]
 ) -> None:
     path = Path(train_config.out).with_suffix(".json")
     path.write_text(dumps(train_config))
-    command = [sys.executable, "-m", "jobs.train", "--config", str(path), "--out", train_config.out]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not Path(train_config.out, "checkpoints/step-0000002/state.json").exists():
-        assert process.poll() is None, "the training ended before its first checkpoint"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    state = Path(train_config.out, "checkpoints/step-0000002/state.json")
+    killed_when(["jobs.train", "--config", str(path), "--out", train_config.out], state.exists)
     begun = json.loads(Path(train_config.out, "run.json").read_text())["run_id"]
     result = train(train_config)
     assert json.loads(Path(result.checkpoint, "model.json").read_text())["step"] == 4
