@@ -201,10 +201,10 @@ def test_the_query_is_encoded_once_for_all_objects_and_the_last_value_never(
 
 
 @pytest.mark.parametrize("runtime", ["eager", "openvino"])
-def test_a_suspended_video_goes_on_as_if_no_other_had_been_played(model: VOSModel, runtime: str):
+def test_a_suspended_video_goes_on_as_if_no_other_had_been_played(mobilenet: VOSModel, runtime: str):
     frames, labels = video(6), squares(1, 2)
-    expected = played(Engine(model, runtime, precision="fp32", threads=1), frames, labels)
-    engine = Engine(model, runtime, precision="fp32", threads=1)
+    expected = played(Engine(mobilenet, runtime, precision="fp32", threads=1), frames, labels)
+    engine = Engine(mobilenet, runtime, precision="fp32", threads=1)
     engine.start(frames[0], labels)
     found = [engine.step(frame) for frame in frames[1:3]]
     waiting = engine.suspend()
