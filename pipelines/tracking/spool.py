@@ -7,7 +7,8 @@
     lock           held by the process that writes or replays
 
 Replayed when the run ends, if the server is back, and when any later run of the same store starts; oldest run first, a child after its
-parent. A folder goes when all of it is said. What waits for another store stays: said here, the rest of that run's words would never find it.
+parent. A folder goes when all of it is said. What waits for another store stays: said here, the rest of that run's words would never
+find it.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ BUILTIN_DAVIS_TEACHER = "builtin-davis"
 BUILTIN_STUDENTS = {
     "mobilevos-mobilenetv2-noaspp": BUILTIN_STUDENT,
     "mobilevos-mobilenetv2": "builtin-student-mobilenetv2",
+    "mobilevos-resnet18": "builtin-student-resnet18",
 }
 """The students that come with the project: architecture -> name."""
 BUILTINS = (BUILTIN_TEACHER, BUILTIN_DAVIS_TEACHER, *BUILTIN_STUDENTS.values())

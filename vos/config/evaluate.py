@@ -55,8 +55,8 @@ class EvaluateConfig(JobConfig):
     """Folder of the masks and scores."""
     checkpoint: str = BUILTIN_TEACHER
     """Folder written by jobs.train, models:/NAME/3 or models:/NAME@champion, an official STCN file (.pth), 'builtin' (the small teacher),
-    'builtin-student', 'builtin-student-mobilenetv2' and 'builtin-davis' (trained on DAVIS), or 'copy' (repeat the first mask). With
-    --runtime also a folder of jobs.export."""
+    'builtin-student', 'builtin-student-mobilenetv2', 'builtin-student-resnet18' and 'builtin-davis' (trained on DAVIS), or 'copy'
+    (repeat the first mask). With --runtime also a folder of jobs.export."""
     register: bool = False
     """Make it a version in the registry: champion where this very evaluation is better than the champion's, else challenger."""
     split: str = "val"
