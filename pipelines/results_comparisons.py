@@ -106,7 +106,9 @@ def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
         ("", f"full against {LONG:g} times the steps", f"full-{main}-both", f"full-{main}-plain-long"),
         ("", "logits alone, full", f"full-{main}-logits", f"full-{main}-plain"),
         ("", "L_repr alone, full", f"full-{main}-repr", f"full-{main}-plain"),
-        *(("", f"equal steps, full, {label}", f"full-{label}-both", f"full-{label}-plain") for label in labels[1:]),
+        *(("", f"{what}, full, {label}", f"full-{label}-{loss}", f"full-{label}-plain")
+          for label in labels[1:]
+          for what, loss in (("equal steps", "both"), ("logits alone", "logits"), ("L_repr alone", "repr"))),
         ("Clips", f"all different against a quarter of them {REPEATS} times, full, plain", f"full-{main}-plain", "repeat-plain"),
         ("", "the same, distilled", f"full-{main}-both", "repeat-both"),
         ("", f"distilled against plain, {REPEATS} times a quarter of the clips", "repeat-both", "repeat-plain"),
