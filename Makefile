@@ -47,7 +47,7 @@ demo: setup ## the whole pipeline on this machine, in minutes: cache, train, eva
 	@$(PY) -m jobs.demo
 
 test: setup ## the quick tests (no slow ones, no GPU)
-	@$(PY) -m pytest -m "not slow and not gpu"
+	@$(PY) -m pytest -m "not slow and not gpu" --durations 25
 
 test-all: setup ## every test that this machine can run
 	@$(PY) -m pytest
