@@ -47,9 +47,8 @@ def killed_when() -> Callable[[list[str], Callable[[], object]], None]:
             command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         while not condition():
-            with suppress(
-                subprocess.TimeoutExpired
-            ):  # a wait that spins would take one of two cores from what it waits for
+            # A wait that spins would take one of two cores from what it waits for.
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(0.02)
             assert process.poll() is None, f"{arguments[0]} ended before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
