@@ -13,6 +13,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 TORCH_INSTALL ?=
 UI_PORT ?= 5000
+TEST_PROCESSES ?= 2
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.mobilevos-setup
@@ -23,7 +24,7 @@ help: ## list the targets
 	@printf 'MobileVOS on Ray: make <target>\n\n'
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do printf '  %-13s %s\n' "$$name" "$$text"; done
 	@printf '\nVariables: PYTHON=python3.12 (first set-up), TORCH_INSTALL="torch==2.13.0 --index-url URL" (your own torch build),\n'
-	@printf 'DAVIS_ROOT=/path (real video for demo), MLFLOW_TRACKING_URI, UI_PORT, CLUSTER_CPUS, CLUSTER_DASHBOARD_PORT.\n'
+	@printf 'DAVIS_ROOT=/path (real video for demo), MLFLOW_TRACKING_URI, UI_PORT, CLUSTER_CPUS, CLUSTER_DASHBOARD_PORT, TEST_PROCESSES.\n'
 
 setup: $(STAMP) ## make .venv with the tested versions (a no-op while nothing changed)
 
@@ -46,8 +47,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## the whole pipeline on this machine, in minutes: cache, train, evaluate, compare
 	@$(PY) -m jobs.demo
 
-test: setup ## the quick tests (no slow ones, no GPU)
-	@$(PY) -m pytest -m "not slow and not gpu" --durations 25
+# Each process has its own Ray, cache and MLflow store, so a file stays with one; in the files' order, since the long ones come first.
+test: setup ## the quick tests (no slow ones, no GPU), in two processes
+	@$(PY) -m pytest -m "not slow and not gpu" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 25
 
 test-all: setup ## every test that this machine can run
 	@$(PY) -m pytest

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +149,8 @@ def test_when_the_queue_ends_its_children_end(sent: signal.Signals, code: int, t
     program = HOST.format(root=str(ROOT), folder=str(tmp_path / "queue"), pid=str(pid_file))
     host = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, start_new_session=True)
     while not (pid_file.exists() and pid_file.read_text()):
+        with suppress(subprocess.TimeoutExpired):
+            host.wait(0.02)
         assert host.poll() is None, "the queue ended before its child began"
     child = int(pid_file.read_text())
     assert read_json(str(tmp_path / "queue" / STATE))["running"] == ["long"]
