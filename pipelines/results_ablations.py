@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pipelines.results_plan import (
+    LONG,
     SCALES,
     SHARES,
     TEMPERATURES,
     W,
+    as_large,
     denser_samples,
     heavier,
     lighter_kd,
     quarter,
 )
-from vos.config import CacheConfig, TrainConfig
+from vos.config import CacheConfig, EvaluateConfig, TrainConfig
 from vos.presets import preset
 
 
@@ -31,6 +33,13 @@ def ablation_families(name: str) -> dict[str, list[tuple[str, str]]]:
     more_kd, more_repr = heavier(name)
     memory = {"first": "memory-first-{}", "recent": "memory-recent-{}", "first + recent": f"full-{main}-{{}}"}
     memory["infinite"] = "memory-infinite-{}"
+    larger = {}
+    if size := as_large(name):
+        for loss, student in (("plain", "plain"), ("both", "distilled")):
+            families = {preset(EvaluateConfig, name).size_px: f"full-{main}", SCALES[name].teacher_px: size}
+            larger[f"shorter side of frames in px, {student} student, every clip new, {LONG:g} times full"] = [
+                (str(size_px), f"{family}-{loss}-fresh") for size_px, family in families.items()
+            ]
     return {
         "w, the teacher's share of the correlations": [(f"{value:g}", family) for value, family in w],
         "temperature": [(f"{value:g}", family) for value, family in tau],
@@ -67,4 +76,5 @@ def ablation_families(name: str) -> dict[str, list[tuple[str, str]]]:
         ],
         "memory, plain student, full": [(label, family.format("plain")) for label, family in memory.items()],
         "memory, distilled student, full": [(label, family.format("both")) for label, family in memory.items()],
+        **larger,
     }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.results_comparisons import Comparison, by_seed, comparisons, counted, figure, mean_of
-from pipelines.results_plan import LONG, MAIN_CACHE, SCALES, TEACHER, lighter_kd, quarter
+from pipelines.results_plan import LONG, MAIN_CACHE, SCALES, TEACHER, as_large, lighter_kd, quarter
 from pipelines.results_records import Record
 from vos.bootstrap import Difference
 from vos.config import CacheConfig
@@ -41,7 +41,9 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
     plain = _best(records, in_time or lengths)
     of_mobilenet = [f"full-{label}-both" for label in labels if label != "resnet18"]
     others = [f"full-{main}-{one}" for one in (f"kd{lighter_kd(name):g}", "both-long", "both-fresh")]
-    best = _best(records, [*of_mobilenet, *others])
+    larger = f"{as_large(name)}-both-fresh"
+    best = _best(records, [*of_mobilenet, *others, larger])
+    size = f", frames at {SCALES[name].teacher_px} px like the teacher's" if best == larger else ""
     spent_s = mean_of(records, plain, "cpu_s")
     cost = f", {spent_s / MINUTE_S:.0f} CPU-minutes" if spent_s is not None else ""
     # A teacher of a few steps may find nothing at all.
@@ -59,7 +61,7 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
             bool(in_time),
         ),
         _level("teacher", "J&F ≥ 88", _mean(teacher), 88),
-        _level("best distilled MobileNetV2 student", "J&F ≥ 87", distilled, 87),
+        _level("best distilled MobileNetV2 student", "J&F ≥ 87", distilled, 87, size),
         _gain(
             found["short-both", "short-plain"], "distilled − plain, equal steps, short", "≥ +3, interval above 0", 3, 5
         ),
@@ -72,7 +74,7 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
         ),
         _equal_cpu(records, found["short-both", "longer-plain"], "short", 5),
         _equal_cpu(records, found[f"full-{main}-both", f"full-{main}-plain-longer"], "full", 3),
-        _level("distilled student / its teacher, J&F", "≥ 0.99", ratio, 0.99, digits=3),
+        _level("distilled student / its teacher, J&F", "≥ 0.99", ratio, 0.99, size, digits=3),
         *(
             _gain(
                 found[pair], f"distilled in {share} of the steps − plain in all, {length}", "≥ 0", 0, 3, interval=False

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.results_plan import BEST_TEMPERATURE, LONG, REPEATS, SCALES, family_and_seed, lighter_kd, quarter
+from pipelines.results_plan import (
+    BEST_TEMPERATURE,
+    LONG,
+    REPEATS,
+    SCALES,
+    as_large,
+    family_and_seed,
+    lighter_kd,
+    quarter,
+)
 from pipelines.results_records import Record
 from vos.bootstrap import Difference, paired_difference
 from vos.config import CacheConfig
@@ -131,6 +140,12 @@ def comparisons(records: Mapping[str, Record], name: str) -> list[Comparison]:
             for kind, words in (("first", "first alone"), ("recent", "recent alone"), ("infinite", "infinite"))
         ),
     ]  # fmt: skip
+    if size := as_large(name):
+        listed += [
+            ("Size", "frames as large as the teacher's, plain student", f"{size}-plain-fresh", f"full-{main}-plain-fresh"),
+            ("", "the same, distilled", f"{size}-both-fresh", f"full-{main}-both-fresh"),
+            ("", "distilled against plain, both with larger frames", f"{size}-both-fresh", f"{size}-plain-fresh"),
+        ]  # fmt: skip
     found, group = [], ""
     for head, title, a, b in listed:
         group = head or group

@@ -220,6 +220,8 @@ class _Protocol:
         yield from (self._full(self.main, loss, 1) for loss in ("logits", "repr"))
         for seed in (1, 2, 3):
             yield from (self._memory(kind, loss, seed) for loss in ("plain", "both") for kind in MEMORIES)
+        if self.scale.teacher_px:
+            yield from (self._as_large(loss, 1) for loss in ("plain", "both"))
         yield self._cache(REPEAT_CACHE, copies=MAIN_CACHE)
         for seed in (1, 2):
             for loss in ("plain", "both"):
@@ -364,6 +366,13 @@ class _Protocol:
         job = replace(self._scored(student), memory=memory)
         return Planned(f"memory-{kind}-{loss}-s{seed}", "evaluation", job, EVALUATION_MINUTES, (student,))
 
+    def _as_large(self, loss: str, seed: int) -> Planned:
+        """A student that sees frames as large as its teacher does."""
+        student = f"full-{self.main}-{loss}-fresh-s{seed}"
+        job = replace(self._scored(student), size_px=self.scale.teacher_px)
+        minutes = EVALUATION_MINUTES * (self.scale.teacher_px / self.evaluate.size_px) ** 2
+        return Planned(f"{as_large(self.name)}-{loss}-fresh-s{seed}", "evaluation", job, minutes, (student,))
+
     def _scored(self, checkpoint: str) -> EvaluateConfig:
         return replace(self.evaluate, checkpoint=checkpoint, memory=MemoryConfig(top_k=self.evaluate.memory.top_k))
 
@@ -372,6 +381,11 @@ class _Protocol:
 
     def _step_s(self, model: str) -> float:
         return self.scale.step_s.get(model, 0.1)
+
+
+def as_large(name: str) -> str:
+    """What the students are called that see frames as large as their teacher does; "" where all of them do."""
+    return f"size{SCALES[name].teacher_px}" if SCALES[name].teacher_px else ""
 
 
 def quarter(name: str) -> str:

@@ -22,7 +22,7 @@ Score = Callable[[Planned, int], float]
 def noisy(planned: Planned, place: int) -> float:
     """Distilled students are 4 points better than plain ones, longer trainings better than short ones; some noise."""
     noise = np.random.default_rng([planned.seed, place, len(planned.name)]).normal() / 200
-    level = 0.72 + 0.12 * planned.name.startswith(("full", "memory")) - 0.03 * planned.name.startswith("half")
+    level = 0.72 + 0.12 * planned.name.startswith(("full", "memory", "size")) - 0.03 * planned.name.startswith("half")
     if planned.kind == "teacher":
         return 0.9 + 0.01 * place
     return level - 0.02 * place + noise + 0.04 * ("plain" not in planned.name)

@@ -213,6 +213,17 @@ def test_a_teacher_that_finds_nothing_has_no_ratio(runs: list[Planned]):
     assert verdicts(records)[claim] == NOT_RUN
 
 
+@pytest.mark.parametrize(("larger", "said"), [(0.9, True), (0.5, False)])
+def test_a_best_student_that_saw_larger_frames_than_students_do_is_said_to(
+    runs: list[Planned], larger: float, said: bool
+):
+    records = records_of(runs, lambda one, place: larger if one.name.startswith("size432-both") else 0.8)
+    found = {one.claim: one.found for one in claims(records, "davis-cpu")}
+    best, ratio = found["best distilled MobileNetV2 student"], found["distilled student / its teacher, J&F"]
+    assert best.startswith(f"{100 * max(larger, 0.8):.1f}")
+    assert all(("frames at 432 px" in text) == said for text in (best, ratio))
+
+
 def test_a_comparison_at_equal_cpu_time_is_none_where_the_plain_students_had_less(runs: list[Planned]):
     claim = next(one for one in verdicts({}) if "equal CPU time, short" in one)
     records = records_of(runs, lambda one, place: 0.7 + 0.05 * one.name.startswith("short-both"))

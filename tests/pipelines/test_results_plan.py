@@ -7,7 +7,7 @@ import torch
 
 from pipelines.cached_clips import draws_of_step
 from pipelines.results_comparisons import comparisons
-from pipelines.results_plan import SCALES, Planned, chosen, plan
+from pipelines.results_plan import SCALES, TEACHER, Planned, chosen, plan
 from pipelines.results_records import lasting
 from pipelines.training_loop import make_source, new_model
 from vos.config import CacheConfig, DataConfig, EvaluateConfig, TrainConfig, TuneConfig
@@ -118,6 +118,17 @@ def test_a_plain_student_makes_the_draws_of_the_cache_that_its_counterpart_reads
         cache = named(runs, caches.get(length, "cache-short")).job
         assert isinstance(one.job, TrainConfig) and isinstance(cache, CacheConfig) and not one.needs
         assert (one.job.draws, one.job.draw_seed, one.job.clip) == (cache.draws, cache.seed, cache.clip)
+
+
+def test_students_scored_on_frames_as_large_as_the_teachers_differ_in_nothing_else():
+    runs = plan("davis-cpu")
+    teacher = named(runs, TEACHER).evaluation
+    for loss in ("plain", "both"):
+        larger, usual = (named(runs, f"{family}-{loss}-fresh-s1") for family in ("size432", "full-noaspp"))
+        assert isinstance(larger.job, EvaluateConfig) and teacher is not None and usual.evaluation is not None
+        assert larger.job.size_px == teacher.size_px
+        found = differences(lasting(usual.evaluation), lasting(larger.job))
+        assert [line.split(":")[0] for line in found] == ["size_px"]
 
 
 def test_a_student_sees_each_of_its_clips_once_but_where_that_is_the_question():
