@@ -37,7 +37,7 @@ def ablation_families(name: str) -> dict[str, list[tuple[str, str]]]:
     if size := as_large(name):
         for loss, student in (("plain", "plain"), ("both", "distilled")):
             families = {preset(EvaluateConfig, name).size_px: f"full-{main}", SCALES[name].teacher_px: size}
-            larger[f"shorter side of frames in px, {student} student, every clip new, {LONG:g} times full"] = [
+            larger[f"frames' shorter side (px), {student}, {LONG:g} x full"] = [
                 (str(size_px), f"{family}-{loss}-fresh") for size_px, family in families.items()
             ]
     return {
