@@ -65,8 +65,8 @@ teacher: setup ## train the built-in teacher again (half an hour) and put it int
 		--checkpoint-every 500 --half --out runs/builtin-teacher
 	@cp runs/builtin-teacher/model.safetensors runs/builtin-teacher/model.json vos/models/builtin_teacher/
 
-results: setup ## run what is missing of the results' protocol (hours; DAVIS_ROOT=/path) and rebuild docs/results.md
-	@$(PY) -m jobs.report
+results: setup ## run what is missing of the results' protocol (hours; DAVIS_ROOT=/path, ARGS="--docs …" for your own) and rebuild its page
+	@$(PY) -m jobs.report $(ARGS)
 
 bench: setup ## measure the cache with python -m jobs.benchmark (some ten minutes)
 	@$(PY) -m jobs.benchmark cache

@@ -15,9 +15,9 @@ from pipelines.report import table
 from pipelines.results_plan import PRETRAINED, SCALES, TEACHER, Planned, chosen, plan
 from pipelines.results_queue import STATE, Queue, failure_file
 from pipelines.results_records import Record
-from pipelines.results_site import Site, exists
+from pipelines.results_site import Site
 from vos.config import ReportConfig, TrainConfig
-from vos.config_json import differences, from_dict
+from vos.config_json import differences, dumps, from_dict
 from vos.datasets import fingerprint as data_fingerprint
 from vos.errors import InputError
 
@@ -45,9 +45,13 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
     """
     every = plan(config.preset)
     runs = chosen(every, config.only)
-    weights = _weights(config, runs)
+    for option, folder in (("--out", config.out), ("--docs", config.docs)):
+        if storage.is_uri(folder):
+            raise InputError(f"{option} {folder}: trainings and their logs are written here; give a local folder")
+    records = records_of.valid(every, records_of.read_all(config.docs))
+    weights = _weights(config, [one for one in runs if one.name not in records])
     data = _data(config)
-    _check_teacher(config, every, weights, data)
+    _check_teacher(config, every, records, weights, data)
     storage.make_folder(config.out)
     with storage.only_writer(config.out):
         records = records_of.valid(every, records_of.read_all(config.docs))
@@ -72,6 +76,13 @@ def publish(config: ReportConfig) -> str:
     """Build tables, plots and page from the records, and keep them in one MLflow run; returns what to look at."""
     every = plan(config.preset)
     records = records_of.valid(every, found := records_of.read_all(config.docs))
+    of_data: dict[str, str] = {}
+    for name, record in records.items():
+        of_data.setdefault(dumps(record["data"]), name)
+    if len(of_data) > 1:
+        raise InputError(
+            f"{config.docs}/runs: {' and '.join(of_data.values())} are of different videos; keep the records of one data set"
+        )
     paths = results_page.write(config, every, records, sorted(found.keys() - records.keys()))
     storage.make_folder(config.out)
     with folder_run(config, "results", f"results-{config.preset}", {"runs": str(len(records))}) as run:
@@ -94,13 +105,24 @@ def _weights(config: ReportConfig, runs: list[Planned]) -> str:
     return path
 
 
-def _check_teacher(config: ReportConfig, every: list[Planned], weights: str, data: Mapping[str, str]) -> None:
-    """Raises InputError where --teacher is no finished training, not the plan's, of other videos, or begun with other weights."""
+def _check_teacher(
+    config: ReportConfig, every: list[Planned], records: Mapping[str, Record], weights: str, data: Mapping[str, str]
+) -> None:
+    """Raises InputError where --teacher is no finished training, not the record's, or, where there is no record, not the plan's, of
+    other videos, or begun with other weights."""
     if not config.teacher:
         return
     job = read_json(os.path.join(config.teacher, "config.json"))
-    if not isinstance(job, dict) or not exists(config.teacher, "result.json"):
+    result = read_json(os.path.join(config.teacher, "result.json"))
+    if not isinstance(job, dict) or not isinstance(result, dict):
         raise InputError(f"--teacher {config.teacher}: no finished training; name the --out folder of one")
+    if TEACHER in records:
+        if result.get("run_id") != records[TEACHER]["mlflow_run"]:
+            raise InputError(
+                f"--teacher {config.teacher}: not the training that {config.docs}/runs/{TEACHER}.json tells of; leave it out, or delete "
+                "that record"
+            )
+        return
     trained = from_dict(TrainConfig, job, TrainConfig(), os.path.join(config.teacher, "config.json"))
     began_with, trained = (
         trained.trunk_weights,
@@ -111,11 +133,18 @@ def _check_teacher(config: ReportConfig, every: list[Planned], weights: str, dat
         raise InputError(
             f"--teacher {config.teacher}: not the plan's teacher ({'; '.join(changed)}); leave it out, or change the plan"
         )
-    if trained.data != config.data and data_fingerprint(index_videos(trained.data, "train")) != data["train"]:
+    try:
+        same_videos = (
+            trained.data == config.data or data_fingerprint(index_videos(trained.data, "train")) == data["train"]
+        )
+        same_weights = not (began_with and weights) or records_of.sha256(began_with) == records_of.sha256(weights)
+    except InputError as error:  # its configuration names files of another machine
+        raise InputError(f"--teacher {config.teacher}: what it was trained on cannot be compared: {error}") from None
+    if not same_videos:
         raise InputError(
             f"--teacher {config.teacher}: trained on other videos ({trained.data.root or 'synthetic'}); leave it out"
         )
-    if began_with and weights and records_of.sha256(began_with) != records_of.sha256(weights):
+    if not same_weights:
         raise InputError(
             f"--teacher {config.teacher}: began with other ImageNet weights, {began_with}; name them with --trunk-weights"
         )

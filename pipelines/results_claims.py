@@ -39,11 +39,14 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
     lengths = [f"full-{main}-plain{length}" for length in ("", "-long", "-fresh")]
     in_time = [one for one in lengths if (mean_of(records, one, "cpu_s") or math.inf) <= 60 * MINUTE_S]
     plain = _best(records, in_time or lengths)
-    of_mobilenet = [f"full-{label}-both" for label in labels if label != "resnet18"]
+    of_mobilenet = [
+        f"full-{label}-{loss}" for label in labels if label != "resnet18" for loss in ("both", "logits", "repr")
+    ]
     others = [f"full-{main}-{one}" for one in (f"kd{lighter_kd(name):g}", "both-long", "both-fresh")]
     larger = f"{as_large(name)}-both-fresh"
     best = _best(records, [*of_mobilenet, *others, larger])
-    size = f", frames at {SCALES[name].teacher_px} px like the teacher's" if best == larger else ""
+    said = f", frames at {SCALES[name].teacher_px} px like the teacher's" if best == larger else ""
+    said += f", {counted(figure(records, best))}"
     spent_s = mean_of(records, plain, "cpu_s")
     cost = f", {spent_s / MINUTE_S:.0f} CPU-minutes" if spent_s is not None else ""
     # A teacher of a few steps may find nothing at all.
@@ -61,7 +64,7 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
             bool(in_time),
         ),
         _level("teacher", "J&F ≥ 88", _mean(teacher), 88),
-        _level("best distilled MobileNetV2 student", "J&F ≥ 87", distilled, 87, size),
+        _level("best distilled MobileNetV2 student", "J&F ≥ 87", distilled, 87, said),
         _gain(
             found["short-both", "short-plain"], "distilled − plain, equal steps, short", "≥ +3, interval above 0", 3, 5
         ),
@@ -74,7 +77,7 @@ def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
         ),
         _equal_cpu(records, found["short-both", "longer-plain"], "short", 5),
         _equal_cpu(records, found[f"full-{main}-both", f"full-{main}-plain-longer"], "full", 3),
-        _level("distilled student / its teacher, J&F", "≥ 0.99", ratio, 0.99, size, digits=3),
+        _level("distilled student / its teacher, J&F", "≥ 0.99", ratio, 0.99, said, digits=3),
         *(
             _gain(
                 found[pair], f"distilled in {share} of the steps − plain in all, {length}", "≥ 0", 0, 3, interval=False

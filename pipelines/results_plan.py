@@ -142,15 +142,9 @@ SCALES = {
 EVALUATION_MINUTES = 1.5
 
 
-def plan(name: str = "davis-cpu", full_steps: int = 0) -> list[Planned]:
-    """Every run of the protocol under a preset, in order of importance; what a run needs stands before it.
-
-    full_steps  another length than the preset's
-    """
-    scale = SCALES[name]
-    if full_steps:
-        scale = replace(scale, full=full_steps)
-    return list(_Protocol(name, scale).runs())
+def plan(name: str = "davis-cpu") -> list[Planned]:
+    """Every run of the protocol under a preset, in order of importance; what a run needs stands before it."""
+    return list(_Protocol(name, SCALES[name]).runs())
 
 
 def lighter_kd(name: str) -> float:

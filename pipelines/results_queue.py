@@ -65,7 +65,6 @@ class Spent:
     """Resources of one command: its process, all threads, and children that it waited for."""
 
     cpu_s: float
-    wall_s: float
 
 
 @dataclass
@@ -83,7 +82,6 @@ class _Running:
     left: list[Command]
     spent: dict[str, Spent]
     process: subprocess.Popen[bytes]
-    began: float
     command: Command
 
 
@@ -111,7 +109,7 @@ class Queue:
             with progress_bar("results", len(tasks), "run") as bar:
                 while waiting or self._running:
                     ended = self._start(waiting)
-                    self._tell(waiting)
+                    self._tell()
                     bar.set_postfix_str(f"{left:.0f} CPU-minutes left; {', '.join(self._names()) or 'nothing runs'}")
                     if not self._running and not ended:
                         break
@@ -122,11 +120,7 @@ class Queue:
         finally:
             self._stop()
             signal.signal(signal.SIGTERM, before)
-            self._tell([])
-        lost = {**self._outcome.failed, **self._outcome.blocked}
-        for task in waiting:  # in the plan's order, so that what waits for what is blocked is named too
-            missing = [name for name in task.needs if name in lost]
-            lost[task.name] = self._outcome.blocked[task.name] = f"needs {', '.join(missing)}"
+            self._tell()
         return self._outcome
 
     def _names(self) -> list[str]:
@@ -135,13 +129,12 @@ class Queue:
     def _start(self, waiting: list[Task]) -> list[Task]:
         """Start what can be started; returns tasks that ended at once: nothing was left to run, or their beginning failed."""
         ended: list[Task] = []
+        self._block(waiting)
         for task in list(waiting):
             if len(self._running) >= self.workers or ended:
                 break
             open_names = {one.name for one in waiting} | {one.task.name for one in self._running}
             if any(name in open_names for name in (*task.needs, *task.after)):
-                continue
-            if any(name in self._outcome.failed for name in task.needs):
                 continue
             waiting.remove(task)
             commands: list[Command] = []
@@ -150,6 +143,15 @@ class Queue:
             ) or self._next(task, commands, {}):
                 ended.append(task)
         return ended
+
+    def _block(self, waiting: list[Task]) -> None:
+        """Take out what needs something that failed, and what needs that: what is only to come after it need not wait."""
+        given_up = self._outcome.failed.keys() | self._outcome.blocked.keys()
+        while lost := [task for task in waiting if given_up.intersection(task.needs)]:
+            for task in lost:
+                waiting.remove(task)
+                self._outcome.blocked[task.name] = f"needs {', '.join(n for n in task.needs if n in given_up)}"
+            given_up |= {task.name for task in lost}
 
     def _next(self, task: Task, left: list[Command], spent: dict[str, Spent]) -> bool:
         """Start the next command of a task, or conclude it; returns whether it has ended."""
@@ -160,7 +162,7 @@ class Queue:
             return True
         command, *rest = left
         process = self._child(task.name, command)
-        self._running.append(_Running(task, rest, spent, process, time.monotonic(), command))
+        self._running.append(_Running(task, rest, spent, process, command))
         return False
 
     def _child(self, name: str, command: Command) -> subprocess.Popen[bytes]:
@@ -192,7 +194,7 @@ class Queue:
                 changed = True
                 one.process.returncode = os.waitstatus_to_exitcode(status)
                 self._running.remove(one)
-                cost = Spent(usage.ru_utime + usage.ru_stime, time.monotonic() - one.began)
+                cost = Spent(usage.ru_utime + usage.ru_stime)
                 if one.process.returncode:
                     self._failed(one.task.name, self._last_line(one.task.name, one.process.returncode))
                     ended.append(one.task)
@@ -234,9 +236,9 @@ class Queue:
                     said.append(line.strip())
         return f"{said[-1] if said else 'nothing said'} (exit code {code})"
 
-    def _tell(self, waiting: Sequence[Task]) -> None:
+    def _tell(self) -> None:
         """What runs now, for `--list` in another process."""
-        state = {"running": [one.task.name for one in self._running], "waiting": [task.name for task in waiting]}
+        state = {"running": [one.task.name for one in self._running]}
         storage.write_bytes(os.path.join(self.folder, STATE), dumps(state).encode())
 
     def _stop(self) -> None:

@@ -28,6 +28,8 @@ from vos.errors import InputError
 
 Record = dict[str, Any]
 FORMAT = 1
+NEEDED = {"name", "kind", "fingerprint", "made_from", "data", "config"}
+"""What every record has."""
 EVERY_JOB = ("out", "preset", "debug", "workers", "data")
 OF_TRAINING = ("threads", "experiment", "checkpoint_every", "micro_batch", "compile", "max_failures", "here", "half")
 COSMETIC: dict[type[JobConfig], tuple[str, ...]] = {
@@ -79,13 +81,16 @@ def is_valid(planned: Planned, records: Mapping[str, Record]) -> bool:
 
 
 def changes(planned: Planned, records: Mapping[str, Record]) -> list[str]:
-    """What the record of a run has differently from the plan, as `field: record -> plan`."""
+    """What the record of a run has differently from the plan, as `field: record -> plan`, and what it was made from that has been made
+    again since."""
     record = records[planned.name]
     found: list[str] = []
     for part, job in _jobs(planned).items():
         before = _merged(lasting(_default(job), job), record.get(part, {}))
         found += differences(before, lasting(job))
     made_from = {name: records[name]["fingerprint"] if name in records else "absent" for name in planned.needs}
+    results = record.get("results", {})  # none in the oldest records
+    found += differences(results, {name: _result(records[name]) for name in results if name in records})
     return found + differences(record["made_from"], made_from)
 
 
@@ -107,7 +112,7 @@ def read_all(docs: str) -> dict[str, Record]:
             continue
         path = storage.join(folder, file)
         record = read_json(path)
-        if not isinstance(record, dict) or record.get("format") != FORMAT or "fingerprint" not in record:
+        if not isinstance(record, dict) or record.get("format") != FORMAT or not record.keys() >= NEEDED:
             raise InputError(f"{path}: not a record of jobs.report, or of another version; restore it or delete it")
         found[file.removesuffix(".json")] = record
     return found
@@ -127,6 +132,7 @@ def about(planned: Planned, records: Mapping[str, Record], data: Mapping[str, st
         "kind": planned.kind,
         "fingerprint": identity(planned, records, data),
         "made_from": {name: records[name]["fingerprint"] for name in planned.needs},
+        "results": {name: _result(records[name]) for name in planned.needs},
         "data": dict(data),
         "seed": planned.seed,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, torch {version('torch')}",
@@ -204,6 +210,11 @@ def of_cache(folder: str, teacher_cpu_s: float, draws_made: int) -> Record:
 def sha256(path: str) -> str:
     """Digest of a file's bytes."""
     return hashlib.sha256(storage.read_bytes(path)).hexdigest()
+
+
+def _result(record: Record) -> str:
+    """What tells a finished run from another one of the same configuration."""
+    return record["cache" if record["kind"] == "cache" else "mlflow_run"]
 
 
 def _jobs(planned: Planned) -> dict[str, JobConfig]:

@@ -37,6 +37,10 @@ def ship(config: ReportConfig) -> str:
     site = Site(config, "", {}, records)
     if planned.job.cache and not site.teacher_ships():
         raise InputError(f"--ship {name}: its teacher is not the one in the package; --ship {TEACHER} first")
+    if not site.is_here(planned):
+        raise InputError(
+            f"--ship {name}: {site.place(name)} has not the training that its record tells of; ship it where it was made"
+        )
     model, info = load_model(site.place(name))
     assert planned.evaluation is not None, "every training of a plan is scored"
     label = BUILTIN_DAVIS_TEACHER if name == TEACHER else BUILTIN_STUDENTS[planned.job.model]

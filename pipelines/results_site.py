@@ -72,14 +72,13 @@ class Site:
         if self.weights and missing and digests - {records_of.sha256(self.weights)}:
             raise InputError(
                 f"--trunk-weights {self.weights}: not the file that the records in {self.config.docs}/runs began with; "
-                "name that one, or delete these records"
+                "name that one, or give --docs and --out folders of your own"
             )
         queued: list[Planned] = []
         for one in reversed(runs):  # what needs a run stands behind it
             has_record = one.name in self.records
             needed = any(one.name in later.needs for later in queued)
-            result = MANIFEST if one.kind == "cache" else DESCRIPTION
-            if has_record and (not needed or exists(self.place(one.name), result)):
+            if has_record and (not needed or self.is_here(one)):
                 continue
             if has_record and one.kind != "cache":
                 record = os.path.join(self.config.docs, "runs", f"{one.name}.json")
@@ -149,6 +148,16 @@ class Site:
         if name == TEACHER and not exists(folder, DESCRIPTION) and self.teacher_ships():
             return BUILTIN[BUILTIN_DAVIS_TEACHER]
         return folder
+
+    def is_here(self, planned: Planned) -> bool:
+        """Whether this machine has the very result that a record tells of, not another one of the same configuration."""
+        folder, record = self.place(planned.name), self.records[planned.name]
+        if planned.kind == "cache":
+            return (read_json(os.path.join(folder, MANIFEST)) or {}).get("fingerprint") == record["cache"]
+        if planned.name == TEACHER and folder == BUILTIN[BUILTIN_DAVIS_TEACHER]:
+            return True
+        result = read_json(os.path.join(folder, RESULT[planned.kind])) or {}
+        return result.get("run_id") == record["mlflow_run"] and exists(folder, DESCRIPTION)
 
     def scored(self, planned: Planned) -> str:
         """The folder of a finished run's evaluation."""

@@ -34,6 +34,14 @@ def interruptible() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Graph files of the tests, written once for all of them, and not into the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEVOS_CACHE", str(tmp_path_factory.mktemp("graphs")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_user_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own data set, cluster or tracking server must not reach the tests."""

@@ -11,13 +11,28 @@ import subprocess
 import sys
 import time
 import tomllib
+import uuid
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = ["setup", "demo", "test", "test-all", "lint", "bench", "ui", "clean", "cluster-up", "cluster-down", "help"]
+TARGETS = [
+    "setup",
+    "demo",
+    "teacher",
+    "results",
+    "test",
+    "test-all",
+    "lint",
+    "bench",
+    "ui",
+    "clean",
+    "cluster-up",
+    "cluster-down",
+    "help",
+]
 
 
 def project() -> dict:
@@ -147,18 +162,19 @@ def test_a_mapped_loopback_address_counts_as_loopback(local_head):
 
 def test_only_processes_with_the_mark_belong_to_the_cluster(local_head):
     sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
-    ours = subprocess.Popen(sleep, env={**os.environ, local_head.MARK: "one"}, start_new_session=True)
-    other = subprocess.Popen(sleep, env={**os.environ, local_head.MARK: "two"}, start_new_session=True)
+    mark = uuid.uuid4().hex  # another run of these tests may be on this machine
+    ours = subprocess.Popen(sleep, env={**os.environ, local_head.MARK: mark}, start_new_session=True)
+    other = subprocess.Popen(sleep, env={**os.environ, local_head.MARK: f"{mark} too"}, start_new_session=True)
     try:
         deadline = time.monotonic() + 20
-        while ours.pid not in (found := local_head.cluster_processes("one")) and time.monotonic() < deadline:
+        while ours.pid not in (found := local_head.cluster_processes(mark)) and time.monotonic() < deadline:
             time.sleep(0.05)  # until the child has its own environment
         assert set(found) == {ours.pid}
     finally:
         for process in (ours, other):
             process.kill()
             process.wait()
-    assert local_head.cluster_processes("one") == {}
+    assert local_head.cluster_processes(mark) == {}
 
 
 def test_jobs_on_the_cluster_see_this_checkout_whatever_folder_they_run_in(local_head, monkeypatch):

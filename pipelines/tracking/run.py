@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipelines.tracking import events, spool, store
@@ -226,20 +226,16 @@ def commit() -> str:
 
 
 def _code_tags() -> dict[str, str]:
+    code = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     # A submitted job runs in a copy without history: the checkout is where the cluster was started.
-    folder = os.environ.get("MOBILEVOS_HOME") or os.path.dirname(
-        os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    )
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return {"git.commit": "unknown (no git checkout)"}
-    return {"git.commit": commit, "git.dirty": str(bool(dirty.strip())).lower()}
+    for folder in filter(None, (code, os.environ.get("MOBILEVOS_HOME"))):
+        with suppress(OSError, subprocess.CalledProcessError):
+            commit, dirty = (
+                subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+                for words in (("rev-parse", "HEAD"), ("status", "--porcelain"))
+            )
+            return {"git.commit": commit, "git.dirty": str(bool(dirty)).lower()}
+    return {"git.commit": "unknown (no git checkout)"}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -46,7 +46,14 @@ def record(planned: Planned, records: dict[str, Record], score: Score) -> Record
     made = results_records.about(planned, records, DATA)
     made["commit"] = "0" * 40
     if planned.kind == "cache":
-        return made | {"draws": 800, "bytes": 2**26, "teacher_cpu_s": 600.0, "draws_made": 800, "quantisation": {}}
+        return made | {
+            "cache": f"content of {planned.name}",
+            "draws": 800,
+            "bytes": 2**26,
+            "teacher_cpu_s": 600.0,
+            "draws_made": 800,
+            "quantisation": {},
+        }
     if isinstance(planned.job, TuneConfig):
         return made | {"trials": [asdict(trial) for trial in trials(planned.job)]}
     sequences = []
@@ -59,6 +66,7 @@ def record(planned: Planned, records: dict[str, Record], score: Score) -> Record
         per_step = 0.96 + 0.04 * bool(planned.job.loss.kd) + 0.36 * planned.job.teacher_online
         steps = planned.job.steps
         made |= {"steps": steps, "cpu_s": steps * per_step, "cpu_s_per_step": per_step, "wall_s": steps * 2.0}
+        made["mlflow_run"] = f"run of {planned.name}"
     return made
 
 

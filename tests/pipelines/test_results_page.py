@@ -221,7 +221,7 @@ def test_a_best_student_that_saw_larger_frames_than_students_do_is_said_to(
     found = {one.claim: one.found for one in claims(records, "davis-cpu")}
     best, ratio = found["best distilled MobileNetV2 student"], found["distilled student / its teacher, J&F"]
     assert best.startswith(f"{100 * max(larger, 0.8):.1f}")
-    assert all(("frames at 432 px" in text) == said for text in (best, ratio))
+    assert all(("frames at 432 px" in text) == said and "seed" in text for text in (best, ratio))
 
 
 def test_a_comparison_at_equal_cpu_time_is_none_where_the_plain_students_had_less(runs: list[Planned]):
@@ -299,6 +299,42 @@ def test_a_teacher_that_is_not_the_plan_s_is_refused_with_the_difference(config:
     (folder / "config.json").write_text(dumps(other))
     with pytest.raises(InputError, match="other videos"):
         results.run(smoke, tell=print)
+    elsewhere = replace(planned, out=str(folder), data=replace(planned.data, root="/another/machine", kind="davis2016"))
+    (folder / "config.json").write_text(dumps(elsewhere))
+    with pytest.raises(InputError, match="--teacher .*cannot be compared: /another/machine"):
+        results.run(smoke, tell=print)
+
+
+def test_a_teacher_is_compared_with_its_record_where_there_is_one_wherever_it_was_trained(
+    config: ReportConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(results, "_data", lambda _: DATA)
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    smoke = replace(config, preset="smoke", data=preset(ReportConfig, "smoke").data, teacher=str(folder))
+    smoke = replace(smoke, only=("teacher",))
+    teacher = records_of(plan("smoke")[:1])["teacher"]
+    results_records.write(config.docs, teacher)
+    (folder / "config.json").write_text(dumps(TrainConfig(data=replace(smoke.data, root="/another/machine"))))
+    (folder / "result.json").write_text(json.dumps({"run_id": "another"}))
+    with pytest.raises(InputError, match="not the training that .*teacher.json tells of"):
+        results.run(smoke, tell=print)
+    (folder / "result.json").write_text(json.dumps({"run_id": teacher["mlflow_run"]}))
+    assert results.run(smoke, tell=print)
+
+
+@pytest.mark.parametrize("option", ["out", "docs"])
+def test_a_folder_at_a_uri_is_refused_before_anything_is_run(config: ReportConfig, option: str):
+    with pytest.raises(InputError, match=f"--{option} s3://bucket/x: .*give a local folder"):
+        results.run(replace(config, **{option: "s3://bucket/x"}), tell=print)  # type: ignore[arg-type]
+
+
+def test_records_of_two_data_sets_are_not_put_into_one_table(runs: list[Planned], config: ReportConfig):
+    records = records_of(runs)
+    plain = records["short-plain-s1"]
+    records["short-plain-s1"] = plain | {"data": {**plain["data"], "val": "digest of a full DAVIS"}}
+    with pytest.raises(InputError, match="teacher and short-plain-s1 are of different videos"):
+        published(config, records)
 
 
 def test_a_model_that_is_on_another_machine_is_named_before_anything_is_run(

@@ -167,12 +167,6 @@ def test_every_comparison_is_of_runs_that_the_plan_has(runs: list[Planned]):
         assert {one.a, one.b} <= families
 
 
-def test_another_full_length_leaves_the_short_runs_as_they_are():
-    before, after = plan("davis-cpu"), plan("davis-cpu", full_steps=3000)
-    changed = [old.family for old, new in zip(before, after, strict=True) if old.job != new.job]
-    assert changed and not any(family.startswith(("short", "half", "cache-short")) for family in changed)
-
-
 def test_chosen_runs_come_with_all_that_they_need_and_in_order():
     runs = plan("davis-cpu")
     names = [one.name for one in chosen(runs, ("memory-first-both-s1", "uniform"))]

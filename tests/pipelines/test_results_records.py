@@ -61,6 +61,20 @@ def test_what_was_made_from_another_run_of_the_same_name_does_not_count(
     assert lost == {one.name for one in runs if "cache-uniform" in one.needs}
 
 
+def test_what_was_made_from_a_result_that_was_made_again_does_not_count(
+    runs: list[Planned], records: dict[str, Record]
+):
+    """Of the same configuration: retrained on another machine, or after its record was deleted."""
+    older = {name: {k: v for k, v in record.items() if k != "results"} for name, record in records.items()}
+    for found in (records, older):
+        found["full-noaspp-both-s1"] = found["full-noaspp-both-s1"] | {"mlflow_run": "another"}
+    lost = records.keys() - results_records.valid(runs, records).keys()
+    assert lost == {one.name for one in runs if "full-noaspp-both-s1" in one.needs} != set()
+    assert results_records.valid(runs, older).keys() == older.keys(), (
+        "records from before this was kept count as they did"
+    )
+
+
 def test_other_videos_are_other_runs(runs: list[Planned], records: dict[str, Record]):
     others = {**DATA, "val": "other videos"}
     for one in runs:
@@ -107,7 +121,9 @@ def test_the_evaluation_is_a_part_of_the_run(runs: list[Planned], records: dict[
     assert results_records.lasting(replace(engine, precision="bf16")) != results_records.lasting(engine)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 99, "fingerprint": "x"}', '{"format": 1}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"format": 99, "fingerprint": "x"}', '{"format": 1}', '{"format": 1, "fingerprint": "x"}']
+)
 def test_a_damaged_record_is_named(text: str, tmp_path: Path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "teacher.json").write_text(text)

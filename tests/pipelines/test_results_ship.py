@@ -40,6 +40,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReportConfig:
         origin = {"role": "student", "cache": "abc", "commit": "0" * 40, "step": 4, "config": identity}
         save_checkpoint(str(tmp_path / "out" / "runs" / place), build("mobilevos-tiny"), origin)
         (tmp_path / "out" / "runs" / place / "config.json").write_text(dumps(job))
+        result = {"run_id": records[name]["mlflow_run"]}
+        (tmp_path / "out" / "runs" / place / "result.json").write_text(json.dumps(result))
         pages = tmp_path / "out" / "evaluations" / place / "pages"
         pages.mkdir(parents=True)
         (pages / "j-over-time.png").write_bytes(b"a picture")
@@ -80,7 +82,15 @@ def test_the_card_tells_the_record_and_nothing_of_the_machine(config: ReportConf
     worst = min(record["sequences"], key=lambda row: row["j_and_f"])["sequence"]
     assert f"**Known failures**: {worst}" in text and "non-commercial" in text
     assert (tmp_path / "package" / "j-over-time.png").read_bytes() == b"a picture" and "(j-over-time.png)" in text
-    assert not any("someone" in path.read_text() for path in (tmp_path / "package").glob("*.[jR]*"))
+    assert not any("someone" in (tmp_path / "package" / name).read_text() for name in ("model.json", "README.md"))
+
+
+def test_another_training_of_the_same_configuration_does_not_ship(config: ReportConfig, tmp_path: Path):
+    (result,) = (tmp_path / "out" / "runs").glob(f"{PLAIN}-*/result.json")
+    result.write_text(json.dumps({"run_id": "of another machine"}))
+    with pytest.raises(InputError, match=f"--ship {PLAIN}: .* has not the training that its record tells of"):
+        results_ship.ship(replace(config, ship=PLAIN))
+    assert not (tmp_path / "package").exists()
 
 
 @pytest.mark.parametrize("name", ["nonsense", "cache-short", "memory-first-both-s1"])

@@ -3,11 +3,16 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from pipelines.models import BUILTIN
 from pipelines.results_plan import MAIN_CACHE, SHORT_CACHE, plan
 from pipelines.results_site import Site
+from pipelines.schema import MANIFEST
 from tests.pipelines.made_up_results import DATA, records_of
+from vos.checkpoint import DESCRIPTION
 from vos.config import BUILTIN_DAVIS_TEACHER, ReportConfig
+from vos.errors import InputError
 
 
 def test_a_cache_takes_over_the_shards_of_the_record_that_counts_and_not_a_former_teacher_s(tmp_path: Path):
@@ -35,4 +40,27 @@ def test_a_cache_on_another_machine_is_made_again_before_what_needs_it_and_only_
     shipped = json.loads(Path(BUILTIN[BUILTIN_DAVIS_TEACHER], "model.json").read_text())["run"]["fingerprint"]
     done["teacher"]["fingerprint"] = shipped
     site = Site(ReportConfig(out=str(tmp_path)), "", DATA, done)
-    assert [one.name for one in site.check(runs)] == ["short-plain-s1", "cache-uniform", "short-uniform-s1"]
+    wanted = ["short-plain-s1", "cache-uniform", "short-uniform-s1"]
+    assert [one.name for one in site.check(runs)] == wanted
+
+    # Made again, and found to be another one: it is no more to be built upon when the same command runs again.
+    manifest = Path(site.place("cache-uniform"), MANIFEST)
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps({"fingerprint": "of another content"}))
+    assert [one.name for one in site.check(runs)] == wanted
+    manifest.write_text(json.dumps({"fingerprint": done["cache-uniform"]["cache"]}))
+    assert [one.name for one in site.check(runs)] == ["short-plain-s1", "short-uniform-s1"]
+
+
+def test_a_training_of_the_same_configuration_is_not_the_one_that_a_record_tells_of(tmp_path: Path):
+    runs = plan("smoke")
+    done = records_of(one for one in runs if one.name != "memory-first-plain-s1")
+    site = Site(ReportConfig(out=str(tmp_path)), "", DATA, done)
+    folder = Path(site.place("full-noaspp-plain-s1"))
+    folder.mkdir(parents=True)
+    (folder / DESCRIPTION).write_text("{}")
+    (folder / "result.json").write_text(json.dumps({"run_id": "of another machine"}))
+    with pytest.raises(InputError, match="full-noaspp-plain-s1 has a record, but its result is not here"):
+        site.check(runs)
+    (folder / "result.json").write_text(json.dumps({"run_id": done["full-noaspp-plain-s1"]["mlflow_run"]}))
+    assert [one.name for one in site.check(runs)] == ["memory-first-plain-s1"]

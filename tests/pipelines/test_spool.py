@@ -29,12 +29,20 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: str) -> Iterator[Path]:
+def silent_port() -> Iterator[int]:
+    """A port that nobody listens on, and that no process of another test can take."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: str, silent_port: int) -> Path:
     """A project folder of the test's own, whose tracking server nobody has started."""
     monkeypatch.setenv("MOBILEVOS_HOME", str(tmp_path))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent_port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    yield tmp_path
+    return tmp_path
 
 
 def waiting(home: Path) -> list[str]:
@@ -150,9 +158,9 @@ def test_a_run_that_another_process_still_writes_is_left_alone_and_a_killed_ones
 
 
 def test_a_run_waits_for_the_store_that_did_not_answer_and_a_job_of_another_store_says_so(
-    home: Path, store: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    home: Path, store: str, silent_port: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{free_port()}/mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{silent_port}/mlflow")
     with tracking.start_run("testing", "away", CONFIG) as run:
         run.log_metrics({"before": 1.0})
     meant = os.environ["MLFLOW_TRACKING_URI"].replace("someone:secret@", "")

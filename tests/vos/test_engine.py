@@ -1,7 +1,6 @@
 """The real-time engine: it is the reference loop, frame by frame, on every runtime, at constant memory."""
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,14 +34,6 @@ def mobilenet() -> VOSModel:
                 module.running_var.uniform_(0.5, 1.5)
         model.decoder.pred.weight.mul_(5)
     return model.eval()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def graph_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Graph files of these tests, written once for all of them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOBILEVOS_CACHE", str(tmp_path_factory.mktemp("graphs")))
-        yield
 
 
 def video(num_frames: int, size: tuple[int, int] = SIZE, seed: int = 0) -> np.ndarray:
