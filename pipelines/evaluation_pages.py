@@ -18,6 +18,8 @@ from vos.video_segmentation import segmented_span
 PAGES = "pages"
 SHOWN = 3
 """Best and worst sequences that are shown, each."""
+COLOURS = 10
+"""Curves that can be told apart."""
 COLUMNS = ("sequence", "objects", "frames", "J&F", "J", "F", "J first quarter", "J last quarter")
 
 
@@ -73,7 +75,7 @@ def mean_curve(row: dict[str, Any]) -> np.ndarray:
 
 
 def j_over_time(ranked: list[dict[str, Any]]) -> bytes:
-    """A PNG: J of each sequence over its scored frames; the best and worst have names, the thick line is the mean."""
+    """A PNG: J of each sequence over its scored frames; of many, only the best and worst have names. The thick line is the mean."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -81,11 +83,9 @@ def j_over_time(ranked: list[dict[str, Any]]) -> bytes:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     curves = [100 * mean_curve(row) for row in ranked]
-    named = (
-        set(range(len(ranked)))
-        if len(ranked) <= 2 * SHOWN
-        else {*range(SHOWN), *range(len(ranked) - SHOWN, len(ranked))}
-    )
+    named = set(range(len(ranked)))
+    if len(ranked) > COLOURS:
+        named = {*range(SHOWN), *range(len(ranked) - SHOWN, len(ranked))}
     for number, (row, curve) in enumerate(zip(ranked, curves, strict=True)):
         x = np.arange(1, len(curve) + 1)
         if number in named:

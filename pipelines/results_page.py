@@ -88,7 +88,10 @@ def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, R
         if name == "davis-cpu"
         else ""
     )
-    trunk = "MobileNetV2 trunks begin with ImageNet weights; ResNet18 has none at hand and learns from nothing. "
+    trunk = (
+        "MobileNetV2 trunks begin with ImageNet weights; ResNet18, for which none were at hand, with random ones, with nothing frozen "
+        "and the full learning rate throughout. "
+    )
     return "\n".join(
         [
             f"## Protocol (`--preset {name}`)",
@@ -106,11 +109,13 @@ def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, R
             f"{cache.factor.dtype}, logits in {cache.logits}; the teacher sees {cache.teacher.context_frames} context frames "
             f"({cache.teacher.context_masks} masks).",
             "- **Pairs**: what is compared begins with the same weights (a function of the seed) and takes the same clips in the same "
-            "order for as many steps. The plain student makes the cache's draws itself. The last weights (EMA) are "
-            f"scored: no checkpoint is chosen on the development sequences{looked}.",
+            "order for as many steps, unless its row is about other clips or another number of steps. The plain student makes the "
+            "cache's draws itself. The last weights (EMA) are scored: no checkpoint is chosen on the development "
+            f"sequences{looked}.",
             f"- **Equal CPU time**: the plain student has {LONGER:g} times the steps, the most that a cached step may cost; CPU time is "
-            f"that of the training's process, all threads, reading included, without start-up. Up to {100 - 100 * FAIR:.0f} % less of it "
-            "for the plain student still counts as equal.",
+            "that of the training's process, all threads, reading included, without start-up; the same work takes more of it beside busy "
+            f"neighbours, so that minutes of different rows compare roughly only. Up to {100 - 100 * FAIR:.0f} % less of it for the plain "
+            "student still counts as equal.",
             "- **Intervals**: paired bootstrap (95 %, percentile) over seeds and sequences, `vos/bootstrap.py`. One thread per process.",
             "",
             f"`make results` runs what is missing; `python -m jobs.report{_flag(name)} --list` shows the plan.",
@@ -145,7 +150,7 @@ def _claims(name: str, records: Mapping[str, Record]) -> str:
             markdown(["claim", "target", "found", ""], rows),
             "",
             *(f"- {one}" for one in lines),
-            "- Bounds are judged before they are rounded: 0.0 can be just above 0.",
+            "- Bounds are judged before they are rounded: 0.0 can be just above or just below 0.",
         ]
     )
 

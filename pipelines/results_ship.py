@@ -18,6 +18,8 @@ from vos.errors import InputError
 CARD, CURVES = "README.md", "j-over-time.png"
 WORST = 2
 """Sequences that a card calls failures."""
+POOR = 0.6
+"""J&F under which a card advises against its model."""
 
 
 def ship(config: ReportConfig) -> str:
@@ -70,25 +72,34 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
         " --memory.kind infinite" * (planned.name == TEACHER)
         + " --memory.include-last" * evaluation.memory.include_last
     )
-    how = f"with the cached words of `{BUILTIN_DAVIS_TEACHER}`" if job.cache else "plainly"
+    words = [what for what, weight in (("logits", job.loss.kd), ("L_repr", job.loss.representation)) if weight]
+    how = f"with the cached words of `{BUILTIN_DAVIS_TEACHER}` ({' and '.join(words)})" if job.cache else "plainly"
     mirrored = " (seen again, they are mirrored every second time)" * job.mirror
+    # A cache has a teacher, and the teacher ImageNet weights.
+    weights = " --trunk-weights mobilenet_v2.safetensors" if job.trunk_weights or job.cache else ""
+    poor = record["figures"]["j_and_f"] < POOR
+    warning = "\n\n**Not for use**: it loses most objects. A beginning for `jobs.train --init`, to go on with your own videos."
     trunk = "a MobileNetV2 with ImageNet weights" if job.trunk_weights else "random weights"
     lines = [
         f"# {label}",
         "",
         f"`{record['model']}`, {record['parameters'] / 1e6:.2f} M parameters in float16, {memory}. Written by "
-        f"`python -m jobs.report --ship {planned.name}`.",
+        f"`python -m jobs.report --ship {planned.name}`.{warning if poor else ''}",
         "",
         f"- **Training**: {record['steps']} steps of {job.batch} clips{mirrored} {how}, on the training sequences of DAVIS, from {trunk}, "
-        f"seed {planned.seed}: `jobs.report --only {planned.name}` (README, *Results*).",
+        f"seed {planned.seed}: `python -m jobs.report --only {planned.name} --data.root DAVIS --data.kind davis2016 "
+        f"--docs runs/mine/results --out runs/mine{weights}` (README, *Results*).",
         "- **Input**: RGB frames, 0 to 255; `vos.engine.Engine` normalises them (ImageNet's mean and deviation). `size_px` in "
         f"`model.json`, {evaluation.size_px}, is the shorter side at which it was scored and at which `jobs.segment` uses it.",
-        f"- **J&F {figures['j_and_f']}** (J {figures['j']}, F {figures['f']}) on {len(ranked)} validation sequences that it was not "
-        "trained on, but on which settings of the protocol were chosen; one seed. The record: "
+        f"- **J&F {figures['j_and_f']}** (J {figures['j']}, F {figures['f']}) on {len(ranked)} validation sequences of DAVIS-2016 "
+        f"({', '.join(sorted(row['sequence'] for row in ranked))}) that it was not trained on, but on which settings of the protocol were "
+        "chosen; one seed. The record: "
         f"`docs/results/runs/{planned.name}.json`; what it is compared with: `docs/results.md`. Again: "
-        f"`jobs.evaluate --preset davis-cpu --checkpoint {label} --size-px {evaluation.size_px}{flags}`.",
-        f"- **Known failures**: {worst}. It knows 30 videos: objects that look like their surroundings, thin parts and fast motion are "
-        "where it loses them. It was trained on one object a clip: several that touch get mixed up.",
+        f"`python -m jobs.evaluate --preset davis-cpu --data.root DAVIS --data.kind davis2016 --checkpoint {label} --size-px "
+        f"{evaluation.size_px}{flags} --out runs/again` (the mean over these sequences, of a whole DAVIS).",
+        f"- **Known failures**: {worst}; the picture shows when. It knows 30 videos, so expect it to lose objects that look like their "
+        "surroundings, thin parts and fast motion; it was trained on one object a clip, so expect several that touch to be mixed up (these "
+        "two were not measured).",
         "- **Licence**: DAVIS is for research, non-commercial use, with attribution (Perazzi et al. 2016, Pont-Tuset et al. 2017); "
         "these weights were made from it.",
         "",
