@@ -187,6 +187,13 @@ def test_a_gain_whose_interval_holds_nothing_is_not_reached_however_large_its_me
     assert verdicts(records)[EQUAL] == BELOW
 
 
+def test_as_good_in_fewer_steps_is_reached_on_average_where_the_interval_says_no_more(runs: list[Planned]):
+    claim = next(one for one in verdicts({}) if "half of the steps" in one and "full" in one)
+    for gain, verdict in ((0.02, REACHED), (0.0, f"{REACHED} on average"), (-0.02, BELOW)):
+        records = records_of(runs, lambda one, place, gain=gain: 0.7 + gain * ("both-half" in one.name))
+        assert verdicts(records)[claim] == verdict
+
+
 def test_sampling_that_makes_no_difference_with_five_seeds_is_called_that(runs: list[Planned]):
     claim = next(one for one in verdicts({}) if one.startswith("boundary"))
     same = records_of(runs, lambda one, place: 0.7 + 0.002 * ((one.seed + place + len(one.name)) % 3))
@@ -246,6 +253,8 @@ def test_a_plain_student_that_took_more_than_an_hour_has_not_reached_its_target(
     claim = next(one for one in verdicts({}) if one.startswith("plain student"))
     records = records_of(runs, lambda one, place: 0.83)
     assert verdicts(records)[claim] == REACHED
+    records["full-noaspp-plain-fresh-s1"]["figures"]["j_and_f"] = 0.99  # of one seed, where others have three
+    assert next(one.found for one in claims(records, "davis-cpu") if one.claim == claim).startswith("83.0")
     for seed in (1, 2, 3):
         records[f"full-noaspp-plain-long-s{seed}"]["cpu_s"] = 3700.0
         records[f"full-noaspp-plain-long-s{seed}"]["figures"]["j_and_f"] = 0.9
