@@ -210,3 +210,9 @@ def test_a_store_that_cannot_be_used_is_the_users_part_in_one_line(
     assert message is not None and "\n" not in message
     assert str(file) in message or "foo://nowhere" in message
     assert file.read_text() == "kept"
+
+
+def test_the_commit_is_the_codes_whatever_folder_the_project_is_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    here = tracking.commit()
+    monkeypatch.setenv("MOBILEVOS_HOME", str(tmp_path))
+    assert tracking.commit() == here
