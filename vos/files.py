@@ -3,9 +3,43 @@
 from __future__ import annotations
 
 import os
+import stat
 import uuid
+from typing import BinaryIO
 
 from vos.errors import InputError
+from vos.limits import check_limit
+
+
+def open_regular(path: str, advice: str = "name another file") -> BinaryIO:
+    """A file opened for reading, which is a regular one: a FIFO or a device would wait for ever, or never end.
+
+    advice  how to repair it, the end of the error line
+    Raises InputError where it is absent, unreadable, or no regular file.
+    """
+    try:
+        # Not blocking, because the opening of a FIFO waits for its writer; of no effect on a regular file.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        raise InputError(f"{path}: the file does not exist; {advice}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise InputError(f"{path!r}: cannot be read ({reason}); {advice}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        kind = "a folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "a pipe, socket or device"
+        os.close(descriptor)
+        raise InputError(f"{path}: is {kind}, not a file; {advice}")
+    return open(descriptor, "rb")
+
+
+def read_regular(path: str, bound: str, advice: str = "name another file") -> bytes:
+    """The bytes of a regular file of at most `vos.limits.limit(bound)` bytes. Raises InputError for any other."""
+    with open_regular(path, advice) as file:
+        check_limit(bound, os.fstat(file.fileno()).st_size, path)
+        try:
+            return file.read()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}); {advice}") from None
 
 
 def write_atomic(path: str, data: bytes, sync: bool = True) -> None:

@@ -1,0 +1,58 @@
+"""How large a file may be, or claim to be, before memory is taken for it.
+
+A few kilobytes can announce gigabytes: a PNG header, a dictionary page of Parquet, a deflated archive. Every reader asks `limit` first and
+refuses what is larger, in one line that names the variable to raise. Limits are environment variables, because readers run in Ray workers
+and in a user's notebook alike; they are read when a file is, never on import.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from vos.errors import InputError
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bound: its default, its unit, and what it protects from."""
+
+    default: int
+    unit: str
+    about: str
+
+
+def variable(name: str) -> str:
+    """The environment variable of a limit: `image_pixels` -> `MOBILEVOS_MAX_IMAGE_PIXELS`."""
+    return f"MOBILEVOS_MAX_{name.upper()}"
+
+
+def limit(name: str) -> int:
+    """The bound in force: the environment's, else the default. Raises InputError where the variable is no positive integer."""
+    text = os.environ.get(variable(name), "")
+    if not text:
+        return LIMITS[name].default
+    if not (text.isascii() and text.isdigit() and int(text[:19]) > 0 and len(text) < 19):
+        raise InputError(f"{variable(name)}={text[:40]}: give a positive integer ({LIMITS[name].unit})")
+    return int(text)
+
+
+def check_limit(name: str, amount: int, origin: str) -> None:
+    """Raise InputError, naming `origin` (a file or flag) and the variable to raise, where `amount` is above the bound."""
+    bound = limit(name)
+    if amount > bound:
+        raise InputError(
+            f"{origin}: {amount:,} {LIMITS[name].unit} are more than the {bound:,} allowed; "
+            f"set {variable(name)} higher if the file is to be trusted"
+        )
+
+
+LIMITS = {
+    "image_pixels": Limit(100_000_000, "pixels", "an image or video frame: width x height from its header"),
+    "image_bytes": Limit(256 * 2**20, "bytes", "an image file"),
+    "json_bytes": Limit(64 * 2**20, "bytes", "a JSON file"),
+    "shard_bytes": Limit(4 * 2**30, "bytes", "a Parquet shard, as stored and as decoded"),
+    "checkpoint_bytes": Limit(4 * 2**30, "bytes", "a file of weights, as stored and as decoded"),
+    "graph_bytes": Limit(2 * 2**30, "bytes", "a graph file"),
+    "synthetic_videos": Limit(1_000_000, "videos", "--data.synthetic-videos"),
+}
