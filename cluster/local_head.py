@@ -182,9 +182,6 @@ def head_environment(mark: str) -> dict[str, str]:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # see the module's first choice
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # one node has nowhere to move its work: do not wait 30 s
             "RAY_USAGE_STATS_ENABLED": env.get("RAY_USAGE_STATS_ENABLED", "0"),
-            # Workers of one machine talk to one another; PyTorch would otherwise pick the first outward interface.
-            "GLOO_SOCKET_IFNAME": "lo",
-            "NCCL_SOCKET_IFNAME": "lo",
         }
     )
     return env

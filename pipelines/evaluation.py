@@ -292,16 +292,12 @@ class SegmentActor:
         )
         row: dict[str, Any] = {"sequence": video.name, "scores": None}
         if score is not None:
-            objects = [
-                {"id": o.object_id, "frames": list(o.frames), "j": o.j.tolist(), "f": o.f.tolist()}
-                for o in score.objects
-            ]
             row |= {
-                "scores": objects,
+                "scores": score.to_json(),
                 "j_and_f": score.j_and_f,
                 "j": score.j,
                 "f": score.f,
-                "frames": len({name for one in objects for name in one["frames"]}),
+                "frames": len({name for one in score.objects for name in one.frames}),
             }
         return row
 
@@ -319,16 +315,9 @@ def _segment_all(
 
 def _write_scores(config: EvaluateConfig, rows: list[dict[str, Any]]) -> dict[str, float]:
     from vos.metrics import merge
-    from vos.scores import ObjectScore, SequenceScore
+    from vos.scores import SequenceScore
 
-    sequences = []
-    for row in rows:
-        objects = tuple(
-            ObjectScore(object_id=o["id"], frames=tuple(o["frames"]), j=np.array(o["j"]), f=np.array(o["f"]))
-            for o in row["scores"]
-        )
-        sequences.append(SequenceScore(sequence=row["sequence"], objects=objects))
-    scores = merge(sequences)
+    scores = merge([SequenceScore.from_json(row["scores"]) for row in rows])
     for path in {os.path.join(config.out, "scores.csv"), config.csv} - {""}:
         storage.write_bytes(path, scores.csv().encode())
     summary = scores.summary()

@@ -60,16 +60,17 @@ def sequence_csv(ranked: list[dict[str, Any]]) -> str:
         curve = mean_curve(row)
         quarter = max(1, len(curve) // 4)
         figures = (row["j_and_f"], row["j"], row["f"], curve[:quarter].mean(), curve[-quarter:].mean())
-        counts = (len(row["scores"]), row["frames"])
+        counts = (len(row["scores"]["objects"]), row["frames"])
         writer.writerow((row["sequence"], *counts, *(f"{100 * figure:.1f}" for figure in figures)))
     return text.getvalue()
 
 
 def mean_curve(row: dict[str, Any]) -> np.ndarray:
     """J of each scored frame (T,), the mean over objects; of those that are scored there, where objects appear late."""
-    names = sorted({name for item in row["scores"] for name in item["frames"]})
+    names = sorted({name for item in row["scores"]["objects"] for name in item["frames"]})
     values = [
-        [item["j"][item["frames"].index(name)] for item in row["scores"] if name in item["frames"]] for name in names
+        [item["j"][item["frames"].index(name)] for item in row["scores"]["objects"] if name in item["frames"]]
+        for name in names
     ]
     return np.array([np.mean(value) for value in values])
 
@@ -109,5 +110,5 @@ def _rank(place: int, count: int) -> str:
 
 def _frame_notes(video: Video, row: dict[str, Any]) -> dict[int, str]:
     index_of = {video.frame_name(index): index for index in range(video.num_frames)}
-    names = sorted({name for item in row["scores"] for name in item["frames"]})
+    names = sorted({name for item in row["scores"]["objects"] for name in item["frames"]})
     return {index_of[name]: f"  J {100 * j:.0f}" for name, j in zip(names, mean_curve(row), strict=True)}

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "GLOO_SOCKET_IFNAME": "lo"}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names and values of malloc.h
 
 
@@ -21,10 +20,9 @@ def ray_session(num_cpus: int) -> Iterator[None]:
     by each worker itself). Token authentication stays as Ray has it: on.
     """
     if not os.environ.get("RAY_JOB_ID"):
-        # Ray reads these when it is imported. The first one's name is about other systems; what it decides is whether
+        # Ray reads it when it is imported. Its name is about other systems; what it decides is whether
         # 127.0.0.1 is kept as this node's address, so that every port of Ray is on loopback.
-        for name, value in LOOPBACK.items():
-            os.environ.setdefault(name, value)
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     if ray.is_initialized():

@@ -6,6 +6,7 @@ With `here` the same loop runs in this process, without Ray Train: a trial of a 
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from vos.ranks import Ranks
 
 COSMETIC = (
     *("out", "debug", "workers", "threads", "experiment", "checkpoint_every", "preset"),
-    *("micro_batch", "compile", "max_failures", "here"),
+    *("micro_batch", "compile", "max_failures", "peer_timeout_s", "here"),
 )
 
 
@@ -147,13 +148,16 @@ def _announce_continuation(config: TrainConfig) -> int:
 def _fit(config: TrainConfig, about: dict[str, Any], run: tracking.Run, label: str, begun: int) -> None:
     """Run the loop on Ray Train's workers."""
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
+
+    from pipelines.process_group import PrivateTorchConfig
 
     board = new_board()
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"config": config, "about": about, "board": board},
+        torch_config=PrivateTorchConfig(timeout_s=config.peer_timeout_s),
         scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=bool(ray.cluster_resources().get("GPU"))),
         run_config=RunConfig(
             name=fingerprint(about["config"])[:16],
@@ -161,10 +165,32 @@ def _fit(config: TrainConfig, about: dict[str, Any], run: tracking.Run, label: s
             failure_config=FailureConfig(max_failures=config.max_failures),
         ),
     )
-    with followed(board, run, label, config.steps, done=begun):
-        trainer.fit()
+    try:
+        with followed(board, run, label, config.steps, done=begun):
+            trainer.fit()
+    except TrainingFailedError as error:
+        if (reason := lost_peer(error)) is None:
+            raise
+        raise InputError(
+            f"{config.out}: the workers lost one another ({reason}); what is saved stays: run the same command again to continue, "
+            "with --workers 1 if the network between them cannot be trusted"
+        ) from error
     if problem := ray.get(board.problem.remote()):
         raise InputError(problem)
+
+
+def lost_peer(error: BaseException) -> str | None:
+    """What torch.distributed says of a peer that is gone, silent or speaks otherwise, in one line; None for every other failure."""
+    import torch.distributed as dist
+
+    failures = [getattr(error, "controller_failure", None), *getattr(error, "worker_failures", {}).values()]
+    for failure in failures:
+        while failure is not None:
+            text = str(failure)
+            if isinstance(failure, dist.DistError) or (isinstance(failure, RuntimeError) and "gloo" in text):
+                return re.sub(r"^\[\S+\] ", "", " ".join(text.split()))[:160]
+            failure = getattr(failure, "_base_exc", None) or getattr(failure, "cause", None) or failure.__cause__
+    return None
 
 
 def train_worker(arguments: dict[str, Any]) -> None:

@@ -33,6 +33,7 @@ from vos.models import build
 from vos.models.interface import VOSModel
 from vos.models.student import Student
 from vos.ranks import Ranks
+from vos.scores import SequenceScore
 from vos.training_step import TrainingStep
 
 BEST = "best"
@@ -217,8 +218,8 @@ def validate(model: VOSModel, config: TrainConfig, videos: list[Video], ranks: R
     with ranks.together():
         for video in videos[ranks.rank :: ranks.size]:
             score = segment_and_score(model, video, policy, chosen.size_px, chosen.max_frames)
-            own += [score] if score is not None else []
-    scores = [score for part in ranks.gather(own) for score in part]
+            own += [score.to_json()] if score is not None else []
+    scores = [SequenceScore.from_json(score) for part in ranks.gather(own) for score in part]
     summary = merge(sorted(scores, key=lambda score: score.sequence)).summary()
     return {"val/j_and_f": summary["j_and_f"], "val/j": summary["j_mean"], "val/f": summary["f_mean"]}
 

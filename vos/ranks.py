@@ -1,7 +1,11 @@
-"""The processes of one training, talking through torch.distributed; a process alone is a world of one and talks to nobody."""
+"""The processes of one training, talking through torch.distributed; a process alone is a world of one and talks to nobody.
+
+They exchange tensors and JSON only. torch's own object collectives unpickle what a peer sends, which is to run what a peer sends.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +15,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vos.errors import InputError, NotFiniteError
+from vos.json_files import parse_json
+
+MESSAGE_BYTES = 64 * 2**20
+"""The longest message that is taken from a peer."""
 
 
 class Ranks:
@@ -30,12 +38,26 @@ class Ranks:
         return values / self.size
 
     def gather(self, value: Any) -> list[Any]:
-        """One value (any JSON) of every rank, in their order."""
+        """One value (any JSON) of every rank, in their order. Raises InputError where a peer's message is none of ours."""
         if self.size == 1:
             return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
+        own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(self.device)
+        lengths = [int(length) for length in self._gathered(torch.tensor([len(own)], device=self.device))]
+        for rank, length in enumerate(lengths):
+            if not 0 < length <= MESSAGE_BYTES:
+                raise InputError(_misbehaves(rank, f"announces a message of {length} bytes"))
+        padded = own.new_zeros(max(lengths))
+        padded[: len(own)] = own
+        texts = [part[:length] for part, length in zip(self._gathered(padded), lengths, strict=True)]
+        return [
+            parse_json(text.cpu().numpy().tobytes(), f"rank {rank}", _misbehaves(rank, "sends no JSON"), finite=False)
+            for rank, text in enumerate(texts)
+        ]
+
+    def _gathered(self, own: Tensor) -> list[Tensor]:
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(parts, own)
+        return parts
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -60,3 +82,7 @@ class Ranks:
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
+
+
+def _misbehaves(rank: int, how: str) -> str:
+    return f"worker {rank} {how}: another program may be talking on the training's port; run the same command again to continue"

@@ -4,11 +4,13 @@ The curves are kept, so that a report can draw J over time; every other figure i
 All values are in [0, 1]; decay is a difference of two such values and may be negative.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,6 +79,22 @@ class SequenceScore:
     sequence: str
     objects: tuple[ObjectScore, ...]
     ignored_labels: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON, for `from_json` in another process."""
+        objects = [
+            {"id": one.object_id, "frames": list(one.frames), "j": one.j.tolist(), "f": one.f.tolist()}
+            for one in self.objects
+        ]
+        return {"sequence": self.sequence, "objects": objects, "ignored_labels": list(self.ignored_labels)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> SequenceScore:
+        objects = tuple(
+            ObjectScore(object_id=one["id"], frames=tuple(one["frames"]), j=np.array(one["j"]), f=np.array(one["f"]))
+            for one in values["objects"]
+        )
+        return cls(sequence=values["sequence"], objects=objects, ignored_labels=tuple(values["ignored_labels"]))
 
     @property
     def j(self) -> float:

@@ -165,6 +165,8 @@ class TrainConfig(JobConfig):
     """Steps between checkpoints; a killed run continues from the last one."""
     max_failures: int = 3
     """Deaths of workers after which the command gives up; what is saved stays, and the same command continues."""
+    peer_timeout_s: int = 600
+    """Seconds that a worker waits for the others before the group begins again (a death of workers), or gives up."""
     half: bool = False
     """Save the model's weights as float16: half the size, loaded as float32."""
     experiment: str = "train"
@@ -188,6 +190,8 @@ class TrainConfig(JobConfig):
             raise InputError(
                 f"--here --workers {self.workers}: without Ray Train there is one worker; add --no-here, or leave --workers out"
             )
+        if not 1 <= self.peer_timeout_s <= 86_400:
+            raise InputError(f"--peer-timeout-s {self.peer_timeout_s}: use 1 to 86400")
         if self.micro_batch < 0 or self.max_failures < 0:
             raise InputError(
                 f"--micro-batch {self.micro_batch} --max-failures {self.max_failures}: use 0 or more of each"
