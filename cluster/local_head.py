@@ -22,7 +22,6 @@ import os
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -30,6 +29,10 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from pipelines.ray_folders import private_token
+from vos.errors import InputError
+from vos.files import private_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -187,32 +190,9 @@ def head_environment(mark: str) -> dict[str, str]:
     return env
 
 
-def ensure_token(env: dict[str, str]) -> None:
-    """Make a token unless there is one, readable by its owner only. Ray prints the token: that output is dropped."""
-    done = subprocess.run(
-        [BIN / "ray", "get-auth-token", "--generate"],
-        env=env,
-        umask=0o077,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise HeadError(f"ray get-auth-token --generate failed: {reason}")
-    with contextlib.suppress(FileNotFoundError):
-        (Path.home() / ".ray" / "auth_token").chmod(0o600)
-
-
 def prepare_scratch(folder: Path) -> Path:
     """An empty folder for Ray inside one that only we may enter."""
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    info = folder.lstat()
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
-        raise HeadError(f"{folder} belongs to somebody else or is no folder: remove it, then start again")
-    folder.chmod(0o700)
+    private_folder(str(folder))
     shutil.rmtree(folder / "ray", ignore_errors=True)  # the sessions of the last head
     return folder / "ray"
 
@@ -237,7 +217,7 @@ def up(settings: Settings) -> None:
             )
     mark = uuid.uuid4().hex
     env = head_environment(mark)
-    ensure_token(env)
+    private_token()
     temp_dir = prepare_scratch(settings.scratch_dir)
     # fmt: off
     command = [
@@ -363,7 +343,7 @@ def main() -> int:
             except BlockingIOError:
                 raise HeadError("another make cluster-up or cluster-down is at work here: wait for it") from None
             action(settings)
-    except (HeadError, OSError) as error:
+    except (HeadError, InputError, OSError) as error:
         print(f"cluster: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

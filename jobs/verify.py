@@ -2,7 +2,7 @@
 
 Examples:
   python -m jobs.verify
-  python -m jobs.verify --golden ../shared/golden --weights ../shared/data/weights --data.root DAVIS --strict
+  python -m jobs.verify --golden golden --weights mobilenet_v2.safetensors --data.root DAVIS --strict
 """
 
 import sys

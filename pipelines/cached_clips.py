@@ -6,13 +6,11 @@ number of workers, and any step can be the first, so nothing has to be saved to 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
 import os
 import queue
-import stat
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -31,6 +29,7 @@ from vos.config_json import fingerprint, from_dict
 from vos.datasets import Video
 from vos.draws import ClipDraw, draw_clip
 from vos.errors import InputError
+from vos.files import private_folder
 from vos.objective import Targets
 from vos.transforms import to_tensor
 
@@ -195,7 +194,7 @@ def _copy_here(path: str, recipe: str, sha256: str) -> str:
     parent = os.path.join(tempfile.gettempdir(), f"mobilevos-shards-{os.getuid()}")
     folder = os.path.join(parent, recipe)
     for one in (parent, folder):
-        _make_private(one)
+        private_folder(one)
     target = os.path.join(folder, f"{fingerprint(path)[:16]}.parquet")
     if not os.path.exists(target) or not _is_copy(storage.read_bytes(target), sha256):
         # Afterwards it need not be the listed file: a shard that has grown since serves an earlier manifest, here as in a local folder.
@@ -205,23 +204,6 @@ def _copy_here(path: str, recipe: str, sha256: str) -> str:
 
 def _is_copy(data: bytes, sha256: str) -> bool:
     return hashlib.sha256(data).hexdigest() == sha256 if sha256 else not schema.damage_of(data)
-
-
-def _make_private(folder: str) -> None:
-    """Make a folder that is this user's alone, or see that it is: its name is known to everybody on the machine."""
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder, 0o700)
-        found = os.lstat(folder)
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
-            os.chmod(folder, 0o700)  # earlier versions left the outer one to the umask
-            return
-        problem = "is not a folder of yours"
-    except OSError as error:
-        problem = f"cannot be made private ({(error.strerror or str(error)).lower()})"
-    raise InputError(
-        f"{folder}: {problem}, so no copies of shards can be kept there; remove it, or set TMPDIR to a folder of your own"
-    )
 
 
 def _damaged(path: str, reason: str) -> InputError:

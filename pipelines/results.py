@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from pipelines import results_page, storage, tracking
 from pipelines import results_records as records_of
@@ -20,9 +19,6 @@ from vos.config import ReportConfig, TrainConfig
 from vos.config_json import differences, dumps, from_dict
 from vos.datasets import fingerprint as data_fingerprint
 from vos.errors import InputError
-
-CHECKOUT = Path(__file__).resolve().parents[1]
-WEIGHTS = CHECKOUT.parent / "shared" / "data" / "weights" / PRETRAINED
 
 
 def listed(config: ReportConfig) -> str:
@@ -96,7 +92,7 @@ def _weights(config: ReportConfig, runs: list[Planned]) -> str:
     """The file of the ImageNet weights, where a run begins with them. Raises InputError where there is none."""
     if not any(isinstance(one.job, TrainConfig) and one.job.trunk_weights for one in runs):
         return ""
-    path = config.trunk_weights or str(WEIGHTS)
+    path = config.trunk_weights
     if not os.path.isfile(path):
         raise InputError(
             f"--trunk-weights {config.trunk_weights or '(none)'}: no such file; the MobileNetV2 students begin with ImageNet weights "

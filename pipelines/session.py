@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from pipelines.ray_folders import private_token, session_folder
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names and values of malloc.h
 
@@ -23,6 +26,7 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         # Ray reads it when it is imported. Its name is about other systems; what it decides is whether
         # 127.0.0.1 is kept as this node's address, so that every port of Ray is on loopback.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        private_token()
     import ray
 
     if ray.is_initialized():
@@ -32,29 +36,32 @@ def ray_session(num_cpus: int) -> Iterator[None]:
     # Each job draws its own bar and prints its own result; Ray's narration stays in its log folder, its exceptions come up.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's banner, which its verbose=0 does not switch off
-    with _native_stderr_closed():
-        _connect(num_cpus)
-    try:
+    with contextlib.ExitStack() as stack:
+        joins = os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_ADDRESS")
+        folder = "" if joins else stack.enter_context(session_folder())
+        stack.callback(ray.shutdown)
+        with _native_stderr_closed():
+            _connect(num_cpus, folder)
         yield
-    finally:
-        ray.shutdown()
 
 
-def _connect(num_cpus: int) -> None:
+def _connect(num_cpus: int, folder: str) -> None:
+    """Join the cluster that the environment names, or start a Ray in a folder of its own."""
     import ray
 
-    if os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_ADDRESS"):
+    if not folder:
         ray.init(logging_level=logging.ERROR)
-    else:
-        # Ray Train asks the dashboard's state API, so the dashboard stays on (on loopback).
-        ray.init(
-            address="local",
-            num_cpus=max(num_cpus, os.cpu_count() or 1),
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+        return
+    # Ray Train asks the dashboard's state API, so the dashboard stays on (on loopback).
+    ray.init(
+        address="local",
+        num_cpus=max(num_cpus, os.cpu_count() or 1),
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        _temp_dir=folder,
+    )
 
 
 def set_threads(count: int) -> None:

@@ -1,15 +1,14 @@
 """Every check of `python -m jobs.verify`: those of vos/checks.py, and those that need golden numbers, weights or frames.
 
-Golden numbers are what the official implementations gave: `stcn/case_*.npz` with `recipe.py`, which makes their weights
-and inputs from names, and `davis_eval/` with masks and scores. They and DAVIS do not come with the project. A check
-whose files are absent is skipped and says so; a path that the user named and that does not exist is an error.
+Golden numbers are what the official implementations gave: `stcn/case_*.npz`, on weights and inputs that `pipelines/golden.py`
+makes, and `davis_eval/` with masks and scores. They and DAVIS do not come with the project. A check whose files are
+not named is skipped and says so; a path that the user named and that does not exist is an error.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib.util
 import json
 import os
 import subprocess
@@ -25,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines import golden as golden_inputs
 from pipelines.session import set_threads
 from vos import checks, loss_checks
 from vos.checkpoint import load_checkpoint, load_trunk_weights
@@ -42,7 +42,6 @@ from vos.recognition import RECOGNISABLE, read_classifier, recognise
 from vos.transforms import to_tensor
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SHARED = CHECKOUT.parent / "shared"
 IMAGENET_FILE = "mobilenet_v2_imagenet.fp16.safetensors"
 STUDENT = "mobilevos-mobilenetv2"
 REPEATS = 7
@@ -56,7 +55,7 @@ def verify(config: VerifyConfig, tell: Callable[[str], None]) -> bool:
     not hold what it should.
     """
     set_threads(config.threads)
-    golden = _folder(config.golden, SHARED / "golden", "--golden")
+    golden = _folder(config.golden, "--golden")
     weights = _weights_file(config.weights)
     frames = frames_root(config)
     if config.out:  # first of all, so that a folder that cannot be written is named before minutes of work
@@ -99,7 +98,6 @@ def stcn_checks(golden: Path | None) -> Iterator[Check]:
     if golden is None:
         yield _skipped("STCN: official names, weights and probabilities", "no golden numbers; name them with --golden")
         return
-    recipe = _load_recipe(golden / "recipe.py")
     cases = sorted((golden / "stcn").glob("case_*.npz"))
     if not cases:
         raise InputError(f"{golden}/stcn: holds no case_*.npz; give the folder of golden numbers as --golden")
@@ -107,7 +105,7 @@ def stcn_checks(golden: Path | None) -> Iterator[Check]:
     ours = {name: tuple(tensor.shape) for name, tensor in build("stcn").state_dict().items()}
     differing = len(set(ours.items()) ^ set(shapes.items()))
     yield Check(f"STCN: {len(shapes)} official names and shapes, differing", differing, "=", 0)
-    official = {name: torch.from_numpy(np.asarray(recipe.tensor(name, shape))) for name, shape in shapes.items()}
+    official = {name: torch.from_numpy(golden_inputs.weight(name, shape)) for name, shape in shapes.items()}
     try:
         model = _through_a_file(official)
     except InputError as error:
@@ -115,7 +113,7 @@ def stcn_checks(golden: Path | None) -> Iterator[Check]:
         return
     yield Check("STCN: strict load of an official .pth (with its module. prefix)", "loaded", "=", "loaded")
     for case in cases:
-        yield from _case_checks(model, recipe, case)
+        yield from _case_checks(model, case)
 
 
 def trunk_checks(weights: Path | None, frames: Path | None) -> Iterator[Check]:
@@ -171,21 +169,21 @@ def evaluator_checks(golden: Path | None, workers: int) -> Iterator[Check]:
 
 def frames_root(config: VerifyConfig) -> Path | None:
     """The folder of one folder of frames for each DAVIS sequence, if there is one."""
-    root = _folder(config.data.root, SHARED / "data" / "DAVIS", "--data.root")
+    root = _folder(config.data.root, "--data.root")
     found = [root / "JPEGImages" / size for size in ("480p", "Full-Resolution")] if root else []
     return next((folder for folder in found if folder.is_dir()), None)
 
 
-def _case_checks(model: VOSModel, recipe: Any, case: Path) -> Iterator[Check]:
+def _case_checks(model: VOSModel, case: Path) -> Iterator[Check]:
     """Features of frame 1 and probabilities of every frame, in the padding that the official code used."""
     golden = np.load(case)
     num_objects, height, width, num_frames, every, top_k, include_last, seed = (int(x) for x in golden["args"])
-    frames = torch.from_numpy(recipe.frames(num_frames, height, width, seed))
+    frames = torch.from_numpy(golden_inputs.frames(num_frames, height, width, seed))
     left, right, top, bottom = (int(x) for x in golden["pad"])
     with torch.no_grad():
         query = model.encode_query(F.pad(frames[1:2], (left, right, top, bottom)))
     policy = MemoryPolicy("infinite", every=every, top_k=top_k, include_last=bool(include_last))
-    prob = propagate(model, frames, torch.from_numpy(recipe.first_mask(num_objects, height, width)), policy)
+    prob = propagate(model, frames, torch.from_numpy(golden_inputs.first_mask(num_objects, height, width)), policy)
     inside = golden["prob"][..., top : top + height, left : left + width]
     for name, ours, official in (
         ("query key of frame 1", query.key, golden["key"]),
@@ -242,30 +240,20 @@ def _measure_speed(folder: Path) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _load_recipe(path: Path) -> Any:
-    """The user's own module that makes weights and inputs from names."""
-    _need(path)
-    spec = importlib.util.spec_from_file_location("golden_recipe", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _folder(given: str, default: Path, flag: str) -> Path | None:
+def _folder(given: str, flag: str) -> Path | None:
     if given and not os.path.isdir(given):
         raise InputError(f"{flag} {given}: no such folder; name one that exists or leave {flag} out")
-    folder = Path(given) if given else default
-    return folder if folder.is_dir() else None
+    return Path(given) if given else None
 
 
 def _weights_file(given: str) -> Path | None:
     """--weights is the file or its folder."""
-    path = Path(given) if given else SHARED / "data" / "weights"
-    path = path / IMAGENET_FILE if path.is_dir() else path
-    if given and not path.is_file():
+    if not given:
+        return None
+    path = Path(given, IMAGENET_FILE) if os.path.isdir(given) else Path(given)
+    if not path.is_file():
         raise InputError(f"--weights {given}: no such file; give {IMAGENET_FILE} or its folder")
-    return path if path.is_file() else None
+    return path
 
 
 def _need(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import uuid
@@ -40,6 +41,35 @@ def read_regular(path: str, bound: str, advice: str = "name another file") -> by
             return file.read()
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}); {advice}") from None
+
+
+def private_folder(path: str) -> str:
+    """Make a folder (and its parents) that only this user can enter, or make sure that it is one; returns its path.
+
+    For folders whose names others know or can guess: what lies there is code, or is read as if it were ours.
+    Raises InputError where it belongs to somebody else, is a link, or cannot be made.
+    """
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        found = os.lstat(path)
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+            os.chmod(path, 0o700)
+            return path
+        problem = "is not a folder of yours"
+    except OSError as error:
+        problem = f"cannot be made private ({(error.strerror or str(error)).lower()})"
+    raise InputError(f"{path}: {problem}; remove it, or set TMPDIR and MOBILEVOS_CACHE to folders of your own")
+
+
+def code_cache(*names: str) -> str:
+    """A private folder for graphs and compiled code, which is run when it is found: $MOBILEVOS_CACHE, else one in ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    path = private_folder(os.environ.get("MOBILEVOS_CACHE") or os.path.join(base, "mobilevos-ray"))
+    for name in names:
+        path = private_folder(os.path.join(path, name))
+    return path
 
 
 def write_atomic(path: str, data: bytes, sync: bool = True) -> None:

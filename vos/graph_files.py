@@ -18,6 +18,7 @@ import vos.export
 import vos.graphs
 from vos.errors import InputError
 from vos.export import Shape, write_onnx
+from vos.files import code_cache
 from vos.graphs import ENGINE_GRAPHS, NEEDED, inference_copy
 from vos.models import backbones, decoder, encoders, interface
 from vos.models.interface import VOSModel
@@ -43,7 +44,7 @@ class MadeGraphs(GraphFiles):
         self._model = model
 
     def paths(self, size: tuple[int, int]) -> dict[str, str]:
-        folder = os.path.join(_cache_folder(), f"{self._digest()}-{size[0]}x{size[1]}")
+        folder = code_cache(f"{self._digest()}-{size[0]}x{size[1]}")
         paths = {name: os.path.join(folder, f"{name}.onnx") for name in ENGINE_GRAPHS}
         missing = [name for name in ENGINE_GRAPHS if not os.path.exists(paths[name])]
         if missing:
@@ -110,9 +111,3 @@ class ExportedGraphs(GraphFiles):
 
 def is_exported(path: str) -> bool:
     return os.path.isfile(os.path.join(path, DESCRIPTION))
-
-
-def _cache_folder() -> str:
-    given = os.environ.get("MOBILEVOS_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return given or os.path.join(base, "mobilevos-ray")

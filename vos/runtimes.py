@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from vos.compiled_code import keep_compiled_code_private
 from vos.errors import InputError
 from vos.graph_files import GraphFiles
 from vos.graphs import ENGINE_GRAPHS, inference_copy
@@ -56,6 +57,8 @@ class TorchRuntime:
     def __init__(self, model: VOSModel, threads: int, compiled: bool) -> None:
         self.name = "compile" if compiled else "eager"
         torch.set_num_threads(threads)
+        if compiled:
+            keep_compiled_code_private()
         self.graphs: Sequence[str] = tuple(ENGINE_GRAPHS)
         self._device = next(model.parameters()).device
         model = inference_copy(model)

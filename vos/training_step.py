@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vos.compiled_code import keep_compiled_code_private
 from vos.config import TrainConfig
 from vos.errors import NotFiniteError
 from vos.models.interface import VOSModel
@@ -39,6 +40,7 @@ class TrainingStep:
         self.optimiser = torch.optim.AdamW(parameter_groups(model, config.optimiser))
         self._alone = ClipSegmenter(model, infinite=config.role == "teacher")
         if config.compile:
+            keep_compiled_code_private()
             self._alone.compile()
         self._segmenter = wrap(self._alone)
 

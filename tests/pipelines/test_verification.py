@@ -26,15 +26,10 @@ def same_threads_afterwards() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without golden numbers, weights and data."""
-    monkeypatch.setattr(verification, "SHARED", tmp_path / "nothing")
-
-
 @pytest.mark.slow
 def test_every_check_is_met_on_this_machine(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["--strict", "--out", str(tmp_path)]) == 0
+    named = ["--golden", str(shared / "golden"), "--weights", str(shared / "data" / "weights")]
+    assert main([*named, "--data.root", str(shared / "data" / "DAVIS"), "--strict", "--out", str(tmp_path)]) == 0
     *rows, last = capsys.readouterr().out.splitlines()[1:]
     assert all("  ok" in row for row in rows)
     assert last == f"{len(rows)} checks: {len(rows)} ok, 0 FAILED, 0 skipped"
@@ -85,7 +80,7 @@ def test_a_row_is_told_before_the_next_check_is_measured(monkeypatch: pytest.Mon
     assert verification.verify(VerifyConfig(), tell=told.append)
 
 
-def test_without_files_their_checks_are_skipped_with_the_reason(alone: None):
+def test_without_files_their_checks_are_skipped_with_the_reason():
     skipped = [
         *verification.stcn_checks(None),
         *verification.trunk_checks(None, None),
@@ -114,6 +109,13 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_check(tmp_path: Pat
     assert main(["--out", str(tmp_path / "file" / "out")]) == 2
     output = capsys.readouterr()
     assert output.out == "" and str(tmp_path / "file" / "out") in output.err and output.err.count("\n") == 1
+
+
+def test_nothing_in_a_folder_of_golden_numbers_is_executed(shared: Path, tmp_path: Path):
+    folder = tmp_path / "golden"
+    shutil.copytree(shared / "golden" / "stcn", folder / "stcn", ignore=shutil.ignore_patterns("case_[b-z]*"))
+    (folder / "recipe.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')\n")
+    assert next(verification.stcn_checks(folder)).passed and not (tmp_path / "it-ran").exists()
 
 
 def test_a_folder_without_golden_numbers_is_named(tmp_path: Path):

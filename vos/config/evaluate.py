@@ -114,8 +114,8 @@ class VerifyConfig(JobConfig):
     out: str = ""
     """Folder for checks.json (empty: the checks are only printed)."""
     golden: str = ""
-    """Folder of golden numbers of the official code. Default: ../shared/golden of the checkout, where it exists."""
+    """Folder of golden numbers of the official code; nothing in it is executed (empty: its checks are skipped)."""
     weights: str = ""
-    """ImageNet weights of MobileNetV2, a file or its folder. Default: ../shared/data/weights of the checkout, where it exists."""
+    """ImageNet weights of MobileNetV2, a file or its folder (empty: its checks are skipped)."""
     strict: bool = False
     """Fail also where a check was skipped for want of a file."""

@@ -32,7 +32,7 @@ class ReportConfig(JobConfig):
     teacher: str = ""
     """Folder of jobs.train with the plan's teacher, trained already (default: it is trained here, like the rest)."""
     trunk_weights: str = ""
-    """ImageNet weights of MobileNetV2, a file. Default: the one in ../shared/data/weights of the checkout, where it exists."""
+    """ImageNet weights of MobileNetV2, a file under torchvision's names; needed where a student is trained."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
