@@ -20,6 +20,8 @@ from vos.config_json import differences, dumps, from_dict
 from vos.datasets import fingerprint as data_fingerprint
 from vos.errors import InputError
 
+CHECKOUT = Path(__file__).resolve().parents[1]
+
 
 def listed(config: ReportConfig) -> str:
     """The plan as a table: every run's state and its expected CPU minutes."""
