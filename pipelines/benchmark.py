@@ -38,9 +38,10 @@ Measure = Callable[[BenchmarkConfig], Iterable[Row]]
 
 def benchmark(config: BenchmarkConfig) -> str:
     """Measure, write the rows as JSON, log them to MLflow; returns the table."""
-    from pipelines import benchmark_cache, benchmark_train
+    from pipelines import benchmark_cache, benchmark_data, benchmark_train
 
-    measures: Sequence[Measure] = {"cache": benchmark_cache.MEASURES, "train": benchmark_train.MEASURES}[config.what]
+    parts = {"cache": benchmark_cache.MEASURES, "train": benchmark_train.MEASURES, "data": benchmark_data.MEASURES}
+    measures: Sequence[Measure] = parts[config.what]
     storage.make_folder(config.out)
     set_threads(1)
     rows: list[Row] = []

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pipelines import pictures, report, storage, tracking
 from pipelines.evaluation import COPY, Evaluation, evaluate
 from pipelines.models import load_model
-from pipelines.plan import index_videos
+from pipelines.plan import data_fingerprint, index_videos
 from pipelines.session import ray_session
 from pipelines.teacher_cache import build_cache
 from pipelines.training import train
@@ -23,7 +23,6 @@ from vos.config import (
     TrainConfig,
 )
 from vos.config_json import dumps, fingerprint, without
-from vos.datasets import fingerprint as data_fingerprint
 from vos.presets import preset
 from vos.video_segmentation import segmented_span
 

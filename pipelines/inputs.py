@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pipelines.plan import data_fingerprint
 from pipelines.tracking import Run
 from vos.config import DataConfig
 from vos.datasets import Video
-from vos.datasets import fingerprint as data_fingerprint
 
 
 def log_cache(run: Run, folder: str, manifest: dict[str, Any], context: str) -> None:

@@ -15,8 +15,8 @@ from pipelines import schema, storage
 from pipelines.plan import index_videos, recipe_of
 from vos.config import DataConfig
 from vos.config_json import dumps, fingerprint, from_dict
+from vos.contents import same_videos
 from vos.datasets import Video
-from vos.datasets import fingerprint as data_fingerprint
 from vos.errors import InputError
 
 DIGEST = "sha256"
@@ -108,7 +108,7 @@ def data_of_cache(folder: str, manifest: dict[str, Any], data: DataConfig) -> tu
             if candidate is recorded:
                 raise
             continue
-        if data_fingerprint(videos) == manifest["identity"]["data"]:
+        if same_videos(videos, manifest["identity"]["data"]):
             if candidate is recorded and data.root:
                 print(f"note: {folder} was not made from {data.root}: its own videos are used", file=sys.stderr)
             return candidate, videos

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.progress import progress_bar
 from pipelines.schema import VERSION
+from vos import contents
 from vos.config import CacheConfig, DataConfig
 from vos.config_json import fingerprint, without
 from vos.datasets import Video, load_index
-from vos.datasets import fingerprint as data_fingerprint
 from vos.errors import InputError
 from vos.synthetic import synthetic_index
 
@@ -42,6 +44,19 @@ def plan_shards(num_draws: int, shard_draws: int) -> list[ShardPlan]:
     """Shards of `shard_draws` consecutive draws; the last one may be shorter."""
     starts = range(0, num_draws, shard_draws)
     return [ShardPlan(i, first, min(shard_draws, num_draws - first)) for i, first in enumerate(starts)]
+
+
+def data_fingerprint(videos: Sequence[Video]) -> str:
+    """Fingerprint of the videos' contents (`vos.contents`), with a bar while files are read that are new or have changed."""
+    with contextlib.ExitStack() as stack:
+        bars: list[Any] = []
+
+        def show(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(progress_bar("reading videos", total, "video")))
+            bars[0].update(1)
+
+        return contents.fingerprint(videos, show)
 
 
 def index_videos(data: DataConfig, split: str) -> list[Video]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines import results_page, storage, tracking
 from pipelines import results_records as records_of
 from pipelines.folders import folder_run, read_json
-from pipelines.plan import index_videos
+from pipelines.plan import data_fingerprint, index_videos
 from pipelines.report import table
 from pipelines.results_plan import PRETRAINED, SCALES, TEACHER, Planned, chosen, plan
 from pipelines.results_queue import STATE, Queue, failure_file
@@ -18,7 +18,7 @@ from pipelines.results_records import Record
 from pipelines.results_site import Site
 from vos.config import ReportConfig, TrainConfig
 from vos.config_json import differences, dumps, from_dict
-from vos.datasets import fingerprint as data_fingerprint
+from vos.contents import FORM, index_fingerprint, same_videos
 from vos.errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -49,7 +49,7 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
             raise InputError(f"{option} {folder}: trainings and their logs are written here; give a local folder")
     records = records_of.valid(every, records_of.read_all(config.docs))
     weights = _weights(config, [one for one in runs if one.name not in records])
-    data = _data(config)
+    data = _data(config, records)
     _check_teacher(config, every, records, weights, data)
     storage.make_folder(config.out)
     with storage.only_writer(config.out):
@@ -133,13 +133,11 @@ def _check_teacher(
             f"--teacher {config.teacher}: not the plan's teacher ({'; '.join(changed)}); leave it out, or change the plan"
         )
     try:
-        same_videos = (
-            trained.data == config.data or data_fingerprint(index_videos(trained.data, "train")) == data["train"]
-        )
+        same_data = trained.data == config.data or same_videos(index_videos(trained.data, "train"), data["train"])
         same_weights = not (began_with and weights) or records_of.sha256(began_with) == records_of.sha256(weights)
     except InputError as error:  # its configuration names files of another machine
         raise InputError(f"--teacher {config.teacher}: what it was trained on cannot be compared: {error}") from None
-    if not same_videos:
+    if not same_data:
         raise InputError(
             f"--teacher {config.teacher}: trained on other videos ({trained.data.root or 'synthetic'}); leave it out"
         )
@@ -149,11 +147,16 @@ def _check_teacher(
         )
 
 
-def _data(config: ReportConfig) -> dict[str, str]:
-    """Fingerprints of the videos. Raises InputError where the protocol is about real video and none is named."""
+def _data(config: ReportConfig, records: Mapping[str, Record]) -> dict[str, str]:
+    """Fingerprints of the videos, in the form of the records that are there: of contents, or, for older ones, of names and sizes.
+
+    Raises InputError where the protocol is about real video and none is named.
+    """
     if SCALES[config.preset].pretrained and not config.data.root:
         raise InputError(f"--preset {config.preset}: real video is needed; give --data.root (or DAVIS_ROOT)")
-    return {split: data_fingerprint(index_videos(config.data, split)) for split in ("train", "val")}
+    older = any(not record["data"]["train"].startswith(FORM) for record in records.values())
+    form = index_fingerprint if older else data_fingerprint
+    return {split: form(index_videos(config.data, split)) for split in ("train", "val")}
 
 
 def _state(

@@ -20,7 +20,6 @@ holds nothing else (a black-and-white mask). Frames are ordered by the numbers i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -78,7 +77,11 @@ class Video(Protocol):
         ...
 
     def signature(self) -> str:
-        """Everything that decides the content, independent of where it is stored."""
+        """What it is, independent of where it is stored: names and sizes, or, where there are no files, all that decides the content."""
+        ...
+
+    def files(self) -> tuple[str, ...]:
+        """Paths of all files that it is read from; none where it is made on the fly."""
         ...
 
 
@@ -151,6 +154,14 @@ class FolderVideo:
         frames = [(file, os.path.getsize(os.path.join(self.frame_folder, file))) for file in self.frame_files]
         return json.dumps([self.name, self.size, self.meaning, self.objects, frames, masks])
 
+    def files(self) -> tuple[str, ...]:
+        return self._files
+
+    @cached_property
+    def _files(self) -> tuple[str, ...]:
+        frames = [os.path.join(self.frame_folder, file) for file in self.frame_files]
+        return (*frames, *(os.path.join(self.mask_folder, file) for file in self.mask_files if file))
+
     def _mask_path(self, index: int) -> str:
         return os.path.join(self.mask_folder, self.mask_files[index] or "")
 
@@ -203,14 +214,6 @@ def detect_kind(root: str) -> str:
     raise InputError(
         f"{root}: no known data set; looked for {looked_for}. Point --data.root at the folder that holds one of these"
     )
-
-
-def fingerprint(videos: Sequence[Video]) -> str:
-    """Hex digest (64 characters) of the index: names, sizes, file sizes in bytes; no absolute path."""
-    digest = hashlib.sha256()
-    for video in videos:
-        digest.update(video.signature().encode() + b"\n")
-    return digest.hexdigest()
 
 
 def _index_davis(root: str, split: str, year: str, meaning: MaskMeaning) -> Iterator[Video]:

@@ -68,6 +68,9 @@ class ArrayVideo:
     def signature(self) -> str:
         return f"{self.name} {self.frames.shape}"
 
+    def files(self) -> tuple[str, ...]:
+        return ()
+
 
 class VideoSegmenter:
     """What `mlflow.pyfunc.load_model` wraps."""

@@ -69,6 +69,9 @@ class SyntheticVideo:
     def signature(self) -> str:
         return json.dumps({"generator": "synthetic", "version": GENERATOR_VERSION, **asdict(self)})
 
+    def files(self) -> tuple[str, ...]:
+        return ()
+
     def _scene(self) -> _Scene:
         return _make_scene(self.split, self.seed, self.number, self.size)
 

@@ -287,7 +287,7 @@ def small_manifest(folder: Path, **changes: Any) -> Path:
     from pipelines.plan import index_videos
     from pipelines.schema import VERSION
     from vos.config import ClipConfig
-    from vos.datasets import fingerprint
+    from vos.contents import fingerprint
 
     data = DataConfig(synthetic_videos=2, synthetic_frames=4, synthetic_height_px=48)
     version = changes.pop("schema_version", VERSION)

@@ -20,7 +20,7 @@ from pipelines.plan import index_videos
 from vos.clips import checksum, decode_clip, encode_clip, read_clip
 from vos.config import ClipConfig, DataConfig
 from vos.config_json import to_dict
-from vos.datasets import fingerprint
+from vos.contents import fingerprint
 from vos.draws import draw_clip
 from vos.errors import InputError
 from vos.quantise import dequantise

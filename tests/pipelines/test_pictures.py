@@ -49,6 +49,9 @@ class FlatVideo:
     def signature(self) -> str:
         return self.name
 
+    def files(self) -> tuple[str, ...]:
+        return ()
+
 
 VIDEO = FlatVideo()
 

@@ -305,20 +305,6 @@ def test_an_index_opens_no_mask_and_survives_pickling_small(davis, monkeypatch):
     np.testing.assert_array_equal(copied[0].mask(0), videos[0].mask(0))
 
 
-def test_the_fingerprint_follows_the_content_and_not_the_place(davis, tmp_path_factory):
-    first = datasets.fingerprint(datasets.load_index(str(davis), "davis2017"))
-    moved = tmp_path_factory.mktemp("moved") / "data"
-    shutil.copytree(davis, moved)
-    assert datasets.fingerprint(datasets.load_index(str(moved), "davis2017")) == first
-    assert datasets.fingerprint(datasets.load_index(str(moved), "davis2016")) != first
-    assert datasets.fingerprint(datasets.load_index(str(moved), "davis2017", "val")) != first
-    noise = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
-    images.write_frame(str(moved / "JPEGImages/480p/bear/00001.jpg"), noise)
-    assert datasets.fingerprint(datasets.load_index(str(moved), "davis2017")) != first
-    some = [datasets.fingerprint(synthetic_index(2, seed=seed, split=s)) for seed in (0, 1) for s in ("train", "val")]
-    assert len(set(some)) == 4
-
-
 def test_the_shared_davis_is_indexed_quickly_and_whole(shared):
     root = str(shared / "data" / "DAVIS")
     start = time.process_time()

@@ -54,6 +54,9 @@ class Fake:
     def signature(self) -> str:
         return repr(self)
 
+    def files(self) -> tuple[str, ...]:
+        return ()
+
 
 @pytest.fixture(scope="module")
 def videos():

@@ -1,0 +1,63 @@
+"""What it costs to know that videos are the same ones as before: `jobs.benchmark data`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+
+from pipelines.benchmark import Measure, Row, figure, seconds
+from vos.config import BenchmarkConfig
+from vos.contents import fingerprint
+from vos.datasets import Video, load_index
+from vos.synthetic import synthetic_index
+
+VIDEOS, FRAMES = 100, 100
+"""Each frame has a mask: 20,000 files."""
+SIZE = (96, 160)
+
+
+def fingerprints(config: BenchmarkConfig) -> Iterator[Row]:
+    """The fingerprint of 20,000 files: read for the first time, unchanged, and with one file changed."""
+    with tempfile.TemporaryDirectory() as root:
+        _write(root)
+        videos = load_index(root, "folder", "train")
+        files = sum(len(video.files()) for video in videos)
+        how = f"{files:,} files of {VIDEOS} videos, {config.rounds} rounds"
+        first, unchanged, changed = [], [], []
+        for _ in range(config.rounds):
+            _touch(videos)
+            first.append(seconds(fingerprint, videos))
+            unchanged.append(seconds(fingerprint, videos))
+            _touch(videos[:1])
+            changed.append(seconds(fingerprint, videos))
+        indexed = [seconds(load_index, root, "folder", "train") for _ in range(config.rounds)]
+    yield figure("s for contents read for the first time", first, "", lambda _: True, how)
+    yield figure("s for contents that did not change", unchanged, "<= 3", lambda value: value <= 3, how)
+    yield figure("s for contents of which one video changed", changed, "<= 3", lambda value: value <= 3, how)
+    yield figure("s for the index: header and end of every file", indexed, "", lambda _: True, how)
+
+
+def _write(root: str) -> None:
+    from vos.images import write_frame, write_mask
+
+    video = synthetic_index(1, FRAMES, SIZE)[0]
+    for index in range(FRAMES):
+        write_frame(os.path.join(root, f"frames/000/{index:05d}.jpg"), video.frame(index))
+        labels = video.mask(index)
+        assert labels is not None
+        write_mask(os.path.join(root, f"masks/000/{index:05d}.png"), labels)
+    for number in range(1, VIDEOS):
+        for kind in ("frames", "masks"):
+            shutil.copytree(os.path.join(root, kind, "000"), os.path.join(root, kind, f"{number:03d}"))
+
+
+def _touch(videos: Sequence[Video]) -> None:
+    """Give every file another time of change, long ago: what is known of it is believed no more, and then is again."""
+    for video in videos:
+        for path in video.files():
+            os.utime(path, ns=(0, os.stat(path).st_mtime_ns - 10**9))
+
+
+MEASURES: Sequence[Measure] = (fingerprints,)
