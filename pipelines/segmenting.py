@@ -26,7 +26,7 @@ from pipelines.segment_inputs import check_masks, check_outputs, mask_folder, op
 from pipelines.session import set_threads
 from vos.config import SegmentConfig
 from vos.engine import Engine
-from vos.errors import InputError
+from vos.errors import InputError, printable
 from vos.images import overlay, write_mask
 from vos.object_masks import ObjectMask
 from vos.runtimes import available_threads
@@ -61,6 +61,8 @@ def segment(config: SegmentConfig) -> Segmentation:
     masks = read_masks(config)
     source = open_source(config)
     check_masks(config, masks, source)
+    if source.unverified_end:
+        print(f"note     {printable(source.unverified_end)}", file=sys.stderr)
     set_threads(config.threads or available_threads())
     with tempfile.TemporaryDirectory() as folder:
         model = find_model(config.model, folder)

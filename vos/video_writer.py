@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vos.errors import InputError
-from vos.video_files import reason
+from vos.video_decoder import reason
 
 # In order of preference: which of them exist depends on how ffmpeg was built. OpenH264 and MPEG-4 Part 2 need a rate to be as good.
 ENCODERS = (

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jobs.segment import main
+from tests.videos import KINDS, write_video
 from vos.checkpoint import save_checkpoint
 from vos.images import check_complete, overlay, read_mask, write_frame, write_mask
 from vos.models import build
@@ -141,6 +142,16 @@ def test_a_truncated_video_keeps_what_was_done(
     assert len(list(open_video(str(out)).frames)) == len(kept)
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(f"error: {clip}: truncated") and f"the first {len(kept)} frames" in said and str(out) in said
+
+
+def test_a_container_that_does_not_mark_its_end_is_said_once(
+    mask: str, student: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = write_video(str(tmp_path / "a.ts"), KINDS["ts, mpeg2"], FRAMES[:3])
+    assert len(masks(segment(path, mask, tmp_path / "o.mp4", "--model", student))) == 3
+    said = capsys.readouterr()
+    assert (said.out + said.err).count(f"{path}: whether this is the whole video cannot be verified") == 1
+    assert "cannot be verified" in said.err
 
 
 def test_a_frame_of_another_size_is_named_and_what_was_done_is_kept(

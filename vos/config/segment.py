@@ -21,8 +21,8 @@ class SegmentConfig(JobConfig):
     least_threads: ClassVar[int] = 0
 
     video: str = ""
-    """Video file or address, folder of JPEG or PNG frames, or - for raw frames on standard input; the first word of the command line
-    says it too."""
+    """Video file (MP4, MOV, MKV, WebM, AVI, MPEG, TS, Y4M, GIF, Ogg), folder of JPEG or PNG frames, or - for raw frames on standard
+    input; the first word of the command line says it too."""
     first_mask: str = ""
     """PNG with the objects of the first frame: palette or grey, 0 is background, each other value an object; 0 and 255 mean one object."""
     add: tuple[str, ...] = ()
