@@ -43,7 +43,7 @@ def check_limit(name: str, amount: int, origin: str) -> None:
     if amount > bound:
         raise InputError(
             f"{origin}: {amount:,} {LIMITS[name].unit} are more than the {bound:,} allowed; "
-            f"set {variable(name)} higher if the file is to be trusted"
+            f"set {variable(name)} higher if that is intended"
         )
 
 
@@ -60,4 +60,5 @@ LIMITS = {
     "checkpoint_bytes": Limit(4 * 2**30, "bytes", "a file of weights, as stored and as decoded"),
     "graph_bytes": Limit(2 * 2**30, "bytes", "a graph file"),
     "synthetic_videos": Limit(1_000_000, "videos", "--data.synthetic-videos"),
+    "synthetic_frames": Limit(1_000_000, "frames", "--data.synthetic-frames"),
 }
