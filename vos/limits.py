@@ -48,10 +48,8 @@ def check_limit(name: str, amount: int, origin: str) -> None:
 
 
 LIMITS = {
-    "image_pixels": Limit(64_000_000, "pixels", "an image: width x height from its header"),
-    "video_pixels": Limit(
-        36_000_000, "pixels", "a video's frame; 8K has 35,389,440, and a decoder keeps up to 16 frames"
-    ),
+    "image_pixels": Limit(40_000_000, "pixels", "an image: width x height from its header; 8K has 35,389,440"),
+    "video_pixels": Limit(36_000_000, "pixels", "a video's frame; a decoder keeps up to 16 of them"),
     "jpeg_work": Limit(2_000_000_000, "pixels times scans", "what a progressive JPEG has a decoder go over"),
     "list_bytes": Limit(16 * 2**20, "bytes", "a list of names: a split file, --sequences"),
     "image_bytes": Limit(256 * 2**20, "bytes", "an image file"),

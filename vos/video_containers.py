@@ -177,7 +177,9 @@ def _ps_end(file: BinaryIO, size: int, origin: str) -> End:
     file.seek(max(0, size - 4))
     if file.read(4) == b"\0\0\1\xb9":
         return WHOLE
-    at = 0
+    at = max(0, size - _MPEG_TAIL_BYTES)
+    file.seek(at)
+    at += max(0, file.read(_MPEG_TAIL_BYTES).find(b"\0\0\1\xba"))
     for _ in range(MOST_PARTS):
         file.seek(at)
         head = file.read(14)
@@ -192,6 +194,10 @@ def _ps_end(file: BinaryIO, size: int, origin: str) -> End:
         if len(head) < 6 or at > size:
             return End(problem="its last packet is cut")
     return End(unverified="an MPEG stream without an end code")
+
+
+_MPEG_TAIL_BYTES = 1 << 20
+"""Only its last packets are looked at: hours of them take long."""
 
 
 def _es_end(file: BinaryIO, size: int, origin: str) -> End:

@@ -49,6 +49,11 @@ class Track:
     stream: VideoStream
     end: End
 
+    def close(self) -> None:
+        """For a track of which no frame is read; `decoded` closes its own."""
+        self.container.close()
+        self.file.close()
+
     @property
     def num_frames(self) -> int:
         """As its header says, 0 where it does not."""
@@ -203,9 +208,10 @@ def _duration_s(stream: VideoStream) -> float:
     """What Matroska writes of a track at its end; 0 where the file does not say."""
     try:
         hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
-        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-    except ValueError:
+        duration = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    except (ValueError, OverflowError):
         return 0.0
+    return duration if 0 <= duration < 1e9 else 0.0
 
 
 def reason(error: BaseException) -> str:

@@ -60,6 +60,9 @@ def open_video(path: str, fps: float = 0.0) -> FrameStream:
         raise InputError(f"{path}: no such video; name a video file or a folder of JPEG or PNG frames")
     track = open_track(path)
     rate = _fraction(fps) if fps else (track.rate or DEFAULT_FPS)
+    if not Fraction(1, 1000) <= rate <= 1000:
+        track.close()
+        raise InputError(f"{path}: announces {float(rate):.6g} frames a second; say with --fps how many it has")
     num_frames = track.num_frames or round(max(0.0, track.duration_s) * rate) or None
     unverified = track.end.unverified
     note = f"{path}: whether this is the whole video cannot be verified: {unverified}" if unverified else ""

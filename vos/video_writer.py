@@ -47,7 +47,7 @@ class VideoWriter:
         self.encoder, settings = available[0]
         try:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            self._container = av.open(self._part, "w", options=options)
+            self._container = av.open(f"file:{self._part}", "w", options=options)
             # MPEG-4 Part 2 counts time in 16 bits.
             self._stream: Any = self._container.add_stream(
                 self.encoder, rate=fps.limit_denominator(1001 if fps < 65 else 100), options=settings

@@ -204,6 +204,15 @@ def test_frames_beyond_the_limit_are_refused_in_every_container(
     assert sum(1 for _ in open_video(str(whole(name))).frames) == len(FRAMES)
 
 
+@pytest.mark.parametrize("rate", ["90000:1", "1:100000"])
+def test_a_frame_rate_that_no_video_has_is_asked_for(rate: str, whole: Callable[[str], Path], tmp_path: Path):
+    data = whole("y4m").read_bytes()
+    (tmp_path / "a.y4m").write_bytes(data.replace(b" F25:1 ", f" F{rate} ".encode(), 1))
+    with pytest.raises(InputError, match=r"a\.y4m: .*--fps"):
+        open_video(str(tmp_path / "a.y4m"))
+    assert open_video(str(tmp_path / "a.y4m"), fps=12).fps == 12
+
+
 def put(data: bytes, at: int, number: int, length: int = 4) -> bytes:
     return data[:at] + number.to_bytes(length, "big") + data[at + length :]
 

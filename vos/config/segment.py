@@ -61,9 +61,9 @@ class SegmentConfig(JobConfig):
             raise InputError(f"--fps {self.fps:g}: use 0 (the video's own) to 1000")
         check_working_size(0 if self.size_px == AS_TRAINED else self.size_px, 0)
         for one in self.add:
-            if not re.fullmatch(r"\d+:.+", one) or one.startswith("0:"):
+            if not re.fullmatch(r"[1-9][0-9]{0,9}:.+", one):
                 raise InputError(f"--add {one}: use FRAME:MASK.png with FRAME from 1 on; frame 0 has --first-mask")
-        if self.pipe_size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.pipe_size):
+        if self.pipe_size and not re.fullmatch(r"[1-9][0-9]{0,4}x[1-9][0-9]{0,4}", self.pipe_size):
             raise InputError(f"--pipe-size {self.pipe_size}: use WIDTHxHEIGHT, such as 854x480")
         if bool(self.pipe_size) != (self.video == STANDARD_INPUT):
             raise InputError(
