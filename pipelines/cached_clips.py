@@ -136,9 +136,10 @@ class CachedClips:
 
     def _replay(self, row: dict[str, Any]) -> Clip:
         draw = ClipDraw.from_dict(json.loads(row["record"]))
-        clip = (
-            decode_clip(row["frames"], row["labels"]) if self._stored else replay(self._videos, draw, self.clip.crop_px)
-        )
+        if self._stored:
+            clip = decode_clip(row["frames"], row["labels"], f"{self.folder}: draw {draw.number}")
+        else:
+            clip = replay(self._videos, draw, self.clip.crop_px)
         if checksum(clip) != row["clip_crc32"]:
             raise InputError(
                 f"{self.folder}: draw {draw.number} ({draw.video}, frames {draw.frames}) is not the clip that the teacher saw; "

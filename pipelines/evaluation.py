@@ -30,6 +30,7 @@ from vos.datasets import FolderVideo, Video
 from vos.engine import Engine
 from vos.errors import InputError
 from vos.models.memory import MemoryPolicy
+from vos.names import check_name, read_names
 from vos.video_segmentation import memory_policy, segment_video, segmented_span
 
 if TYPE_CHECKING:
@@ -208,13 +209,11 @@ def _read_meta(path: str) -> dict[str, Any]:
 def _sequence_names(given: str) -> list[str]:
     """Names separated by commas, or the lines of a file."""
     path = os.path.join(os.environ.get("MOBILEVOS_HOME", ""), given)
-    if os.path.isfile(path):
-        with open(path, encoding="utf-8") as file:
-            names = file.read().split()
+    if os.path.exists(path) and not os.path.isdir(path):
+        names = read_names(path, "give --sequences a text file with one folder name per line")
     else:
-        names = [name.strip() for name in given.split(",") if name.strip()]
-    strange = [name for name in names if os.path.basename(name) != name or name in ("", ".", "..")]
-    if not names or strange:
+        names = [check_name(name.strip(), "--sequences") for name in given.split(",") if name.strip()]
+    if not names:
         raise InputError(
             f"--sequences {given}: no list of folder names; give names separated by commas or a split file"
         )

@@ -9,6 +9,7 @@ from pipelines import storage
 from vos.config import SegmentConfig
 from vos.config.segment import STANDARD_INPUT
 from vos.errors import InputError
+from vos.names import check_name
 from vos.object_masks import ObjectMask, read_objects
 from vos.video_files import FrameStream, open_video, read_pipe
 
@@ -69,6 +70,9 @@ def check_outputs(config: SegmentConfig) -> None:
             raise InputError(f"--out {path}: written to a local disk; choose a folder and copy it afterwards")
     if os.path.isdir(config.out):
         raise InputError(f"--out {config.out}: a folder has this name; choose another")
+    for flag, path in (("--out", config.out), ("--masks", folder)):
+        if path:
+            check_name(os.path.basename(os.path.normpath(path)), f"{flag} {path}")
     for path in (os.path.dirname(config.out), folder):
         while path and not os.path.lexists(path):
             path = os.path.dirname(path)

@@ -26,7 +26,7 @@ from pipelines.segment_inputs import check_masks, check_outputs, mask_folder, op
 from pipelines.session import set_threads
 from vos.config import SegmentConfig
 from vos.engine import Engine
-from vos.errors import InputError
+from vos.errors import InputError, printable
 from vos.images import overlay, write_mask
 from vos.object_masks import ObjectMask
 from vos.runtimes import available_threads
@@ -61,13 +61,15 @@ def segment(config: SegmentConfig) -> Segmentation:
     masks = read_masks(config)
     source = open_source(config)
     check_masks(config, masks, source)
+    if source.unverified_end:
+        print(f"note     {printable(source.unverified_end)}", file=sys.stderr)
     set_threads(config.threads or available_threads())
     with tempfile.TemporaryDirectory() as folder:
         model = find_model(config.model, folder)
         engine = load_engine(
             model, config.runtime, config.precision, config.size_px, config.threads, upsampling=config.upsampling
         )
-        with progress_bar(os.path.basename(source.name), source.num_frames, " frames") as bar:
+        with progress_bar(printable(os.path.basename(source.name)), source.num_frames, " frames") as bar:
             return _follow(config, engine, source, masks, bar)
 
 
@@ -87,13 +89,13 @@ def summary(result: Segmentation) -> str:
     smaller = f", frames at {columns}x{rows}" if engine.working_size != result.source.size else ""
     lines["runtime"] = f"{engine.runtime}, {engine.precision} ({engine.reason}), {engine.threads} threads{smaller}"
     notes = [f"note     {note}" for note in result.notes]
-    return "\n".join([*(f"{name:8} {words}" for name, words in lines.items()), *notes])
+    return "\n".join(map(printable, [*(f"{name:8} {words}" for name, words in lines.items()), *notes]))
 
 
 def raise_if_incomplete(result: Segmentation) -> None:
     """Raises InputError where the source or a disk ended it, SystemExit 130 (said on standard error) after Ctrl-C."""
     if result.exit_code == 130:
-        print(result.problem, file=sys.stderr)
+        print(printable(result.problem), file=sys.stderr)
         raise SystemExit(130)
     if result.problem:
         raise InputError(result.problem)

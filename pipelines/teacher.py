@@ -86,7 +86,7 @@ class Teacher:
         stored: dict[str, list[bytes]] = {}
         if config.frames == "store":  # the teacher must see what the student will, and JPEG changes it
             stored["frames"], stored["labels"] = encode_clip(clip)
-            clip = decode_clip(**stored)
+            clip = decode_clip(stored["frames"], stored["labels"])
         context = read_context(video, draw, config.clip.crop_px, true_masks, pasted) if draw.context else None
         return Work(draw, clip, context, stored)
 

@@ -176,7 +176,7 @@ def _fit(config: TrainConfig, about: dict[str, Any], run: tracking.Run, label: s
             "with --workers 1 if the network between them cannot be trusted"
         ) from error
     if problem := ray.get(board.problem.remote()):
-        raise InputError(problem)
+        raise InputError(str(problem))
 
 
 def lost_peer(error: BaseException) -> str | None:

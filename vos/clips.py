@@ -106,24 +106,20 @@ def encode_clip(clip: Clip) -> tuple[list[bytes], list[bytes]]:
     return frames, [_encoded(".png", labels, []) for labels in clip.labels]
 
 
-def decode_clip(frames: list[bytes], labels: list[bytes]) -> Clip:
-    """The inverse of `encode_clip`."""
-    return Clip(
-        np.stack([_decoded(data, cv2.IMREAD_COLOR_RGB) for data in frames]),
-        np.stack([_decoded(data, cv2.IMREAD_GRAYSCALE) for data in labels]),
-    )
+def decode_clip(frames: list[bytes], labels: list[bytes], origin: str = "a stored clip") -> Clip:
+    """The inverse of `encode_clip`. Raises InputError, naming `origin`, where they are not whole JPEG and PNG files, all of one size."""
+    pictures = [images.decode(data, f"{origin}, frame {i}", cv2.IMREAD_COLOR_RGB) for i, data in enumerate(frames)]
+    masks = [images.decode(data, f"{origin}, mask {i}", cv2.IMREAD_GRAYSCALE) for i, data in enumerate(labels)]
+    sizes = {one.shape[:2] for one in (*pictures, *masks)}
+    if len(sizes) != 1 or len(pictures) != len(masks):
+        raise InputError(f"{origin}: its frames and masks are not all of one size and number; build the cache again")
+    return Clip(np.stack(pictures), np.stack(masks))
 
 
 def _encoded(kind: str, image: np.ndarray, settings: list[int]) -> bytes:
     done, data = cv2.imencode(kind, image, settings)
     assert done
     return data.tobytes()
-
-
-def _decoded(data: bytes, flags: int) -> np.ndarray:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    assert image is not None, "the shard's checksum was right, so what it holds is an image"
-    return image
 
 
 class Cropper:

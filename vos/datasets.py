@@ -23,20 +23,25 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 import cv2
 import numpy as np
 
 from vos import images
 from vos.errors import InputError
+from vos.json_files import checked, read_json_file
+from vos.names import check_name, read_names
 from vos.synthetic import synthetic_index
 
 FRAME_ENDINGS = (".jpg", ".jpeg", ".png")
 VOID_INDEX = 255
+OUTSIDE_LINKS = "MOBILEVOS_OUTSIDE_LINKS"
+"""Set to 1, this environment variable lets links lead out of a data set."""
 MaskMeaning = Literal["foreground", "palette", "black_and_white_or_palette"]
 
 
@@ -196,7 +201,7 @@ def load_index(root: str, kind: str = "auto", split: str = "train") -> list[Vide
     if not root:
         raise InputError(f"--data.kind {kind} needs a folder; add --data.root PATH")
     root = os.path.expanduser(root)
-    if not os.path.isdir(root):
+    if "\0" in root or not os.path.isdir(root):
         raise InputError(f"{root}: no such data folder; give another --data.root, or none for synthetic video")
     videos = KINDS[detect_kind(root) if kind == "auto" else kind](root, split)
     return sorted(videos, key=lambda video: video.name)
@@ -217,8 +222,9 @@ def detect_kind(root: str) -> str:
 
 
 def _index_davis(root: str, split: str, year: str, meaning: MaskMeaning) -> Iterator[Video]:
-    for name in _read_split(os.path.join(root, "ImageSets", year), split):
-        video = _scan(name, os.path.join(root, "JPEGImages/480p"), os.path.join(root, "Annotations/480p"), meaning)
+    frames, masks = os.path.join(root, "JPEGImages/480p"), os.path.join(root, "Annotations/480p")
+    for name in _read_split(root, os.path.join(root, "ImageSets", year), split):
+        video = _scan(root, name, frames, masks, meaning)
         # test-dev and test-challenge come with first masks only; a hole in any other pattern is a lost file.
         if split == "train" or video.annotated != (0,):
             _require_masks(video, range(video.num_frames))
@@ -228,11 +234,12 @@ def _index_davis(root: str, split: str, year: str, meaning: MaskMeaning) -> Iter
 def _index_youtubevos(root: str, split: str) -> Iterator[Video]:
     folder = root
     if not os.path.exists(os.path.join(root, "meta.json")):
-        folder = os.path.join(root, {"val": "valid"}.get(split, _safe(split, "--data.split")))
+        folder = os.path.join(root, {"val": "valid"}.get(split, check_name(split, "--data.split")))
     meta_path = os.path.join(folder, "meta.json")
-    for name, objects in _read_meta(meta_path).items():
-        name = _safe(name, meta_path)
-        video = _scan(name, os.path.join(folder, "JPEGImages"), os.path.join(folder, "Annotations"), "palette")
+    _check_inside(root, meta_path)
+    all_frames, all_masks = os.path.join(folder, "JPEGImages"), os.path.join(folder, "Annotations")
+    for name, objects in _read_meta(meta_path, _entries(all_frames)).items():
+        video = _scan(root, name, all_frames, all_masks, "palette")
         position = {video.frame_name(i): i for i in range(video.num_frames)}
         first_seen = []
         for number, frames in sorted(objects.items()):
@@ -252,23 +259,24 @@ def _index_folder(root: str, split: str) -> Iterator[Video]:
     frames = os.path.join(root, "frames")
     single = next((folder for folder in (root, frames) if os.path.isdir(folder) and image_files(folder)), None)
     if single:
-        video = _scan("", single, masks, "black_and_white_or_palette")
+        video = _scan(root, "", single, masks, "black_and_white_or_palette")
         _require_masks(video, [0])
-        yield replace(video, name=os.path.basename(os.path.abspath(root)))
+        yield replace(video, name=check_name(os.path.basename(os.path.abspath(root)), "--data.root"))
         return
     if any(file.endswith(".txt") for file in _entries(root)):
-        names = _read_split(root, split)
+        names = _read_split(root, root, split)
     else:
-        names = [entry for entry in _entries(frames) if os.path.isdir(os.path.join(frames, entry))]
+        folders = [entry for entry in _entries(frames) if os.path.isdir(os.path.join(frames, entry))]
+        names = [check_name(entry, frames) for entry in folders]
     if not names:
         raise InputError(f"{root}: no frames; put them in frames/VIDEO/00000.jpg, or one video beside the folder masks")
     for name in names:
-        video = _scan(name, frames, masks, "black_and_white_or_palette")
+        video = _scan(root, name, frames, masks, "black_and_white_or_palette")
         _require_masks(video, [0])
         yield video
 
 
-def _scan(name: str, all_frames: str, all_masks: str, meaning: MaskMeaning) -> FolderVideo:
+def _scan(root: str, name: str, all_frames: str, all_masks: str, meaning: MaskMeaning) -> FolderVideo:
     """List and check the files of one video.
 
     Masks are optional here; `_require_masks` says which the data set promises.
@@ -278,6 +286,8 @@ def _scan(name: str, all_frames: str, all_masks: str, meaning: MaskMeaning) -> F
         raise InputError(
             f"{frame_folder}: the split names this video, but its folder is missing; add it or drop the name"
         )
+    for folder in (frame_folder, mask_folder):
+        _check_inside(root, folder, *_links(folder))
     frame_files = image_files(frame_folder)
     if not frame_files:
         raise InputError(f"{frame_folder}: no frame in it (.jpg, .jpeg or .png); add them or drop the video")
@@ -317,44 +327,83 @@ def _entries(folder: str) -> list[str]:
         raise InputError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
 
 
-def _read_split(folder: str, split: str) -> list[str]:
-    path = os.path.join(folder, f"{_safe(split, '--data.split')}.txt")
+def _links(folder: str) -> list[str]:
+    """The entries of a folder that are links; none if there is no such folder."""
     try:
-        with open(path, encoding="utf-8") as file:
-            names = [line.strip() for line in file if line.strip()]
-    except OSError as error:
+        with os.scandir(folder) as entries:
+            return sorted(entry.path for entry in entries if entry.is_symlink())
+    except OSError:
+        return []
+
+
+def _check_inside(root: str, *paths: str) -> None:
+    """Raise InputError for a path that a link within the data set leads out of it. The root may be a link itself."""
+    inside = os.path.join(os.path.realpath(root), "")
+    for path in paths:
+        if not os.path.join(os.path.realpath(path), "").startswith(inside) and os.environ.get(OUTSIDE_LINKS) != "1":
+            raise InputError(
+                f"{path}: leads out of the data folder {root} by a link; copy what it leads to, give the folder itself as --data.root, "
+                f"or set {OUTSIDE_LINKS}=1 if all that its links lead to is yours"
+            )
+
+
+def _read_split(root: str, folder: str, split: str) -> list[str]:
+    path = os.path.join(folder, f"{check_name(split, '--data.split')}.txt")
+    _check_inside(root, path)
+    if not os.path.exists(path):
         there = ", ".join(file[:-4] for file in _entries(folder) if file.endswith(".txt")) or "no others"
-        raise InputError(f"{path}: no such split file; there are {there}; write one video name per line") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file; write one video name per line") from error
+        raise InputError(f"{path}: no such split file; there are {there}; write one video name per line")
+    names = read_names(path, "write one video name per line")
     if not names:
         raise InputError(f"{path}: the split is empty; write one video name per line")
-    return sorted({_safe(name, path) for name in names})
+    return sorted(set(names))
 
 
-def _read_meta(path: str) -> dict[str, dict[int, list[str]]]:
-    """meta.json as video -> object id -> names of its frames."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            meta: Any = json.load(file)
-        videos = {
-            str(video): {int(number): [str(f) for f in entry["frames"]] for number, entry in content["objects"].items()}
-            for video, content in meta["videos"].items()
-        }
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read; YouTube-VOS has it in train and valid, by JPEGImages") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not the meta.json of YouTube-VOS (video, objects, frames); get it again") from error
+class _MetaObject(TypedDict):
+    frames: list[str]
+
+
+class _MetaVideo(TypedDict):
+    objects: dict[str, _MetaObject]
+
+
+class _Meta(TypedDict):
+    videos: dict[str, _MetaVideo]
+
+
+def _read_meta(path: str, folders: Collection[str]) -> dict[str, dict[int, list[str]]]:
+    """meta.json as video -> object id -> names of its frames. It has no more videos than there are `folders`."""
+    advice = "take the meta.json of YouTube-VOS (video, objects, frames), which lies by JPEGImages in train and valid"
+    meta = checked(read_json_file(path, advice), dict[str, Any], path, advice)
+    if isinstance(meta.get("videos"), dict) and len(meta["videos"]) > len(folders):
+        known = set(folders)
+        missing = next(name for name in meta["videos"] if name not in known)
+        raise InputError(
+            f"{path}: names {len(meta['videos']):,} videos, but there are {len(folders):,} folders of frames; add {missing[:80]} and "
+            "what else is missing, or drop them"
+        )
+    videos = checked(meta, _Meta, path, advice)["videos"]
     if not videos:
         raise InputError(f"{path}: the split is empty; it names no video")
-    return videos
+    for name, video in videos.items():
+        check_name(name, path)
+        number = next(
+            (one for one in video["objects"] if not re.fullmatch("[1-9][0-9]{0,2}", one) or int(one) > 254), ""
+        )
+        if number:
+            raise InputError(f"{path}: the object {number[:40]!r} of video {name} is no number from 1 to 254; {advice}")
+    return {
+        name: {int(number): entry["frames"] for number, entry in video["objects"].items()}
+        for name, video in videos.items()
+    }
 
 
 def image_files(folder: str) -> tuple[str, ...]:
+    """The frames of a folder in the order of their numbers. Raises InputError for two of one name, or a name that no mask can have."""
     files = sorted((file for file in _entries(folder) if file.lower().endswith(FRAME_ENDINGS)), key=_by_numbers)
-    stems = [os.path.splitext(file)[0] for file in files]
+    stems = [check_name(os.path.splitext(file)[0], folder) for file in files]
     if len(set(stems)) < len(stems):
-        double = next(stem for stem in stems if stems.count(stem) > 1)
+        double = next(stem for stem, times in Counter(stems).items() if times > 1)
         raise InputError(f"{os.path.join(folder, double)}: two files for one frame; keep one of them")
     return tuple(files)
 
@@ -362,13 +411,6 @@ def image_files(folder: str) -> tuple[str, ...]:
 def _by_numbers(file: str) -> list[int | str]:
     # Splitting by a captured pattern alternates text and number, so like is compared with like.
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", file))]
-
-
-def _safe(name: str, where: str) -> str:
-    """A single folder name: nothing that could lead out of the data set."""
-    if name in (".", "..") or re.search(r"[/\\\0]", name) or not name:
-        raise InputError(f"{where}: the name {name!r} leaves its folder; use plain folder names without slashes")
-    return name
 
 
 def _size_message(path: str, found: tuple[int, int], size: tuple[int, int], name: str) -> str:

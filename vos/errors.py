@@ -1,11 +1,26 @@
-"""The one exception for what a user can cause and mend."""
+"""The one exception for what a user can cause and repair, and how names from outside are shown."""
+
+
+def printable(text: str) -> str:
+    """`text` on one line that a terminal shows as it stands: what is not printable (control characters, line ends, halves of
+    characters, marks that turn the direction of writing) is escaped as in Python, `\\x1b`, `\\n`, `\\udcff`.
+
+    Every name that comes from a file, a folder or a server goes through here on its way to a terminal. Doing it twice changes nothing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 class InputError(ValueError):
     """Something the user gave is wrong.
 
-    The message is one line: what is wrong, where (file, row, flag) and how to mend it. A job prints it and exits with 2.
+    The message is one line: what is wrong, where (file, row, flag) and how to repair it; it is made `printable` here, whatever names it
+    quotes. A job prints it and exits with 2.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class NotFiniteError(InputError):

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+# ffmpeg also opens addresses, and lists and scripts that name further files.
+READ = "protocol_whitelist;file|format_whitelist;mov,matroska,avi,mpeg,mpegts,gif,ogg,yuv4mpegpipe|max_pixels;36000000"
 
 
 def load(about, name):
@@ -34,11 +36,18 @@ def load(about, name):
 
 def main(video_path, mask_path, out_path):
     about = json.load(open(os.path.join(HERE, "graphs.json"), encoding="utf-8"))
-    start, step = load(about, "start"), load(about, "step")
-    video, mask = cv2.VideoCapture(video_path), cv2.imread(mask_path)
+    if not (os.path.isfile(video_path) and os.path.isfile(mask_path)):
+        sys.exit("give a video file and a PNG file")
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = READ
+    video = cv2.VideoCapture(video_path, cv2.CAP_FFMPEG)
     ok, image = video.read()
-    if not ok or mask is None or mask.shape != image.shape:
-        sys.exit("give a video that can be read and a mask of its size: black, with a colour for each object")
+    png = np.fromfile(mask_path, np.uint8, 2**26)
+    # OpenCV decodes many kinds of file, and of any size: this has to be a PNG of the video's.
+    head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + np.array(image.shape[1::-1], ">i4").tobytes() if ok else b"no video"
+    mask = cv2.imdecode(png, cv2.IMREAD_COLOR) if png.tobytes().startswith(head) else None
+    if mask is None or mask.shape != image.shape:
+        sys.exit("give a video that can be read and a PNG mask of its size: black, with a colour for each object")
+    start, step = load(about, "start"), load(about, "step")
     height, width = image.shape[:2]
     h, w = about["size"] or (max(64, round(height / 16) * 16), max(64, round(width / 16) * 16))
     colours, index = np.unique(

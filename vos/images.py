@@ -1,8 +1,8 @@
 """Frames and masks on disk: read, write, check, draw over.
 
 Frames are decoded by OpenCV (libjpeg-turbo) without applying the EXIF orientation, so that a frame and its mask always
-agree on height and width. Masks are palette PNGs whose *index* is the object, never the colour. A file that ends early
-is refused, because decoders fill the missing rows with grey and say nothing.
+agree on height and width. Masks are palette PNGs whose *index* is the object, never the colour. A file is a JPEG or a
+PNG by its first bytes, whatever its name, and goes to that decoder only when it was found whole (vos/jpeg.py, vos/png.py).
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import io
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from vos import jpeg, png
 from vos.errors import InputError
-from vos.files import write_atomic
+from vos.files import open_regular, read_regular, write_atomic
+from vos.limits import check_limit
 from vos.palette import read_indices
 
-_TAIL_BYTES = 64
-_END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_HEAD_BYTES, _TAIL_BYTES = 8192, 64
+_ADVICE = "check the data folder and its permissions"
 _FRAME_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
@@ -45,12 +47,31 @@ def read_frame(path: str) -> np.ndarray:
 
     Raises InputError if absent, unreadable or truncated.
     """
-    data = _read_bytes(path)
-    _inspect(io.BytesIO(data), path)
-    frame = cv2.imdecode(np.frombuffer(data, np.uint8), _FRAME_FLAGS)
-    if frame is None:
-        raise InputError(_unreadable(path))
-    return frame
+    return decode(read_regular(path, "image_bytes", _ADVICE), path)
+
+
+def decode(data: bytes, origin: str, flags: int = _FRAME_FLAGS) -> np.ndarray:
+    """The pixels of a whole JPEG or PNG, uint8: (H, W, 3) RGB, or what other `flags` of OpenCV ask for.
+
+    The header decides the size, and no decoder is started before the file was found to hold it. Raises InputError, naming `origin`,
+    for any other bytes.
+    """
+    if data.startswith(png.SIGNATURE):
+        parts = png.take_apart(data, origin)
+        size = parts.header.height, parts.header.width
+        encoded = np.frombuffer(png.for_decoder(parts, origin), np.uint8)
+    elif data.startswith(jpeg.SIGNATURE):
+        header = jpeg.check(data, origin)
+        size, encoded = (header.height, header.width), np.frombuffer(data, np.uint8)
+    else:
+        raise _no_image(origin, data)
+    try:
+        pixels = cv2.imdecode(encoded, flags)
+    except cv2.error:
+        pixels = None
+    if pixels is None or pixels.shape[:2] != size:
+        raise jpeg.damaged(origin)
+    return pixels
 
 
 def read_mask(path: str) -> np.ndarray:
@@ -58,7 +79,6 @@ def read_mask(path: str) -> np.ndarray:
 
     Raises InputError if absent, unreadable, truncated or RGB.
     """
-    check_complete(path)  # The decoder trusts the header.
     return read_indices(path)
 
 
@@ -88,28 +108,34 @@ def write_frame(path: str, frame: np.ndarray, quality: int = 95) -> None:
     write_atomic(path, data.tobytes(), sync=False)
 
 
-def image_size(path: str) -> tuple[int, int]:
-    """(height, width) from the header alone; nothing is decoded. Raises InputError if absent or not an image."""
-    try:
-        with open(path, "rb") as file, Image.open(file) as image:
-            return image.height, image.width
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(_unreadable(path)) from error
-    except OSError as error:
-        raise InputError(_cannot_read(path, error)) from error
-
-
 def check_complete(path: str) -> tuple[int, int]:
     """Check that the file is a whole image, from its header and its last bytes, and return (height, width).
 
-    A JPEG or PNG whose end marker is not at its end (another format, or bytes appended by a camera) is decoded to be
-    sure. Raises InputError if absent, unreadable or truncated.
+    A JPEG or PNG whose end marker is not at its end (bytes appended by a camera) is looked through for it. Nothing is decoded.
+    Raises InputError if absent, no regular file, neither JPEG nor PNG, too large, or truncated.
     """
-    try:
-        with open(path, "rb") as file:
-            return _inspect(file, path)
-    except OSError as error:
-        raise InputError(_cannot_read(path, error)) from error
+    with open_regular(path, _ADVICE) as file:
+        num_bytes = os.fstat(file.fileno()).st_size
+        check_limit("image_bytes", num_bytes, path)
+        try:
+            head = file.read(_HEAD_BYTES)
+            file.seek(max(0, num_bytes - _TAIL_BYTES))
+            tail = file.read(_TAIL_BYTES)
+            if head.startswith(png.SIGNATURE):
+                header = png.read_header(head, path)
+                if png.END not in tail:
+                    file.seek(0)
+                    png.take_apart(file.read(), path)
+                return header.height, header.width
+            if not head.startswith(jpeg.SIGNATURE):
+                raise _no_image(path, head)
+            header = jpeg.read_header(head, path)
+            if header is None or jpeg.END not in tail:
+                file.seek(0)
+                header = jpeg.check(file.read(), path)
+            return header.height, header.width
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}); {_ADVICE}") from None
 
 
 def overlay(frame: np.ndarray, labels: np.ndarray, alpha: float = 0.5) -> np.ndarray:
@@ -180,40 +206,7 @@ def sample(image: np.ndarray, grid: Grid) -> np.ndarray:
     return cv2.remap(image, grid.whole, grid.fraction, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def _inspect(file: BinaryIO, path: str) -> tuple[int, int]:
-    try:
-        with Image.open(file) as image:
-            size, marker = (image.height, image.width), _END_MARKERS.get(image.format or "")
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL_BYTES))
-            if marker is None or marker not in file.read():
-                # Another format, or bytes after the image: decode it, and look for the marker anywhere.
-                image.load()
-                file.seek(0)
-                if marker and marker not in file.read():
-                    raise OSError("no end marker")
-            return size
-    except UnidentifiedImageError as error:
-        raise InputError(_unreadable(path)) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: the image is truncated or damaged; copy or extract it again") from error
-
-
-def _read_bytes(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise InputError(_cannot_read(path, error)) from error
-
-
-def _unreadable(path: str) -> str:
-    if os.path.isfile(path) and os.path.getsize(path) == 0:
-        return f"{path}: the file is empty; copy or extract it again"
-    return f"{path}: not a readable image; replace it by a JPEG or PNG"
-
-
-def _cannot_read(path: str, error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"{path}: the file does not exist; check the data folder"
-    return f"{path}: cannot be read ({error.strerror}); check the data folder and its permissions"
+def _no_image(origin: str, data: bytes) -> InputError:
+    if not data:
+        return InputError(f"{origin}: the file is empty; copy or extract it again")
+    return InputError(f"{origin}: not a readable image; replace it by a JPEG or PNG")

@@ -43,16 +43,20 @@ def check_limit(name: str, amount: int, origin: str) -> None:
     if amount > bound:
         raise InputError(
             f"{origin}: {amount:,} {LIMITS[name].unit} are more than the {bound:,} allowed; "
-            f"set {variable(name)} higher if the file is to be trusted"
+            f"set {variable(name)} higher if that is intended"
         )
 
 
 LIMITS = {
-    "image_pixels": Limit(100_000_000, "pixels", "an image or video frame: width x height from its header"),
+    "image_pixels": Limit(40_000_000, "pixels", "an image: width x height from its header; 8K has 35,389,440"),
+    "video_pixels": Limit(36_000_000, "pixels", "a video's frame; a decoder keeps up to 16 of them"),
+    "jpeg_work": Limit(2_000_000_000, "pixels times scans", "what a progressive JPEG has a decoder go over"),
+    "list_bytes": Limit(16 * 2**20, "bytes", "a list of names: a split file, --sequences"),
     "image_bytes": Limit(256 * 2**20, "bytes", "an image file"),
     "json_bytes": Limit(64 * 2**20, "bytes", "a JSON file"),
     "shard_bytes": Limit(4 * 2**30, "bytes", "a Parquet shard, as stored and as decoded"),
     "checkpoint_bytes": Limit(4 * 2**30, "bytes", "a file of weights, as stored and as decoded"),
     "graph_bytes": Limit(2 * 2**30, "bytes", "a graph file"),
     "synthetic_videos": Limit(1_000_000, "videos", "--data.synthetic-videos"),
+    "synthetic_frames": Limit(1_000_000, "frames", "--data.synthetic-frames"),
 }

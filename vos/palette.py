@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from vos.errors import InputError
+from vos.files import read_regular
+from vos.png import GREY, PALETTE, SIGNATURE, Parts, for_decoder, take_apart
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GREY, _PALETTE = 0, 3
 # By these factors Pillow spreads grey values of 2 and 4 bits over 0 to 255; those of 1 bit, and palette indices, it leaves.
 _GREY_STEPS = {2: 85, 4: 17}
 _BAND_BYTES = 100_000
@@ -29,56 +29,29 @@ def read_indices(path: str, out: np.ndarray | None = None) -> np.ndarray:
     out   an earlier result that is no longer needed: its memory is used again where the size is the same. Reading many
           files needs no fresh pages then, a sixth of the time on a busy machine.
 
-    Raises InputError, naming the file, when it is absent, no PNG, truncated, damaged, or not a mask.
+    Raises InputError, naming the file, when it is absent, no PNG, truncated, damaged, too large, or not a mask.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read this mask ({error.strerror}); give an existing PNG file") from None
-    if not data.startswith(_SIGNATURE):
+    data = read_regular(path, "image_bytes", "give an existing PNG file")
+    if not data.startswith(SIGNATURE):
         raise InputError(f"{path}: not a PNG file; masks are palette or grey PNG files")
-    header, pixels = _split(path, data)
-    labels = _inflate(path, header, pixels, out)
-    return _read_with_pillow(path, data, header) if labels is None else labels
+    parts = take_apart(data, path)
+    labels = _inflate(path, parts, out)
+    return _read_with_pillow(path, parts) if labels is None else labels
 
 
-def _split(path: str, data: bytes) -> tuple[bytes, bytes]:
-    """The header's 13 bytes and the compressed pixels; every chunk up to the closing one must be there."""
-    header, pixels, at = b"", [], len(_SIGNATURE)
-    while at + 12 <= len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        kind = data[at + 4 : at + 8]
-        if end > len(data):
-            break
-        body = data[at + 8 : end - 4]
-        if kind in (b"IHDR", b"IDAT") and zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(
-            data[end - 4 : end], "big"
-        ):
-            raise InputError(f"{path}: this PNG file is damaged (wrong checksum); write or copy it again")
-        if kind == b"IHDR":
-            header = body
-        elif kind == b"IDAT":
-            pixels.append(body)
-        elif kind == b"IEND" and len(header) == 13:
-            return header, b"".join(pixels)
-        at = end
-    raise InputError(f"{path}: this PNG file is truncated ({len(data)} bytes); write or copy it again")
-
-
-def _inflate(path: str, header: bytes, pixels: bytes, out: np.ndarray | None) -> np.ndarray | None:
+def _inflate(path: str, parts: Parts, out: np.ndarray | None) -> np.ndarray | None:
     """(H, W) labels of the plain kind of file, None for every other kind."""
-    width, height = int.from_bytes(header[0:4], "big"), int.from_bytes(header[4:8], "big")
-    depth, colour, interlaced = header[8], header[9], header[12]
-    if depth != 8 or colour not in (_GREY, _PALETTE) or interlaced or not width * height:
+    width, height, depth, colour, interlaced = parts.header
+    if depth != 8 or colour not in (GREY, PALETTE) or interlaced:
         return None
     row_bytes = 1 + width  # each row opens with the number of its filter
     labels = out if out is not None and out.shape == (height, width) else np.empty((height, width), np.uint8)
     # Past its 2-byte head, so that zlib skips its own checksum over the pixels (a sixth of the time): the checksums of
     # the chunks vouch for them already. In bands, because fresh memory for a whole picture costs a third as much again.
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    band_rows = max(1, _BAND_BYTES // row_bytes)
-    rest = pixels[2:]
+    # What a band leaves unread is copied, so a long file is read in few.
+    band_rows = max(1, max(_BAND_BYTES, len(parts.pixels) // 8) // row_bytes)
+    rest = parts.pixels[2:]
     for y in range(0, height, band_rows):
         band = labels[y : y + band_rows]
         try:
@@ -95,16 +68,16 @@ def _inflate(path: str, header: bytes, pixels: bytes, out: np.ndarray | None) ->
     return labels
 
 
-def _read_with_pillow(path: str, data: bytes, header: bytes) -> np.ndarray:
-    depth, colour = header[8], header[9]
-    if depth == 16 and colour != _GREY:  # Pillow would leave out the half of each value that has the label
+def _read_with_pillow(path: str, parts: Parts) -> np.ndarray:
+    depth, colour = parts.header.depth, parts.header.colour
+    if depth == 16 and colour != GREY:  # Pillow would leave out the half of each value that has the label
         raise InputError(f"{path}: a colour picture of 16 bits; save label indices as a palette or grey PNG file")
     try:
-        with Image.open(BytesIO(data)) as image:
+        with Image.open(BytesIO(for_decoder(parts, path)), formats=("PNG",)) as image:
             values = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: this PNG file is damaged ({error}); write or copy it again") from None
-    if colour == _GREY and depth in _GREY_STEPS:
+    if colour == GREY and depth in _GREY_STEPS:
         values = values // _GREY_STEPS[depth]
     if values.ndim == 3:
         colours = values[..., : 3 if values.shape[2] >= 3 else 1]  # a fourth or second channel is opacity

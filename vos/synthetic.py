@@ -25,6 +25,7 @@ from numpy.random import Generator
 from vos import images
 from vos.errors import InputError
 from vos.files import write_atomic
+from vos.limits import check_limit
 
 GENERATOR_VERSION = 1
 Size = tuple[int, int]
@@ -84,10 +85,13 @@ def synthetic_index(
     num_videos  default: 96 for training, 16 for any other split
     num_frames  frames of each video; a longer video begins with the frames of a shorter one
     size        (H, W) in pixels, at least 32 each
-    Raises InputError for numbers that are too small.
+    Raises InputError for numbers that are too small, or above the limits.
     """
     if num_videos is None:
         num_videos = 96 if split == "train" else 16
+    check_limit("synthetic_videos", num_videos, "--data.synthetic-videos")
+    check_limit("synthetic_frames", num_frames, "--data.synthetic-frames")
+    check_limit("image_pixels", size[0] * size[1], f"--data.synthetic-height-px {size[0]}")
     if min(size) < 32 or num_videos < 1 or num_frames < 1 or seed < 0:
         given = f"{num_videos} videos of {num_frames} frames of {size[1]}x{size[0]} pixels, seed {seed}"
         raise InputError(f"synthetic data: {given}; use 1 video, 1 frame, 32x32 pixels and seed 0 at least")

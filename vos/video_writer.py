@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vos.errors import InputError
-from vos.video_files import reason
+from vos.video_decoder import reason
 
 # In order of preference: which of them exist depends on how ffmpeg was built. OpenH264 and MPEG-4 Part 2 need a rate to be as good.
 ENCODERS = (
@@ -47,7 +47,7 @@ class VideoWriter:
         self.encoder, settings = available[0]
         try:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            self._container = av.open(self._part, "w", options=options)
+            self._container = av.open(f"file:{self._part}", "w", options=options)
             # MPEG-4 Part 2 counts time in 16 bits.
             self._stream: Any = self._container.add_stream(
                 self.encoder, rate=fps.limit_denominator(1001 if fps < 65 else 100), options=settings

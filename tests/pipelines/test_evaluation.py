@@ -1,6 +1,7 @@
 """Evaluation: masks on disk, scores and speed of real networks on real files."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines import storage
-from pipelines.evaluation import COPY, evaluate, score_two_folders
+from pipelines.evaluation import COPY, _sequence_names, evaluate, score_two_folders
 from pipelines.plan import index_videos
 from vos.config import DataConfig, EvaluateConfig
 from vos.errors import InputError
@@ -118,3 +119,15 @@ def test_predicted_masks_are_never_written_over_the_true_ones(config: EvaluateCo
     with pytest.raises(InputError, match=f"--out {tmp_path}: .*masks/v holds the true masks"):
         evaluate(replace(config, checkpoint=COPY, data=DataConfig(root=str(tmp_path)), out=str(tmp_path)))
     assert (read_mask(str(tmp_path / "masks/v/00003.png")) == video.mask(3)).all()
+
+
+def test_sequences_given_on_the_command_line_are_plain_names_or_a_file_of_them(tmp_path: Path):
+    (tmp_path / "val.txt").write_text("bear\nant\n")
+    assert _sequence_names(str(tmp_path / "val.txt")) == ["bear", "ant"]
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="a pipe"):
+        _sequence_names(str(tmp_path / "pipe"))
+    assert _sequence_names("bear, ant") == ["bear", "ant"]
+    for given in ("../bear", "bear,/etc/passwd", "..", "a\x1b]0;b", " , "):
+        with pytest.raises(InputError, match="--sequences"):
+            _sequence_names(given)

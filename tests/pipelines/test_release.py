@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import struct
 import subprocess
 import sys
 import venv
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -173,6 +175,28 @@ def test_the_example_program_refuses_a_mask_of_more_objects_than_its_graphs_are_
     done = example(sys.executable, copied, clip, tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip() == "made for 1 object(s), the mask has 2; export without --objects"
+
+
+@pytest.mark.parametrize("what", ["a list", "an address", "a mask of another kind", "an immense mask"])
+def test_the_example_program_reads_a_video_and_a_png_of_its_size_only(
+    what: str, exported: Path, clip: tuple[Path, Path, np.ndarray], tmp_path: Path
+):
+    copied, (video, mask, labels) = shutil.copytree(exported, tmp_path / "device"), clip
+    if what == "a list":
+        video = tmp_path / "list.mp4"
+        video.write_text(f"ffconcat version 1.0\nfile '{clip[0]}'\n")
+    elif what == "an address":
+        video = Path(f"concat:{clip[0]}")
+    else:
+        mask, data = tmp_path / "mask.png", mask.read_bytes()
+        if what == "an immense mask":
+            header = b"IHDR" + struct.pack(">II", 20000, 20000) + data[24:29]
+            mask.write_bytes(data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:])
+        else:
+            mask.write_bytes(cv2.imencode(".tiff", np.zeros((*SIZE, 3), np.uint8))[1].tobytes())
+    done = example(sys.executable, copied, (video, mask, labels), tmp_path)
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("give a video")
+    assert not (tmp_path / "overlay.mp4").exists()
 
 
 def test_the_example_program_paints_the_masks_of_the_engine(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jobs.segment import main
+from tests.videos import KINDS, write_video
 from vos.checkpoint import save_checkpoint
 from vos.images import check_complete, overlay, read_mask, write_frame, write_mask
 from vos.models import build
@@ -143,6 +144,16 @@ def test_a_truncated_video_keeps_what_was_done(
     assert said.startswith(f"error: {clip}: truncated") and f"the first {len(kept)} frames" in said and str(out) in said
 
 
+def test_a_container_that_does_not_mark_its_end_is_said_once(
+    mask: str, student: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = write_video(str(tmp_path / "a.ts"), KINDS["ts, mpeg2"], FRAMES[:3])
+    assert len(masks(segment(path, mask, tmp_path / "o.mp4", "--model", student))) == 3
+    said = capsys.readouterr()
+    assert (said.out + said.err).count(f"{path}: whether this is the whole video cannot be verified") == 1
+    assert "cannot be verified" in said.err
+
+
 def test_a_frame_of_another_size_is_named_and_what_was_done_is_kept(
     folder: str, mask: str, student: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -197,6 +208,10 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
         (f"{given}/none.mp4: no such video", [f"{given}/none.mp4", "--first-mask", mask]),
         ("which are known", [clip, "--first-mask", mask, "--add", f"3:{mask}"]),
         ("--add 0:", [clip, "--first-mask", mask, "--add", "0:second.png"]),
+        ("--add 00:", [clip, "--first-mask", mask, "--add", "00:second.png"]),
+        ("--add 999", [clip, "--first-mask", mask, "--add", f"{'9' * 5000}:second.png"]),
+        ("longer than 200 bytes", [clip, "--first-mask", mask, "--out", f"{tmp_path}/new/{'o' * 240}.mp4"]),
+        ("longer than 200 bytes", [clip, "--first-mask", mask, "--masks", f"{tmp_path}/new/{'m' * 240}"]),
         ("--pipe-size", ["-", "--first-mask", mask]),
         ("no such file or folder", [clip, "--first-mask", mask, "--model", "runs/nowhere"]),
         ("int8", [clip, "--first-mask", mask, "--model", student, "--precision", "int8"]),

@@ -166,5 +166,5 @@ def test_pixels_that_are_too_few_are_never_filled_up(tmp_path: Path, share):
 def test_an_absent_file_is_named(tmp_path: Path):
     with pytest.raises(InputError, match=r"absent\.png"):
         read_indices(str(tmp_path / "absent.png"))
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(InputError, match="a folder"):
         read_indices(str(tmp_path))

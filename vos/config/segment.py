@@ -21,8 +21,8 @@ class SegmentConfig(JobConfig):
     least_threads: ClassVar[int] = 0
 
     video: str = ""
-    """Video file or address, folder of JPEG or PNG frames, or - for raw frames on standard input; the first word of the command line
-    says it too."""
+    """Video file (MP4, MOV, MKV, WebM, AVI, MPEG, TS, Y4M, GIF, Ogg), folder of JPEG or PNG frames, or - for raw frames on standard
+    input; the first word of the command line says it too."""
     first_mask: str = ""
     """PNG with the objects of the first frame: palette or grey, 0 is background, each other value an object; 0 and 255 mean one object."""
     add: tuple[str, ...] = ()
@@ -61,9 +61,9 @@ class SegmentConfig(JobConfig):
             raise InputError(f"--fps {self.fps:g}: use 0 (the video's own) to 1000")
         check_working_size(0 if self.size_px == AS_TRAINED else self.size_px, 0)
         for one in self.add:
-            if not re.fullmatch(r"\d+:.+", one) or one.startswith("0:"):
+            if not re.fullmatch(r"[1-9][0-9]{0,9}:.+", one):
                 raise InputError(f"--add {one}: use FRAME:MASK.png with FRAME from 1 on; frame 0 has --first-mask")
-        if self.pipe_size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.pipe_size):
+        if self.pipe_size and not re.fullmatch(r"[1-9][0-9]{0,4}x[1-9][0-9]{0,4}", self.pipe_size):
             raise InputError(f"--pipe-size {self.pipe_size}: use WIDTHxHEIGHT, such as 854x480")
         if bool(self.pipe_size) != (self.video == STANDARD_INPUT):
             raise InputError(
