@@ -12,7 +12,7 @@ from vos.config.segment import STANDARD_INPUT
 from vos.errors import InputError
 from vos.object_masks import ObjectMask, read_objects
 from vos.video_files import FrameStream, open_video, read_pipe
-from vos.written import Written, check_new_or_own
+from vos.written import Written
 
 SEGMENT = "segment"
 
@@ -78,22 +78,31 @@ def check_outputs(config: SegmentConfig) -> None:
             path = os.path.dirname(path)
         if path and not (os.path.isdir(path) and os.access(path, os.W_OK)):
             raise InputError(f"{path}: cannot be written or is no folder; choose another --out or --masks")
-    OutputFile(config.out, SEGMENT, config.overwrite).check()
-    _check_mask_folder(folder, config)
     given = [config.video, config.first_mask, *_added(config).values()]
     if any(os.path.exists(path) and _same(path, config.out) for path in given):
         raise InputError(f"--out {config.out}: would overwrite what is read; choose another")
     if folder and any(_same(folder, path if os.path.isdir(path) else os.path.dirname(path)) for path in given):
         raise InputError(f"--masks {folder}: holds what is read, which PNGs would overwrite; choose another folder")
+    OutputFile(config.out, SEGMENT, config.overwrite).check()
+    if folder:
+        _check_mask_folder(folder, config)
 
 
 def _check_mask_folder(folder: str, config: SegmentConfig) -> None:
     """Raise InputError where the folder of masks is neither new, nor empty, nor this job's, or where a PNG in it is not."""
-    if not folder:
-        return
-    check_new_or_own(folder, config.overwrite, "--masks")
-    masks = Written(folder, SEGMENT, overwrite=config.overwrite)
-    masks.check(name for name in storage.list_all(folder) if name.endswith(".png"))
+    owned, name = mask_files(folder, config)
+    names = storage.list_all(os.path.dirname(owned.path(f"{name}/-")))
+    if names and not config.overwrite and not any(owned.knows(f"{name}/{one}") for one in names):
+        listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        raise InputError(
+            f"{folder}: holds files that this job did not write ({listed}); choose another --masks or give --overwrite"
+        )
+    owned.check(f"{name}/{one}" for one in names if one.endswith(".png"))
+
+
+def mask_files(folder: str, config: SegmentConfig) -> tuple[Written, str]:
+    """What writes the masks, and the name of their folder for it: the list of what is ours stands beside them, not among them."""
+    return Written(os.path.dirname(folder) or ".", SEGMENT, overwrite=config.overwrite), os.path.basename(folder)
 
 
 def mask_folder(config: SegmentConfig) -> str:

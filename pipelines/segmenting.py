@@ -23,7 +23,15 @@ import numpy as np
 from pipelines.folders import OutputFile
 from pipelines.models import find_model, load_engine
 from pipelines.progress import progress_bar
-from pipelines.segment_inputs import SEGMENT, check_masks, check_outputs, mask_folder, open_source, read_masks
+from pipelines.segment_inputs import (
+    SEGMENT,
+    check_masks,
+    check_outputs,
+    mask_files,
+    mask_folder,
+    open_source,
+    read_masks,
+)
 from pipelines.session import set_threads
 from vos.config import SegmentConfig
 from vos.engine import Engine
@@ -33,7 +41,6 @@ from vos.object_masks import ObjectMask
 from vos.runtimes import available_threads
 from vos.video_files import FrameStream
 from vos.video_writer import VideoWriter
-from vos.written import Written
 
 WARM_UP_FRAMES = 3
 RECENT_FRAMES = 1000
@@ -111,7 +118,7 @@ def _follow(
     )
     began = time.perf_counter()
     overlay_file = OutputFile(config.out, SEGMENT, config.overwrite)
-    owned = Written(result.masks, SEGMENT, overwrite=config.overwrite)
+    owned, name = mask_files(result.masks, config)
     with (
         VideoWriter(config.out, source.size, source.fps, ready=overlay_file.record) as writer,
         _Interrupt() as interrupt,
@@ -127,7 +134,7 @@ def _follow(
                 writer.write(overlay(frame, labels))
                 if result.masks:
                     stem = source.stems[index] if source.stems else f"{index:05d}"
-                    owned.write(f"{stem}.png", mask_png(labels), sync=False)
+                    owned.write(f"{name}/{stem}.png", mask_png(labels), sync=False)
                 result.num_frames += 1
                 if result.engine_s:
                     bar.set_postfix_str(f"engine {1000 * result.engine_s[-1]:.0f} ms", refresh=False)

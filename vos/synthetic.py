@@ -11,6 +11,7 @@ What a video is made of (its scene: textures, paths) is kept in a small cache pe
 from __future__ import annotations
 
 import json
+import re
 import sys
 import zlib
 from collections.abc import Sequence
@@ -97,6 +98,8 @@ def write_davis(videos: Sequence[SyntheticVideo], root: str, split: str, overwri
     Raises InputError where that would replace a file that was not written by this function, or was changed since; with `overwrite`
     such files are replaced.
     """
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
+        raise InputError(f"--split {split!r}: use letters, digits, - and _")
     folder = Written(root, "synthetic", overwrite=overwrite)
     split_file = f"ImageSets/2017/{split}.txt"
     folder.check(name for name in (split_file, *(name for video in videos for name in _names(video))))

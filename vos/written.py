@@ -39,13 +39,13 @@ def _remove_local(path: str) -> None:
         os.remove(path)
 
 
-def check_new_or_own(folder: str, overwrite: bool, flag: str = "--out") -> None:
+def check_new_or_own(folder: str, overwrite: bool) -> None:
     """Raise InputError for a local folder that holds files, and in which nothing was ever written by this project."""
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     if names and LEDGER not in names and not overwrite:
         listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         raise InputError(
-            f"{folder}: holds files that this job did not write ({listed}); choose another {flag} or give --overwrite"
+            f"{folder}: holds files that this job did not write ({listed}); choose another --out or give --overwrite"
         )
 
 
