@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.folders import NOTHING, mark
+from pipelines.folders import NOTHING, OutputFile, mark
+from pipelines.results_records import docs_folder
 from vos.checkpoint import save_checkpoint
 from vos.images import write_mask
 from vos.models import build
 from vos.synthetic import main as synthetic
 from vos.synthetic import synthetic_index, write_davis
-from vos.written import Written
+from vos.written import LEDGER, Written
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -227,6 +230,16 @@ def test_the_page_and_its_plots_are_replaced_and_an_edited_page_is_not(
     assert_refused(capfd, "results.md", "report", *argv)
     assert page.read_text() == "mine"
     assert run("report", *argv, "--overwrite") == 0 and page.read_text() != "mine"
+
+
+def test_the_committed_results_are_the_reports_own():
+    """So that `jobs.report --page` needs no --overwrite in a checkout; after an edit by hand, it does once."""
+    docs = ROOT / "docs"
+    results = [path for path in (docs / "results").rglob("*") if path.is_file() and path.name != LEDGER]
+    names = [str(path.relative_to(docs)) for path in (docs / "results.md", *results)]
+    folder = docs_folder(str(docs / "results"))
+    assert [name for name in names if not folder.owns(name)] == ["results/fps.json"], "which jobs.benchmark writes"
+    OutputFile(str(docs / "results/fps.json"), "benchmark", overwrite=False).check()
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
