@@ -190,23 +190,25 @@ class Written:
             return
         for name, digest in new.items():
             lines.setdefault(name, set()).add(digest)
-        ledger = self.path(LEDGER)
+        ledger, wanted = self.path(LEDGER), self.path(next(iter(new)))  # the user asked for the latter
         if "://" in ledger:
             text = "".join(f"{digest}  {name}\n" for name, found in sorted(lines.items()) for digest in sorted(found))
-            self.files.write(ledger, text.encode(), True)
+            try:
+                self.files.write(ledger, text.encode(errors="surrogateescape"), True)
+            except InputError as error:
+                raise InputError(str(error).replace(ledger, wanted, 1)) from error
             return
         try:
             os.makedirs(self.root or ".", exist_ok=True)
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            descriptor = os.open(ledger, flags, 0o644)
-            try:
-                os.write(descriptor, "".join(f"{digest}  {name}\n" for name, digest in new.items()).encode())
-            finally:
-                os.close(descriptor)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            with open(os.open(ledger, flags, 0o644), "a+b") as file:
+                torn = file.seek(0, os.SEEK_END) and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"
+                text = "\n" * torn + "".join(f"{digest}  {name}\n" for name, digest in new.items())
+                file.write(text.encode(errors="surrogateescape"))
         except OSError as error:
             reason = (error.strerror or "no reason given").lower()
             raise InputError(
-                f"{ledger}: cannot be written ({reason}); choose another --out or free the folder"
+                f"{wanted}: cannot be written ({reason}); choose another --out or free the folder"
             ) from None
 
     def _lines(self) -> dict[str, set[str]]:
@@ -215,7 +217,7 @@ class Written:
             ledger, text = self.path(LEDGER), ""
             if "://" in ledger or os.path.isfile(ledger):
                 with suppress(FileNotFoundError):
-                    text = self.files.read(ledger).decode("utf-8", "replace")
+                    text = self.files.read(ledger).decode("utf-8", "surrogateescape")
             for line in text.split("\n"):
                 if match := _LINE.fullmatch(line):
                     self._digests.setdefault(match[2], set()).add(match[1])

@@ -60,6 +60,13 @@ def test_a_kill_between_the_line_and_the_file_leaves_nothing_foreign(folder: Wri
     assert Path(folder.root, "mask.png").read_bytes() == b"newer"
 
 
+def test_a_line_that_a_full_disk_cut_short_costs_no_other(folder: Written):
+    ledger = Path(folder.write("a.txt", b"1")).with_name(LEDGER)
+    ledger.write_bytes(ledger.read_bytes() + b"0123")
+    again(folder).write("b\udcff.txt", b"2")
+    assert again(folder).owns("a.txt") and again(folder).owns("b\udcff.txt")
+
+
 def test_a_link_leads_nowhere(folder: Written, tmp_path: Path):
     (tmp_path / "elsewhere").mkdir()
     theirs = tmp_path / "elsewhere" / "a.png"
