@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipelines import storage, tracking
-from pipelines.folders import OutputFile, claim, output_folder
+from pipelines.folders import OutputFile, check_links, claim, output_folder
 from pipelines.report import table
 from pipelines.session import ray_session, set_threads
 from pipelines.teacher_cache import build_cache
@@ -51,6 +51,7 @@ def benchmark(config: BenchmarkConfig) -> str:
     rows: list[Row] = []
     name = f"benchmark-{config.what}-{config.preset}"
     with output_folder(config, BENCHMARK) as folder:
+        check_links(folder)
         folder.check([ROWS])
         claim(folder, config, without(config, ("out", "overwrite", "debug", "json")), "a benchmark", replaces=True)
         with tracking.start_run("benchmark", name, config) as run, ray_session(num_cpus=6):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pipelines import pictures, report, tracking
 from pipelines.evaluation import COPY, Evaluation, evaluate
-from pipelines.folders import claim, output_folder
+from pipelines.folders import check_links, claim, output_folder
 from pipelines.models import load_model
 from pipelines.plan import index_videos
 from pipelines.session import ray_session
@@ -44,6 +44,7 @@ def run_demo(config: DemoConfig) -> str:
     began = time.monotonic()
     work = _work_folder(config)
     with output_folder(config, DEMO) as folder:
+        check_links(folder)
         folder.check(SHOWN)
         claim(folder, config, without(config, ("out", "overwrite", "debug")), "a demo", replaces=True)
         # Ray is started once for all stages; each stage alone would start and stop its own.

@@ -101,6 +101,12 @@ def claim(folder: Written, config: JobConfig, identity: dict[str, Any], what: st
     return old == new
 
 
+def check_links(folder: Written) -> None:
+    """Raise InputError where a folder below is a link to elsewhere: for jobs that let others work there."""
+    for name in storage.list_folders(folder.root):
+        folder.path(f"{name}/-")
+
+
 def mark(folder: Written, identity: dict[str, Any]) -> None:
     """Write down whose folder this is. From here on its sealed files are those of `identity`."""
     folder.of = fingerprint(identity)

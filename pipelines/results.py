@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines import results_page, storage, tracking
 from pipelines import results_records as records_of
-from pipelines.folders import CONFIG, claim, existing, folder_run, output_folder
+from pipelines.folders import CONFIG, check_links, claim, existing, folder_run, output_folder
 from pipelines.plan import index_videos
 from pipelines.report import table
 from pipelines.results_plan import PRETRAINED, SCALES, TEACHER, Planned, chosen, plan
@@ -79,6 +79,7 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
 @contextmanager
 def _claimed(config: ReportConfig) -> Iterator[Written]:
     with output_folder(config, REPORT) as folder:
+        check_links(folder)
         claim(folder, config, {"preset": config.preset}, "results", replaces=True)
         yield folder
 

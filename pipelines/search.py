@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from pipelines import search_pages, storage, tracking, training
-from pipelines.folders import claim, existing, folder_run, identity_of, output_folder, run_id_of
+from pipelines.folders import check_links, claim, existing, folder_run, identity_of, output_folder, run_id_of
 from pipelines.manifest import data_of_cache, read_manifest
 from pipelines.progress import progress_bar
 from pipelines.ray_storage import ray_storage
@@ -34,7 +34,7 @@ COSMETIC = (
     *("data", "train.data", "train.cache", "train.seed", "train.validation"),  # decided by the cache and by the search
     *(f"train.{name}" for name in training.COSMETIC),
 )
-TUNE, TRIALS = "tune", "trials"
+TUNE, TRIALS, BEST = "tune", "trials", "best.json"
 REPEATED = 3
 
 
@@ -62,6 +62,8 @@ def search(config: TuneConfig) -> SearchResult:
         identity = {**without(config, COSMETIC), "cache": manifest["fingerprint"]}
         if config.resume and identity_of(folder) is None:
             raise InputError(f"--resume: {config.out} holds no search; leave --resume out to begin one there")
+        check_links(folder)
+        folder.check([BEST, *search_pages.page_names()])
         claim(folder, config, identity, "a search")
         name = f"search-{fingerprint(identity)[:8]}"
         tags = {"cache.fingerprint": manifest["fingerprint"]}
@@ -86,7 +88,7 @@ def search(config: TuneConfig) -> SearchResult:
                 out="runs/best",
                 validation=ValidationConfig(),
             )
-            path = folder.write_json("best.json", to_dict(found))
+            path = folder.write_json(BEST, to_dict(found))
             page = _log(folder, config, run, trials, repeats, winner, path)
     return SearchResult(trials, repeats, winner, path, page, wall_s)
 

@@ -36,6 +36,12 @@ TICKS = [part * 10.0**power for power in range(-4, 4) for part in (1, 2, 5)]
 PLATE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
 
 
+def page_names() -> list[str]:
+    """The names that files of the pages may have, within the search's folder."""
+    pictures = ("parallel-coordinates", "density-curve", "w-temperature", "importance")
+    return [f"{PAGES}/{name}" for name in (PAGE, "trials.csv", *(f"{picture}.png" for picture in pictures))]
+
+
 def write(
     folder: Written,
     names: Sequence[str],

@@ -185,7 +185,7 @@ def remove_tree(path: str) -> None:
     """Delete a folder that is ours alone, with all that is in it; links in it are deleted, not followed."""
     if is_uri(path):
         filesystem, inner = _filesystem(path)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             filesystem.delete_dir(inner)
         return
     shutil.rmtree(path, ignore_errors=True)

@@ -98,6 +98,7 @@ def train(
         if (finished := _finished(folder)) is not None:
             print(f"already finished: {config.out} (delete it to train again)")
             return TrainResult(config.out, finished["run_id"], finished["version"], finished["metrics"])
+        folder.check(MODEL)
         known = {"cache.fingerprint": cache, "model": config.model, "role": config.role}
         known["world_size"] = str(config.workers)
         begun = _announce_continuation(config, folder)

@@ -72,6 +72,32 @@ def test_a_folder_of_the_users_is_never_taken_for_an_output(
     assert content(tmp_path) == {f"out/{name}": b"mine"}
 
 
+@pytest.mark.parametrize(("job", "place"), [("demo", "work"), ("report", "runs"), ("benchmark", "train-cache")])
+def test_folders_that_other_jobs_work_in_are_no_links(
+    job: str, place: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    out, theirs = tmp_path / "out", tmp_path / "theirs"
+    theirs.mkdir()
+    mark(Written(str(out), job), NOTHING)
+    (out / place).symlink_to(theirs)
+    docs = ("--docs", str(tmp_path / "docs" / "results")) if job == "report" else ()
+    assert_refused(capfd, f"{place}: is a link to elsewhere", job, *FLAGS[job], *docs, "--out", str(out))
+    assert content(theirs) == {}
+
+
+def test_a_search_whose_winner_was_edited_is_refused_before_any_trial(
+    cache: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "out"
+    mark(Written(str(out), "tune"), NOTHING)
+    argv = ("--preset", "smoke", "--cache", cache, "--out", str(out))
+    (out / "best.json").write_text('{"steps": 7}')
+    assert_refused(capfd, "best.json would be replaced", "tune", *argv)
+    (out / "best.json").unlink()
+    (out / "trials").symlink_to(tmp_path)
+    assert_refused(capfd, "trials: is a link to elsewhere", "tune", *argv)
+
+
 def test_the_search_refuses_a_folder_of_the_users(cache: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     (tmp_path / "notes.txt").write_text("mine")
     assert_refused(capfd, "notes.txt", "tune", "--preset", "smoke", "--cache", cache, "--out", str(tmp_path))
