@@ -13,11 +13,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipelines import storage, tracking
+from pipelines.folders import OutputFile, check_links, claim, output_folder
 from pipelines.report import table
 from pipelines.session import ray_session, set_threads
 from pipelines.teacher_cache import build_cache
 from vos.config import BenchmarkConfig, CacheConfig
-from vos.config_json import fingerprint
+from vos.config_json import fingerprint, without
+
+BENCHMARK, ROWS = "benchmark", "rows.json"
 
 
 @dataclass(frozen=True)
@@ -42,21 +45,28 @@ def benchmark(config: BenchmarkConfig) -> str:
 
     parts = {"cache": benchmark_cache.MEASURES, "train": benchmark_train.MEASURES, "data": benchmark_data.MEASURES}
     measures: Sequence[Measure] = parts[config.what]
-    storage.make_folder(config.out)
+    json_file = OutputFile(config.json, BENCHMARK, config.overwrite) if config.json else None
+    if json_file:
+        json_file.check()
     set_threads(1)
     rows: list[Row] = []
-    path = config.json or storage.join(config.out, "rows.json")
     name = f"benchmark-{config.what}-{config.preset}"
-    with tracking.start_run("benchmark", name, config) as run, ray_session(num_cpus=6):
-        for measure in measures:
-            for row in measure(config):
-                print(f"{row.name}: {row.value:.3g}", flush=True)
-                rows.append(row)
-            # After each measure: what an hour has found is kept where a later one fails.
-            storage.write_bytes(path, (json.dumps([asdict(row) for row in rows], indent=1) + "\n").encode())
-        run.log_metrics({f"benchmark/{slug(row.name)}": row.value for row in rows})
-        if not storage.is_uri(path):
-            run.log_artifact(path)
+    with output_folder(config, BENCHMARK) as folder:
+        check_links(folder)
+        folder.check([ROWS])
+        claim(folder, config, without(config, ("out", "overwrite", "debug", "json")), "a benchmark", replaces=True)
+        with tracking.start_run("benchmark", name, config) as run, ray_session(num_cpus=6):
+            path = ""
+            for measure in measures:
+                for row in measure(config):
+                    print(f"{row.name}: {row.value:.3g}", flush=True)
+                    rows.append(row)
+                # After each measure: what an hour has found is kept where a later one fails.
+                text = (json.dumps([asdict(row) for row in rows], indent=1) + "\n").encode()
+                path = json_file.write(text) if json_file else folder.write(ROWS, text)
+            run.log_metrics({f"benchmark/{slug(row.name)}": row.value for row in rows})
+            if not storage.is_uri(path):
+                run.log_artifact(path)
     return _table(rows)
 
 

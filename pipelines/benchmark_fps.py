@@ -21,13 +21,15 @@ import numpy as np
 import torch
 
 from pipelines import storage, tracking
+from pipelines.benchmark import BENCHMARK, ROWS
+from pipelines.folders import OutputFile, claim, output_folder
 from pipelines.fps_systems import LOOP, Played, System, Worker, workers, write_frames
 from pipelines.fps_tables import Ratio, component_table, ratio_table, ratios, system_table
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
 from vos.config import FpsBenchmarkConfig
 from vos.config.benchmark_fps import SOAK_FROM
-from vos.config_json import dumps
+from vos.config_json import without
 from vos.errors import InputError
 from vos.graphs import NEEDED
 from vos.models import names
@@ -111,29 +113,33 @@ class Clip:
 
 def benchmark_fps(config: FpsBenchmarkConfig) -> str:
     """Measure, write rows.json, series.json, table and plots, log them to MLflow; returns the tables."""
-    from pipelines.fps_plots import write_plots
+    from pipelines.fps_plots import PLOTS, write_plots
 
-    storage.make_folder(config.out)
-    storage.write_bytes(storage.join(config.out, "config.json"), dumps(config).encode())
-    systems = _systems(config)
-    sequence = _sequence(config)
-    with tracking.start_run("benchmark", f"benchmark-fps-{config.preset}", config) as run:
-        measured, gflops = _measure(config, systems, sequence)
-        rows = [one.row(config.threads) for one in measured]
-        path = config.json or storage.join(config.out, "rows.json")
-        storage.write_bytes(path, (json.dumps(rows, indent=1) + "\n").encode())
-        storage.write_bytes(storage.join(config.out, "series.json"), json.dumps(_series(measured)).encode())
-        found = ratios(measured, gflops, _macs(measured, config))
-        text = "\n\n".join(
-            (_said(config, sequence, gflops), system_table(rows), component_table(measured), ratio_table(found))
-        )
-        storage.write_bytes(storage.join(config.out, "table.txt"), f"{text}\n".encode())
-        pictures = write_plots(measured, config.out, config.evaluations)
-        run.log_metrics({f"benchmark/{name}": value for name, value in _metrics(measured, found).items()})
-        for one in (path, storage.join(config.out, "table.txt"), *pictures):
-            if not storage.is_uri(one):
-                run.log_artifact(one)
-    return text
+    json_file = OutputFile(config.json, BENCHMARK, config.overwrite) if config.json else None
+    if json_file:
+        json_file.check()
+    with output_folder(config, BENCHMARK) as folder:
+        folder.check([ROWS, "series.json", "table.txt", *PLOTS])
+        claim(folder, config, without(config, ("out", "overwrite", "debug", "json")), "a benchmark", replaces=True)
+        systems = _systems(config)
+        sequence = _sequence(config)
+        with tracking.start_run("benchmark", f"benchmark-fps-{config.preset}", config) as run:
+            measured, gflops = _measure(config, systems, sequence)
+            rows = [one.row(config.threads) for one in measured]
+            text = (json.dumps(rows, indent=1) + "\n").encode()
+            path = json_file.write(text) if json_file else folder.write(ROWS, text)
+            folder.write("series.json", json.dumps(_series(measured)).encode())
+            found = ratios(measured, gflops, _macs(measured, config))
+            tables = "\n\n".join(
+                (_said(config, sequence, gflops), system_table(rows), component_table(measured), ratio_table(found))
+            )
+            table = folder.write("table.txt", f"{tables}\n".encode())
+            pictures = write_plots(measured, folder, config.evaluations)
+            run.log_metrics({f"benchmark/{name}": value for name, value in _metrics(measured, found).items()})
+            for one in (path, table, *pictures):
+                if not storage.is_uri(one):
+                    run.log_artifact(one)
+    return tables
 
 
 def _systems(config: FpsBenchmarkConfig) -> list[System]:

@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 import torch
 
 from pipelines import schema, storage
+from pipelines.folders import CONFIG, existing
 from pipelines.manifest import data_of_cache, read_manifest
 from pipelines.models import load_model, weights_digest
 from pipelines.progress import progress_bar
 from pipelines.teacher import Teacher
+from pipelines.teacher_cache import CACHE
 from vos.clips import checksum, decode_clip
 from vos.config import CacheConfig
 from vos.config_json import from_dict
@@ -152,11 +154,11 @@ def teacher_of(config: CacheConfig, videos: list[Video], manifest: dict[str, Any
 
 def made_by(config: CacheConfig, manifest: dict[str, Any]) -> tuple[CacheConfig, list[Video]]:
     """The flags that the cache was made with; --data.root and --teacher.checkpoint may be given anew."""
-    path = storage.join(config.out, "config.json")
-    try:
-        made = from_dict(CacheConfig, json.loads(storage.read_bytes(path)), CacheConfig(), path)
-    except (FileNotFoundError, ValueError):
-        raise InputError(f"{path}: missing or not JSON; run jobs.cache again with the same flags") from None
+    path, repair = storage.join(config.out, CONFIG), "run jobs.cache again with the same flags"
+    saved = existing(config.out, CACHE).read_json(CONFIG, dict[str, Any], repair)
+    if saved is None:
+        raise InputError(f"{path}: does not exist; {repair}")
+    made = from_dict(CacheConfig, saved, CacheConfig(), path)
     data, videos = data_of_cache(config.out, manifest, config.data)
     checkpoint = config.teacher.checkpoint
     teacher = replace(

@@ -11,10 +11,15 @@ import numpy as np
 
 from pipelines import schema, storage, tracking
 from pipelines.cached_clips import CachedClips
+from pipelines.folders import check_folder
+from pipelines.teacher_cache import CACHE
 from vos.clips import Clip
 from vos.config import CacheConfig
 from vos.draws import ClipDraw
 from vos.images import overlay
+
+SHOW = "show"
+"""Folder of the pictures."""
 
 FEW = 64
 """Samples of the sparsest density that is marked."""
@@ -28,8 +33,8 @@ def show_cache(config: CacheConfig) -> list[str]:
     """
     source = CachedClips(config.out, config.data)
     numbers = np.unique(np.linspace(0, source.num_draws - 1, min(config.show, source.num_draws)).round().astype(int))
-    folder = storage.join(config.out, "show")
-    storage.make_folder(folder)
+    folder = check_folder(config, CACHE)
+    folder.check(f"{SHOW}/draw-{number:06d}.png" for number in numbers)
     from tqdm import tqdm
 
     digest = source.manifest["fingerprint"]
@@ -37,8 +42,7 @@ def show_cache(config: CacheConfig) -> list[str]:
     with tracking.start_run("cache", f"show-{digest[:8]}", config, {"cache.fingerprint": digest}) as run:
         for number in tqdm(numbers, desc="drawing", unit="draw"):
             row, clip = source.row_and_clip(int(number))
-            path = storage.join(folder, f"draw-{number:06d}.png")
-            storage.write_bytes(path, page(row, clip))
+            path = folder.write(f"{SHOW}/draw-{number:06d}.png", page(row, clip))
             paths.append(path)
             if not storage.is_uri(path):
                 run.log_artifact(path, "draws")

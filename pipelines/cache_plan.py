@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from pipelines import schema, storage
+from pipelines.folders import NOTHING, identity_of, mark, output_folder
 from pipelines.plan import ShardPlan
 from pipelines.progress import progress_bar
 from pipelines.report import table
 from pipelines.teacher import Teacher, shard_metadata
-from pipelines.teacher_cache import Blueprint, CacheResult, blueprint
+from pipelines.teacher_cache import CACHE, Blueprint, CacheResult, blueprint
 from vos.config import CacheConfig
-from vos.config_json import dumps
+from vos.errors import InputError
+from vos.written import Written
 
 PLAN_FILE = "plan.json"
 CALIBRATION_S = 20.0
@@ -45,13 +47,34 @@ class CachePlan:
     logit_error_max: float
 
 
+class _PlanRecord(TypedDict):
+    recipe: str
+    draws: int
+    shards: int
+    sampled_draws: int
+    bytes: int
+    column_bytes: dict[str, int]
+    teacher_cpu_s: float
+    teacher_wall_s: float
+    factor_error_mean: float
+    factor_error_max: float
+    logit_error_max: float
+
+
 def plan_cache(config: CacheConfig) -> tuple[CachePlan, str]:
     """Run the teacher for some 20 seconds on draws spread over the whole cache; returns the forecast and its text.
 
     Writes `plan.json` into --out and nothing else. Raises InputError for what building would refuse too.
     """
     design = blueprint(config)
-    storage.make_folder(config.out)
+    with output_folder(config, CACHE) as folder:
+        folder.check([PLAN_FILE])
+        if identity_of(folder) is None:
+            mark(folder, NOTHING)
+        return _planned(folder, config, design)
+
+
+def _planned(folder: Written, config: CacheConfig, design: Blueprint) -> tuple[CachePlan, str]:
     teacher = Teacher(config, design.videos, design.shapes, design.recipe)
     numbers = _spread(config.draws)
     schema.to_parquet([teacher.row(teacher.work(0))], design.shapes, {})  # everything is slower the first time
@@ -67,7 +90,8 @@ def plan_cache(config: CacheConfig) -> tuple[CachePlan, str]:
                 break
     cpu_s, wall_s = time.process_time() - cpu_s, time.monotonic() - wall_s
     plan = _extrapolated(config, design, rows, cpu_s, wall_s)
-    storage.write_bytes(storage.join(config.out, PLAN_FILE), dumps(asdict(plan)).encode())
+    folder.of = ""  # of no identity yet: it names its recipe
+    folder.write_json(PLAN_FILE, asdict(plan))
     return plan, _text(config, design, plan)
 
 
@@ -153,11 +177,15 @@ def _text(config: CacheConfig, design: Blueprint, plan: CachePlan) -> str:
 
 def plan_and_truth(config: CacheConfig, result: CacheResult) -> str:
     """The forecast beside what a build took, "" where there was none for this very cache."""
+    folder = Written(config.out, CACHE, files=storage.FILES)
     try:
-        saved = json.loads(storage.read_bytes(storage.join(config.out, PLAN_FILE)))
-        plan = CachePlan(**saved)
-    except (FileNotFoundError, ValueError, TypeError):
+        saved = folder.read_json(PLAN_FILE, _PlanRecord, "delete it, or plan again")
+    except InputError as error:  # the cache itself is finished
+        print(f"note: {error}", file=sys.stderr)
         return ""
+    if saved is None:
+        return ""
+    plan = CachePlan(**{name: saved[name] for name in _PlanRecord.__annotations__})
     manifest = result.manifest
     if (plan.recipe, plan.draws) != (manifest["recipe"], manifest["draws"]):
         return ""

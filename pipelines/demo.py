@@ -6,8 +6,9 @@ import os
 import time
 from dataclasses import replace
 
-from pipelines import pictures, report, storage, tracking
+from pipelines import pictures, report, tracking
 from pipelines.evaluation import COPY, Evaluation, evaluate
+from pipelines.folders import check_links, claim, output_folder
 from pipelines.models import load_model
 from pipelines.plan import data_fingerprint, index_videos
 from pipelines.session import ray_session
@@ -22,10 +23,14 @@ from vos.config import (
     TeacherConfig,
     TrainConfig,
 )
-from vos.config_json import dumps, fingerprint, without
+from vos.config_json import fingerprint, without
+from vos.images import frame_file
 from vos.presets import preset
 from vos.video_segmentation import segmented_span
+from vos.written import Written
 
+DEMO = "demo"
+SHOWN = ("table.txt", "strip.png", "demo.gif")
 STUDENT = "student, distilled"
 PLAIN = "student, plain"
 TEACHER = "teacher"
@@ -37,22 +42,23 @@ def run_demo(config: DemoConfig) -> str:
     """Run the demo and return what it prints at the end. Raises InputError for bad input."""
     began = time.monotonic()
     work = _work_folder(config)
-    storage.make_folder(config.out)
-    storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
-    # Ray is started once for all stages; each stage alone would start and stop its own.
-    with ray_session(num_cpus=2 * config.workers + 2):
-        checkpoints = _checkpoints(config, work)
-        results = {name: _evaluate(config, work, name, checkpoint) for name, checkpoint in checkpoints.items()}
-    with tracking.start_run("demo", f"demo-{config.preset}", config) as run:
-        for name, result in results.items():
-            slug = name.replace(",", "").replace(" ", "_")
-            run.log_metrics({f"{slug}/{key}": value for key, value in result.metrics.items()})
-        table = report.method_table(results)
-        storage.write_bytes(os.path.join(config.out, "table.txt"), f"{table}\n".encode())
-        run.log_artifact(os.path.join(config.out, "table.txt"))
-        paths = _draw(config, results)
-        for path in paths:
-            run.log_artifact(path)
+    with output_folder(config, DEMO) as folder:
+        check_links(folder)
+        folder.check(SHOWN)
+        claim(folder, config, without(config, ("out", "overwrite", "debug")), "a demo", replaces=True)
+        # Ray is started once for all stages; each stage alone would start and stop its own.
+        with ray_session(num_cpus=2 * config.workers + 2):
+            checkpoints = _checkpoints(config, work)
+            results = {name: _evaluate(config, work, name, checkpoint) for name, checkpoint in checkpoints.items()}
+        with tracking.start_run("demo", f"demo-{config.preset}", config) as run:
+            for name, result in results.items():
+                slug = name.replace(",", "").replace(" ", "_")
+                run.log_metrics({f"{slug}/{key}": value for key, value in result.metrics.items()})
+            table = report.method_table(results)
+            run.log_artifact(folder.write(SHOWN[0], f"{table}\n".encode()))
+            paths = _draw(config, folder, results)
+            for path in paths:
+                run.log_artifact(path)
     return "\n".join(
         [
             "",
@@ -69,13 +75,14 @@ def run_demo(config: DemoConfig) -> str:
 def _work_folder(config: DemoConfig) -> str:
     """Where cache, checkpoints and masks go: one folder per data set and configuration, so that a demo on other video or with
     another seed never meets an earlier one's; the pictures and the table of the latest are in --out itself."""
-    identity = without(config, ("out", "debug", "workers", "threads"))
+    identity = without(config, ("out", "overwrite", "debug", "workers", "threads"))
     return os.path.join(config.out, fingerprint(identity, data_fingerprint(index_videos(config.data, "val")))[:8])
 
 
 def _checkpoints(config: DemoConfig, work: str) -> dict[str, str]:
     """Make the cache and the two students; returns the checkpoint of each row of the table."""
-    common = {"data": config.data, "seed": config.seed, "workers": config.workers, "threads": config.threads}
+    names = ("data", "seed", "workers", "threads", "overwrite")
+    common = {name: getattr(config, name) for name in names}
     base = replace(preset(TrainConfig, config.preset), **common)
     teacher = BUILTIN_TEACHER
     if config.data.root:
@@ -118,6 +125,7 @@ def _evaluate(config: DemoConfig, work: str, name: str, checkpoint: str) -> Eval
         seed=config.seed,
         workers=config.workers,
         threads=config.threads,
+        overwrite=config.overwrite,
         checkpoint=checkpoint,
         out=out,
     )
@@ -126,7 +134,7 @@ def _evaluate(config: DemoConfig, work: str, name: str, checkpoint: str) -> Eval
     return evaluate(one, label=name)
 
 
-def _draw(config: DemoConfig, results: dict[str, Evaluation]) -> list[str]:
+def _draw(config: DemoConfig, folder: Written, results: dict[str, Evaluation]) -> list[str]:
     """A strip and an animation of one sequence: the one in the middle of the student's ranking, neither its best nor its worst.
 
     Where nothing has ground truth, so that there is no ranking, the one in the middle by name.
@@ -142,7 +150,5 @@ def _draw(config: DemoConfig, results: dict[str, Evaluation]) -> list[str]:
         TEACHER: results[TEACHER].masks,
         STUDENT: results[STUDENT].masks,
     }
-    paths = [os.path.join(config.out, "strip.png"), os.path.join(config.out, "demo.gif")]
-    pictures.save_png(paths[0], pictures.strip(video, rows, span))
-    storage.write_bytes(paths[1], pictures.animation(video, rows, span))
-    return paths
+    strip = frame_file(SHOWN[1], pictures.strip(video, rows, span))
+    return [folder.write(SHOWN[1], strip), folder.write(SHOWN[2], pictures.animation(video, rows, span))]

@@ -11,13 +11,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from pipelines import storage, tracking
 from pipelines.actors import run_on_actors
-from pipelines.evaluation_pages import PAGES, log_pages
+from pipelines.evaluation_pages import PAGES, log_pages, page_names
+from pipelines.folders import CONFIG, OutputFile, check_folder, claim, output_folder
 from pipelines.inputs import log_videos
 from pipelines.models import BUILTIN, load_engine, load_model
 from pipelines.plan import index_videos
@@ -25,21 +26,44 @@ from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
 from vos.checkpoint import DESCRIPTION, WEIGHTS, is_infinite, save_checkpoint
 from vos.config import EvaluateConfig
-from vos.config_json import dumps, to_dict
+from vos.config_json import to_dict, without
 from vos.datasets import FolderVideo, Video
 from vos.engine import Engine
 from vos.errors import InputError
 from vos.models.memory import MemoryPolicy
 from vos.names import check_name, read_names
 from vos.video_segmentation import memory_policy, segment_video, segmented_span
+from vos.written import Written
 
 if TYPE_CHECKING:
     from vos.scores import Scores, SequenceScore
 
+EVALUATE = "evaluate"
+SUMMARY, SCORES, MASKS = "summary.json", "scores.csv", "masks"
+COSMETIC = ("out", "overwrite", "debug", "preset", "workers", "threads", "register", "csv")
 COPY = "copy"
 """The baseline that repeats the first mask."""
 ENGINE_MEMORY = MemoryPolicy("first_recent", top_k=None)
 """What the engine remembers and reads."""
+
+
+class _Sequence(TypedDict):
+    sequence: str
+    j_and_f: float
+    j: float
+    f: float
+    frames: int
+
+
+class Summary(TypedDict):
+    """What `summary.json` of a finished evaluation says; scores are in [0, 1]."""
+
+    metrics: dict[str, float]
+    sequences: list[_Sequence]
+    model: str
+    parameters: int
+    run_id: str
+    size_px: int
 
 
 @dataclass(frozen=True)
@@ -63,33 +87,61 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
         raise InputError(f"--out {config.out}: masks are written to a local folder; choose one and copy it afterwards")
     if config.register and not any(ground_truth(video, config.max_frames)[1] for video in videos):
         raise InputError("--register: none of these sequences can be scored; evaluate a split that has ground truth")
-    masks = os.path.join(config.out, "masks")
+    masks = os.path.join(config.out, MASKS)
     _check_apart(videos, masks)
-    chosen, registered = _local_checkpoint(config)
-    model, info = _segmenter(chosen)
+    check_folder(config, EVALUATE)
+    csv = OutputFile(config.csv, EVALUATE, config.overwrite) if config.csv else None
+    if csv:
+        csv.check()
+    with tempfile.TemporaryDirectory() as place:
+        chosen, registered = _local_checkpoint(config, place)
+        model, info = _segmenter(chosen)
+        with output_folder(config, EVALUATE) as folder:
+            _check_names(folder, videos)
+            claim(folder, config, without(config, COSMETIC), "an evaluation", replaces=True)
+            if registered[0]:  # where every actor finds it
+                chosen = replace(chosen, checkpoint=_kept(folder, chosen.checkpoint))
+            storage.make_folder(masks)
+            subject = _Subject(videos, chosen, model, info, registered)
+            return _evaluate_into(folder, config, subject, csv, label)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is evaluated: on which videos, from which checkpoint, what is known of it, and as which registered version ("" if none)."""
+
+    videos: list[Video]
+    config: EvaluateConfig
+    model: Any
+    info: dict[str, Any]
+    registered: tuple[str, str]
+
+
+def _evaluate_into(
+    folder: Written, config: EvaluateConfig, of: _Subject, csv: OutputFile | None, label: str
+) -> Evaluation:
+    model, info, videos = of.model, of.info, of.videos
     policy = ENGINE_MEMORY if config.runtime else memory_policy(config.memory, infinite=is_infinite(info))
-    storage.make_folder(masks)
     tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
     if isinstance(model, Engine):
         tags |= {"runtime": model.runtime, "precision": model.precision, "runtime.reason": model.reason}
     name = label or f"{os.path.basename(config.checkpoint.rstrip('/'))} on {config.split}"
-    with storage.only_writer(config.out), tracking.start_run("evaluate", name, config, tags) as run:
-        _remove_earlier(config.out, masks, videos)
-        storage.write_bytes(os.path.join(config.out, "config.json"), dumps(config).encode())
+    with tracking.start_run("evaluate", name, config, tags) as run:
+        _remove_earlier(folder, videos)
         data = log_videos(run, config.data, config.split, videos, "evaluation")
         rows = sorted(
-            _segment_all(chosen, videos, policy, masks, label or info["model"]), key=lambda row: row["sequence"]
+            _segment_all(of.config, videos, policy, folder, label or info["model"]), key=lambda row: row["sequence"]
         )
         scored = [row for row in rows if row["scores"]]
-        metrics = _write_scores(config, scored) if scored else {}
+        metrics = _write_scores(folder, csv, scored) if scored else {}
         if model is not None and config.fps.sequences:
             metrics |= _measure_speed(config, model, policy, videos[: config.fps.sequences], run)
         run.log_metrics(metrics)
         if scored:
-            run.log_artifact(os.path.join(config.out, "scores.csv"))
-            log_pages(run, config.out, masks, videos, scored, config.max_frames)
-        sequences = [{key: row[key] for key in ("sequence", "j_and_f", "j", "f", "frames")} for row in scored]
-        run.log_dict({"metrics": metrics, "sequences": sequences}, "summary.json")
+            run.log_artifact(folder.path(SCORES))
+            log_pages(run, folder, os.path.join(config.out, MASKS), videos, scored, config.max_frames)
+        sequences = [_Sequence(**{key: row[key] for key in _Sequence.__annotations__}) for row in scored]
+        run.log_dict({"metrics": metrics, "sequences": sequences}, SUMMARY)
         version = ""
         if config.register:
             evaluation = {
@@ -98,16 +150,38 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
                 "protocol": _protocol(config, policy),
                 "serving": {"size_px": config.size_px, "memory": to_dict(config.memory)},
             }
-            version = _register(run, chosen.checkpoint, model, info, evaluation, registered)
-        summary = {
-            "metrics": metrics,
-            "sequences": sequences,
-            "model": info["model"],
-            "parameters": info["parameters"],
-            "run_id": run.run_id,
-        }
-        storage.write_bytes(os.path.join(config.out, "summary.json"), dumps(summary).encode())
-    return Evaluation(metrics, sequences, masks, info["parameters"], info["model"], run.run_id, version)
+            version = _register(run, of.config.checkpoint, model, info, evaluation, of.registered)
+        summary = Summary(
+            metrics=metrics,
+            sequences=sequences,
+            model=info["model"],
+            parameters=info["parameters"],
+            run_id=run.run_id,
+            size_px=config.size_px,
+        )
+        folder.write_json(SUMMARY, summary)
+    rows = [dict(row) for row in sequences]
+    return Evaluation(
+        metrics, rows, os.path.join(config.out, MASKS), info["parameters"], info["model"], run.run_id, version
+    )
+
+
+def _kept(folder: Written, checkpoint: str) -> str:
+    """A registered version copied below --out; returns its folder there."""
+    place = f"checkpoint/{os.path.basename(checkpoint)}"
+    for name in storage.list_names(checkpoint):
+        folder.write(f"{place}/{name}", storage.read_bytes(os.path.join(checkpoint, name)))
+    return os.path.dirname(folder.path(f"{place}/{WEIGHTS}"))
+
+
+def _mask_name(video: Video, index: int) -> str:
+    return f"{MASKS}/{video.name}/{video.frame_name(index)}.png"
+
+
+def _check_names(folder: Written, videos: list[Video]) -> None:
+    """Raise InputError, before any work, where a file that is not this job's has the name of one to be written."""
+    masks = (_mask_name(video, index) for video in videos for index in range(video.num_frames))
+    folder.check([SUMMARY, SCORES, CONFIG, *page_names(videos), *masks])
 
 
 def _check_apart(videos: list[Video], masks: str) -> None:
@@ -119,18 +193,19 @@ def _check_apart(videos: list[Video], masks: str) -> None:
             raise InputError(f"--out {out}: {video.mask_folder} holds the true masks of the data; choose another --out")
 
 
-def _remove_earlier(out: str, masks: str, videos: list[Video]) -> None:
-    """What an earlier evaluation left in `out` and this one will write: an interruption leaves no mixture that reads as finished.
+def _remove_earlier(folder: Written, videos: list[Video]) -> None:
+    """Delete what an earlier evaluation left and this one will write: an interruption leaves no mixture that reads as finished.
 
-    The masks of other sequences stay: they may be another split's.
+    The masks of other sequences stay: they may be another split's. What this job did not write stays too.
     """
-    stale = [os.path.join(out, name) for name in ("summary.json", "scores.csv")]
-    stale += [os.path.join(out, PAGES, name) for name in storage.list_names(os.path.join(out, PAGES))]
+    pages = [f"{PAGES}/{name}" for name in storage.list_names(os.path.join(folder.root, PAGES))]
+    for name in (SUMMARY, SCORES, *(name for name in pages if folder.knows(name))):
+        folder.remove(name)
     for video in videos:
-        folder, own = os.path.join(masks, video.name), {f"{video.frame_name(i)}.png" for i in range(video.num_frames)}
-        stale += [os.path.join(folder, name) for name in storage.list_names(folder) if name in own]
-    for path in stale:
-        storage.remove(path)
+        own = {f"{video.frame_name(index)}.png" for index in range(video.num_frames)}
+        for name in storage.list_names(os.path.join(folder.root, MASKS, video.name)):
+            if name in own:
+                folder.remove(f"{MASKS}/{video.name}/{name}")
 
 
 def _segmenter(config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
@@ -143,11 +218,14 @@ def _segmenter(config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
     return engine, engine.description
 
 
-def _local_checkpoint(config: EvaluateConfig) -> tuple[EvaluateConfig, tuple[str, str]]:
-    """The configuration with its checkpoint as something to load, and name and number of the registered version that it is, or ""."""
+def _local_checkpoint(config: EvaluateConfig, place: str) -> tuple[EvaluateConfig, tuple[str, str]]:
+    """The configuration with its checkpoint as something to load, and name and number of the registered version that it is, or "".
+
+    place  where a registered version is copied to
+    """
     if not tracking.is_reference(config.checkpoint):
         return config, ("", "")
-    folder, name, version = tracking.resolve(config.checkpoint, os.path.join(config.out, "checkpoint"))
+    folder, name, version = tracking.resolve(config.checkpoint, place)
     return replace(config, checkpoint=folder), (name, version)
 
 
@@ -187,6 +265,11 @@ def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
     """Score `--pred` against `--gt`; returns the scores and the path of the per-object table that was written."""
     from vos.metrics import score_folders
 
+    csv = OutputFile(config.csv, EVALUATE, config.overwrite) if config.csv else None
+    if csv:
+        csv.check()
+    else:
+        check_folder(config, EVALUATE).check([SCORES])
     names = _sequence_names(config.sequences) if config.sequences else None
     seen = None
     if config.meta:
@@ -194,9 +277,13 @@ def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
 
         seen = seen_objects(_read_meta(config.meta), _read_meta(config.train_meta))
     scores = score_folders(config.gt, config.pred, config.workers, config.protocol, sequences=names, seen=seen)
-    path = config.csv or storage.join(config.out, "scores.csv")
-    storage.write_bytes(path, scores.csv().encode())
-    return scores, path
+    if csv:
+        csv.write(scores.csv().encode())
+        return scores, config.csv
+    with output_folder(config, EVALUATE) as folder:
+        claim(folder, config, without(config, COSMETIC), "scores", replaces=True)
+        folder.write(SCORES, scores.csv().encode())
+    return scores, storage.join(config.out, SCORES)
 
 
 def _read_meta(path: str) -> dict[str, Any]:
@@ -242,20 +329,20 @@ def ground_truth(video: Video, max_frames: int = 0) -> tuple[str, list[int]]:
 
 
 def segment_and_score(
-    model: Any, video: Video, policy: Any, size_px: int, max_frames: int, masks: str = ""
+    model: Any, video: Video, policy: Any, size_px: int, max_frames: int, folder: Written | None = None
 ) -> SequenceScore | None:
-    """Segment one video, write its masks to `masks` (if given), and score the frames that have ground truth.
+    """Segment one video, write its masks into `folder` (if given), and score the frames that have ground truth.
 
     Returns a SequenceScore, or None where the video has no ground truth beyond its first masks (`ground_truth`).
     """
-    from vos.images import write_mask
+    from vos.images import mask_png
     from vos.metrics import score_masks
 
     protocol, scored = ground_truth(video, max_frames)
     truth, predictions, frames = [], [], []
     for index, labels in segment_video(model, video, policy, size_px, max_frames):
-        if masks:
-            write_mask(os.path.join(masks, video.name, f"{video.frame_name(index)}.png"), labels)
+        if folder is not None:
+            folder.write(_mask_name(video, index), mask_png(labels), sync=False)
         if index in scored:
             truth.append(video.mask(index))
             predictions.append(labels)
@@ -275,19 +362,19 @@ def segment_and_score(
 class SegmentActor:
     """Loads the network once; each call segments and scores one sequence."""
 
-    def __init__(self, config: EvaluateConfig, videos: list[Video], policy: Any, masks: str) -> None:
+    def __init__(self, config: EvaluateConfig, videos: list[Video], policy: Any, folder: Written) -> None:
         import torch
 
         set_threads(config.threads)
         self._model = _segmenter(config)[0]
         if torch.cuda.is_available() and isinstance(self._model, torch.nn.Module):
             self._model = self._model.to("cuda")
-        self._config, self._videos, self._policy, self._masks = config, videos, policy, masks
+        self._config, self._videos, self._policy, self._folder = config, videos, policy, folder
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         video = self._videos[item["id"]]
         score = segment_and_score(
-            self._model, video, self._policy, self._config.size_px, self._config.max_frames, self._masks
+            self._model, video, self._policy, self._config.size_px, self._config.max_frames, self._folder
         )
         row: dict[str, Any] = {"sequence": video.name, "scores": None}
         if score is not None:
@@ -302,23 +389,24 @@ class SegmentActor:
 
 
 def _segment_all(
-    config: EvaluateConfig, videos: list[Video], policy: Any, masks: str, label: str
+    config: EvaluateConfig, videos: list[Video], policy: Any, folder: Written, label: str
 ) -> Iterator[dict[str, Any]]:
     with ray_session(num_cpus=2 * config.workers + 2):
-        arguments = {"config": config, "videos": videos, "policy": policy, "masks": masks}
+        arguments = {"config": config, "videos": videos, "policy": policy, "folder": folder}
         with progress_bar(label, len(videos), "sequence") as bar:
             for row in run_on_actors([{"id": i} for i in range(len(videos))], SegmentActor, arguments, config.workers):
                 bar.update()
                 yield row
 
 
-def _write_scores(config: EvaluateConfig, rows: list[dict[str, Any]]) -> dict[str, float]:
+def _write_scores(folder: Written, csv: OutputFile | None, rows: list[dict[str, Any]]) -> dict[str, float]:
     from vos.metrics import merge
     from vos.scores import SequenceScore
 
     scores = merge([SequenceScore.from_json(row["scores"]) for row in rows])
-    for path in {os.path.join(config.out, "scores.csv"), config.csv} - {""}:
-        storage.write_bytes(path, scores.csv().encode())
+    folder.write(SCORES, scores.csv().encode())
+    if csv:
+        csv.write(scores.csv().encode())
     summary = scores.summary()
     return {"val/j_and_f": summary["j_and_f"], "val/j": summary["j_mean"], "val/f": summary["f_mean"]}
 

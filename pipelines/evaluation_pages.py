@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ import numpy as np
 from pipelines import pictures, storage
 from pipelines.tracking import Run
 from vos.datasets import Video
-from vos.images import write_frame
+from vos.images import frame_file
 from vos.video_segmentation import segmented_span
+from vos.written import Written
 
 PAGES = "pages"
+TABLE, CURVES, SHEET = "sequences.csv", "j-over-time.png", "best-and-worst.jpg"
 SHOWN = 3
 """Best and worst sequences that are shown, each."""
 COLOURS = 10
@@ -23,16 +26,24 @@ COLOURS = 10
 COLUMNS = ("sequence", "objects", "frames", "J&F", "J", "F", "J first quarter", "J last quarter")
 
 
-def log_pages(run: Run, out: str, masks: str, videos: list[Video], rows: list[dict[str, Any]], max_frames: int) -> None:
-    """Make the table and pictures in `out/pages` and keep them with the run.
+def page_names(videos: list[Video]) -> list[str]:
+    """The names that files of the pages may have."""
+    films = [f"worst-{video.name}{ending}" for video in videos for ending in pictures.FILM_ENDINGS]
+    return [f"{PAGES}/{name}" for name in (TABLE, CURVES, SHEET, *films)]
+
+
+def log_pages(
+    run: Run, folder: Written, masks: str, videos: list[Video], rows: list[dict[str, Any]], max_frames: int
+) -> None:
+    """Make the table and pictures in OUT/pages and keep them with the run.
 
     rows: of the scored sequences, {"sequence", "scores", "j_and_f", "j", "f", "frames"}, at least one.
     """
-    folder = os.path.join(out, PAGES)
-    storage.make_folder(folder)
     ranked = sorted(rows, key=lambda row: -row["j_and_f"])
-    storage.write_bytes(os.path.join(folder, "sequences.csv"), sequence_csv(ranked).encode())
-    storage.write_bytes(os.path.join(folder, "j-over-time.png"), j_over_time(ranked))
+    paths = [
+        folder.write(f"{PAGES}/{TABLE}", sequence_csv(ranked).encode()),
+        folder.write(f"{PAGES}/{CURVES}", j_over_time(ranked)),
+    ]
     by_name = {video.name: video for video in videos}
     shown = ranked if len(ranked) <= 2 * SHOWN else ranked[:SHOWN] + ranked[-SHOWN:]
     chosen = [by_name[row["sequence"]] for row in shown]
@@ -45,10 +56,13 @@ def log_pages(run: Run, out: str, masks: str, videos: list[Video], rows: list[di
     notes = [_frame_notes(video, row) for video, row in zip(chosen, shown, strict=True)]
     spans = [segmented_span(video, max_frames) for video in chosen]
     sheet = pictures.contact_sheet(chosen, titles, notes, spans, masks)
-    write_frame(os.path.join(folder, "best-and-worst.jpg"), sheet, quality=90)
-    name = os.path.join(folder, f"worst-{ranked[-1]['sequence']}")
-    pictures.save_overlay_video(name, chosen[-1], masks, spans[-1])
-    run.log_artifact(folder)
+    paths.append(folder.write(f"{PAGES}/{SHEET}", frame_file(SHEET, sheet, quality=90)))
+    with tempfile.TemporaryDirectory() as place:
+        name = os.path.join(place, f"worst-{ranked[-1]['sequence']}")
+        film = pictures.save_overlay_video(name, chosen[-1], masks, spans[-1])
+        paths.append(folder.write(f"{PAGES}/{os.path.basename(film)}", storage.read_bytes(film)))
+    for path in paths:
+        run.log_artifact(path)
 
 
 def sequence_csv(ranked: list[dict[str, Any]]) -> str:

@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-import json
-import os
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.evaluation import EVALUATE, SUMMARY, Summary
+from pipelines.folders import existing
 from vos.errors import InputError
 from vos.reference import PUBLISHED
+from vos.written import Written
 
 if TYPE_CHECKING:
     from pipelines.benchmark_fps import Measured
 
 WINDOW_FRAMES = 20
+PLOTS = ("fps-by-frame.png", "memory-by-frame.png", "jf-by-fps.png")
 
 
-def write_plots(measured: Sequence[Measured], folder: str, evaluations: Sequence[str]) -> list[str]:
+def write_plots(measured: Sequence[Measured], folder: Written, evaluations: Sequence[str]) -> list[str]:
     """Draw what this run can show; returns the paths of the PNGs. Raises InputError for an evaluation that cannot be read."""
     points = [_evaluated(path) for path in evaluations]
-    drawn = [("fps-by-frame.png", _fps_by_frame), ("memory-by-frame.png", _memory_by_frame)]
+    drawn = zip(PLOTS, (_fps_by_frame, _memory_by_frame), strict=False)
     paths = []
     for name, draw in drawn:
         figure = _figure()
         draw(figure, measured)
-        paths.append(_saved(figure, os.path.join(folder, name)))
+        paths.append(folder.write(name, _png(figure)))
     figure = _figure()
     _quality_by_speed(figure, measured, points)
-    return [*paths, _saved(figure, os.path.join(folder, "jf-by-fps.png"))]
+    return [*paths, folder.write(PLOTS[2], _png(figure))]
 
 
 def _evaluated(folder: str) -> dict[str, Any]:
-    path = os.path.join(folder, "summary.json")
-    try:
-        with open(path, encoding="utf-8") as file:
-            summary = json.load(file)
-        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
-            size_px = int(json.load(file)["size_px"])
-        return {"model": summary["model"], "j_and_f": summary["metrics"]["val/j_and_f"], "size_px": size_px}
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"--evaluations {path}: cannot be read ({type(error).__name__}); name an --out of jobs.evaluate"
-        ) from error
+    repair = "name the --out of a finished jobs.evaluate"
+    summary = existing(folder, EVALUATE).read_json(SUMMARY, Summary, repair)
+    if summary is None or "val/j_and_f" not in summary["metrics"]:
+        raise InputError(f"--evaluations {folder}: holds no {SUMMARY} with J&F; {repair}")
+    return {"model": summary["model"], "j_and_f": summary["metrics"]["val/j_and_f"], "size_px": summary["size_px"]}
 
 
 def _figure() -> Any:
@@ -52,12 +49,13 @@ def _figure() -> Any:
     return Figure(figsize=(8.4, 4.8), layout="constrained")
 
 
-def _saved(figure: Any, path: str) -> str:
+def _png(figure: Any) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=130)
-    return path
+    target = io.BytesIO()
+    figure.savefig(target, dpi=130, format="png")
+    return target.getvalue()
 
 
 def _fps_by_frame(figure: Any, measured: Sequence[Measured]) -> None:

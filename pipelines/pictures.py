@@ -15,6 +15,8 @@ from vos.images import overlay, read_mask
 
 LABEL_PX = 22
 GAP_PX = 3
+FILM_ENDINGS = (".mp4", ".avi")
+"""Of what `save_overlay_video` may write."""
 
 
 def strip(video: Video, rows: dict[str, str], span: range, columns: int = 6, width_px: int = 260) -> np.ndarray:

@@ -17,7 +17,7 @@ from vos.errors import InputError
 from vos.synthetic import synthetic_index
 
 COSMETIC = (
-    *("out", "preset", "debug", "workers", "extend", "plan", "verify", "verify_rows", "show", "data"),
+    *("out", "overwrite", "preset", "debug", "workers", "extend", "plan", "verify", "verify_rows", "show", "data"),
     *("teacher.checkpoint", "teacher.workers", "teacher.gpus"),
 )
 """Fields of CacheConfig that change no byte. The videos and the teacher are in the identity by their content, not by their place."""

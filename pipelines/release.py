@@ -6,7 +6,6 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +13,16 @@ import numpy as np
 import torch
 
 from pipelines import storage, tracking
+from pipelines.folders import check_folder, claim, output_folder
 from pipelines.models import find_model, load_model
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
-from pipelines.release_card import card
+from pipelines.release_card import card, figures_of
 from pipelines.report import table
 from pipelines.session import set_threads
 from vos import example_segment
 from vos.config import ExportConfig
-from vos.config_json import dumps
+from vos.config_json import dumps, without
 from vos.datasets import Video
 from vos.errors import InputError
 from vos.export import TRACED_SIZE, WRITERS, Shape, load_graph, openvino_from_onnx, run_graph, write_onnx
@@ -32,7 +32,9 @@ from vos.graphs import GRAPHS, inference_copy
 from vos.models.interface import VOSModel
 from vos.transforms import resize_frame, resize_labels
 from vos.video_segmentation import first_mask, segmented_span
+from vos.written import Written
 
+EXPORT = "export"
 CARD, PROGRAM = "README.md", "segment.py"
 PARITY_FRAMES = 8
 PARITY_BOUND = 1e-3
@@ -57,45 +59,58 @@ def export(config: ExportConfig) -> str:
     set_threads(config.threads)
     with tempfile.TemporaryDirectory() as folder:
         model, info = load_model(find_model(config.model, folder))
+    check_folder(config, EXPORT).check(_names(config))
+    figures = figures_of(config)
     shape = Shape(config.frame_size, config.objects or None)
     clips = _calibration(config) if config.int8 else []
-    os.makedirs(config.out, exist_ok=True)
-    _remove_export(config.out)
-    with tracking.start_run("export", f"{info['model']} to {config.to}", config) as run:
-        files = _write_graphs(config, model, shape, clips)
-        found = _parity(config, model, files)
-        worst = float(np.max([one.prob for one in found]))  # NaN if any is: Python's max may pass over it
-        if not worst <= PARITY_BOUND and not config.int8:  # "not", so that NaN fails too
-            raise InputError(
-                f"{config.out}: probabilities differ from PyTorch's by {worst:.2g}, more than {PARITY_BOUND}; not released"
-            )
-        about = _describe(config, model, info, files, found)
-        write_atomic(os.path.join(config.out, CARD), card(config, about, info).encode())
-        beside = [CARD, DESCRIPTION]
-        if config.to in ("onnx", "openvino"):
-            beside.append(PROGRAM)
-            with open(example_segment.__file__, "rb") as file:
-                write_atomic(os.path.join(config.out, PROGRAM), file.read())
-        write_atomic(os.path.join(config.out, DESCRIPTION), dumps(about).encode())
-        run.log_metrics({"export/max_prob_difference": worst, "export/mib": sum(about["bytes"].values()) / 2**20})
-        for name in [*about["bytes"], *beside]:  # whatever else the folder holds is not ours to publish
-            run.log_artifact(os.path.join(config.out, name), "export")
+    with output_folder(config, EXPORT) as folder, tempfile.TemporaryDirectory() as made:
+        folder.check(_names(config))
+        claim(folder, config, without(config, ("out", "overwrite", "debug", "threads")), "an export", replaces=True)
+        with tracking.start_run("export", f"{info['model']} to {config.to}", config) as run:
+            files = _write_graphs(config, model, shape, clips, made)
+            found = _parity(config, model, files)
+            worst = float(np.max([one.prob for one in found]))  # NaN if any is: Python's max may pass over it
+            if not worst <= PARITY_BOUND and not config.int8:  # "not", so that NaN fails too
+                raise InputError(
+                    f"{config.out}: probabilities differ from PyTorch's by {worst:.2g}, more than {PARITY_BOUND}; not released"
+                )
+            about = _describe(config, model, info, files, found)
+            paths = _release(folder, config, made, about, card(figures, about, info))
+            run.log_metrics({"export/max_prob_difference": worst, "export/mib": sum(about["bytes"].values()) / 2**20})
+            for path in paths:  # whatever else the folder holds is not ours to publish
+                run.log_artifact(path, "export")
     return _tables(about, found)
 
 
-def _remove_export(folder: str) -> None:
-    """Take an older export away, of whatever format: its description first, so that a folder without one is no export."""
-    graphs = [f"{name}{ending}" for name in GRAPHS for ending in (*(ending for ending, _ in WRITERS.values()), ".bin")]
-    for name in (DESCRIPTION, PROGRAM, *graphs):
-        with suppress(FileNotFoundError):
-            os.remove(os.path.join(folder, name))
+def _names(config: ExportConfig) -> list[str]:
+    """The names of the files that an export writes."""
+    ending, _ = WRITERS[config.to]
+    endings = (ending, ".bin") if config.to == "openvino" else (ending,)
+    program = [PROGRAM] if config.to in ("onnx", "openvino") else []
+    return [DESCRIPTION, CARD, *program, *(f"{name}{one}" for name in GRAPHS for one in endings)]
 
 
-def _write_graphs(config: ExportConfig, model: VOSModel, shape: Shape, clips: list[Any]) -> dict[str, str]:
-    """graph -> path of its file."""
+def _release(folder: Written, config: ExportConfig, made: str, about: dict[str, Any], text: str) -> list[str]:
+    """Put what was made and proven into the folder, in place of an older export; returns the paths of its files.
+
+    Its description goes first and comes last: a folder without one is no export.
+    """
+    formats = (*(ending for ending, _ in WRITERS.values()), ".bin")
+    for name in (DESCRIPTION, PROGRAM, *(f"{name}{ending}" for name in GRAPHS for ending in formats)):
+        if folder.knows(name):
+            folder.remove(name)
+    paths = [folder.write(name, storage.read_bytes(os.path.join(made, name))) for name in about["bytes"]]
+    paths.append(folder.write(CARD, text.encode()))
+    if PROGRAM in _names(config):
+        paths.append(folder.write(PROGRAM, storage.read_bytes(example_segment.__file__)))
+    return [*paths, folder.write(DESCRIPTION, dumps(about).encode())]
+
+
+def _write_graphs(config: ExportConfig, model: VOSModel, shape: Shape, clips: list[Any], made: str) -> dict[str, str]:
+    """Write the graphs into the folder `made`; returns graph -> path of its file."""
     ending, write = WRITERS[config.to]
     plain = inference_copy(model)
-    files = {name: os.path.join(config.out, f"{name}{ending}") for name in GRAPHS}
+    files = {name: os.path.join(made, f"{name}{ending}") for name in GRAPHS}
     with tempfile.TemporaryDirectory() as folder, progress_bar(f"export to {config.to}", len(files), "graph") as bar:
         samples: Mapping[str, Any] = {}
         if config.int8:
@@ -208,7 +223,8 @@ def _describe(
 
     examples = example_tensors(model, config.frame_size or TRACED_SIZE, config.objects or 2)
     results = {name: run_graph(name, model, examples) for name in GRAPHS}
-    written = sorted(name for name in os.listdir(config.out) if os.path.splitext(name)[0] in GRAPHS)
+    made = os.path.dirname(next(iter(files.values())))
+    written = sorted(name for name in os.listdir(made) if os.path.splitext(name)[0] in GRAPHS)
 
     def tensor(name: str, value: torch.Tensor) -> dict[str, Any]:
         free = name in ("first_key", "first_value", "recent_value", "value", "masks", "objects", "prob")
@@ -222,7 +238,7 @@ def _describe(
                 shape[place] = letter if stride == 1 else f"{letter} / {stride}"
         return {"name": name, "shape": shape, "dtype": str(value.dtype).removeprefix("torch.")}
 
-    paths = {name: os.path.join(config.out, name) for name in written}
+    paths = {name: os.path.join(made, name) for name in written}
     return {
         "model": info["model"],
         "parameters": info["parameters"],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.evaluation import EVALUATE, SUMMARY, Summary
+from pipelines.folders import existing
 from vos.config import ExportConfig
 from vos.errors import InputError
 
@@ -18,8 +19,8 @@ RUNTIMES = {
 }
 
 
-def card(config: ExportConfig, about: Mapping[str, Any], info: Mapping[str, Any]) -> str:
-    """README.md of the folder. Raises InputError for an evaluation that cannot be read."""
+def card(figures: Sequence[str], about: Mapping[str, Any], info: Mapping[str, Any]) -> str:
+    """README.md of the folder. figures: lines of `figures_of`."""
     size = f"{about['size'][1]}x{about['size'][0]}" if about["size"] else "any whose sides are multiples of 16"
     up_to = "up to " if about["format"] == "executorch" else ""
     objects = f"{up_to}{about['objects']}" if about["objects"] else "any number of"
@@ -59,7 +60,7 @@ def card(config: ExportConfig, about: Mapping[str, Any], info: Mapping[str, Any]
     lines += [
         "",
         "## Figures",
-        *_figures(config),
+        *figures,
         "",
         "Largest difference of a probability from PyTorch over real frames: "
         + ", ".join(f"{value:.1e} ({name})" for name, value in about["parity"].items())
@@ -81,20 +82,17 @@ def _tensors(tensors: Any) -> str:
     )
 
 
-def _figures(config: ExportConfig) -> list[str]:
+def figures_of(config: ExportConfig) -> list[str]:
+    """What the card says of J&F and speed. Raises InputError for an --evaluation that cannot be read or believed."""
     if not config.evaluation:
         return ["J&F and FPS: not measured for this export (`--evaluation` takes a folder of jobs.evaluate)."]
-    path = os.path.join(config.evaluation, "summary.json")
-    try:
-        with open(path, encoding="utf-8") as file:
-            metrics = json.load(file)["metrics"]
-        shares = ("val/j_and_f", "val/j", "val/f")
-        rows = [f"| {name} | {100 * value:.1f} |" for name, value in metrics.items() if name in shares]
-        rows += [f"| {name} | {value:.1f} |" for name, value in metrics.items() if name.startswith("fps/")]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"--evaluation {path}: cannot be read ({type(error).__name__}); name an --out of jobs.evaluate"
-        ) from error
+    repair = "name the --out of a finished jobs.evaluate"
+    summary = existing(config.evaluation, EVALUATE).read_json(SUMMARY, Summary, repair)
+    if summary is None:
+        raise InputError(f"--evaluation {config.evaluation}: holds no {SUMMARY}; {repair}")
+    metrics, shares = summary["metrics"], ("val/j_and_f", "val/j", "val/f")
+    rows = [f"| {name} | {100 * value:.1f} |" for name, value in metrics.items() if name in shares]
+    rows += [f"| {name} | {value:.1f} |" for name, value in metrics.items() if name.startswith("fps/")]
     return ["| metric | |", "|---|---|", *rows, "", "Measured by jobs.evaluate on the checkpoint, not on these files."]
 
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipelines import results_page, storage, tracking
 from pipelines import results_records as records_of
-from pipelines.folders import folder_run, read_json
+from pipelines.folders import CONFIG, check_links, claim, existing, folder_run, output_folder
 from pipelines.plan import data_fingerprint, index_videos
 from pipelines.report import table
 from pipelines.results_plan import PRETRAINED, SCALES, TEACHER, Planned, chosen, plan
-from pipelines.results_queue import STATE, Queue, failure_file
-from pipelines.results_records import Record
+from pipelines.results_queue import Queue, failure_file, running
+from pipelines.results_records import REPORT, Record
 from pipelines.results_site import Site
+from pipelines.training import RESULT, Outcome
+from pipelines.training_loop import TRAIN
 from vos.config import ReportConfig, TrainConfig
 from vos.config_json import differences, dumps, from_dict
 from vos.contents import FORM, index_fingerprint, same_videos
 from vos.errors import InputError
+from vos.written import Written
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -29,7 +34,7 @@ def listed(config: ReportConfig) -> str:
     every = plan(config.preset)
     runs = chosen(every, config.only)
     records = records_of.valid(every, records_of.read_all(config.docs))
-    state = read_json(os.path.join(config.out, STATE)) or {}
+    state = running(config.out)
     rows = [[one.name, one.kind, *_state(config, one, records, state), f"{one.minutes:.0f}"] for one in runs]
     left = sum(one.minutes for one in runs if one.name not in records)
     done = sum(one.name in records for one in runs)
@@ -51,19 +56,19 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
     weights = _weights(config, [one for one in runs if one.name not in records])
     data = _data(config, records)
     _check_teacher(config, every, records, weights, data)
-    storage.make_folder(config.out)
-    with storage.only_writer(config.out):
+    records_of.docs_folder(config.docs, config.overwrite)
+    with _claimed(config) as folder:
         records = records_of.valid(every, records_of.read_all(config.docs))
         site = Site(config, weights, data, records)
         queued = site.check(runs)
-        tell(publish(config))  # also makes the MLflow store, before two jobs would at once
+        tell(_publish(config, folder))  # also makes the MLflow store, before two jobs would at once
         environment = {**os.environ, **tracking.environment(), **_one_thread(config.threads)}
         environment.pop("DAVIS_ROOT", None)  # every configuration names its data
         queue = Queue(config.out, config.workers, environment, str(CHECKOUT))
         try:
             outcome = queue.run([site.task(one) for one in queued])
         finally:
-            text = publish(config)
+            text = _publish(config, folder)
         tell(text)
     for name, reason in {**outcome.failed, **outcome.blocked}.items():
         tell(f"not run  {name}: {reason}")
@@ -71,7 +76,21 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
     return not (outcome.failed or outcome.blocked)
 
 
+@contextmanager
+def _claimed(config: ReportConfig) -> Iterator[Written]:
+    with output_folder(config, REPORT) as folder:
+        check_links(folder)
+        claim(folder, config, {"preset": config.preset}, "results", replaces=True)
+        yield folder
+
+
 def publish(config: ReportConfig) -> str:
+    """Build the page as `--page` does; returns what to look at."""
+    with _claimed(config) as folder:
+        return _publish(config, folder)
+
+
+def _publish(config: ReportConfig, folder: Written) -> str:
     """Build tables, plots and page from the records, and keep them in one MLflow run; returns what to look at."""
     every = plan(config.preset)
     records = records_of.valid(every, found := records_of.read_all(config.docs))
@@ -83,8 +102,7 @@ def publish(config: ReportConfig) -> str:
             f"{config.docs}/runs: {' and '.join(of_data.values())} are of different videos; keep the records of one data set"
         )
     paths = results_page.write(config, every, records, sorted(found.keys() - records.keys()))
-    storage.make_folder(config.out)
-    with folder_run(config, "results", f"results-{config.preset}", {"runs": str(len(records))}) as run:
+    with folder_run(folder, config, "results", f"results-{config.preset}", {"runs": str(len(records))}) as run:
         for path in paths:
             run.log_artifact(path)
         run.log_metrics(results_page.metrics(every, records))
@@ -111,12 +129,16 @@ def _check_teacher(
     other videos, or begun with other weights."""
     if not config.teacher:
         return
-    job = read_json(os.path.join(config.teacher, "config.json"))
-    result = read_json(os.path.join(config.teacher, "result.json"))
-    if not isinstance(job, dict) or not isinstance(result, dict):
+    try:
+        folder = existing(config.teacher, TRAIN)
+        job = folder.read_json(CONFIG, dict[str, Any], records_of.REPAIR)
+        result = folder.read_json(RESULT, Outcome, records_of.REPAIR)
+    except InputError as error:
+        raise InputError(f"--teacher {config.teacher}: no finished training ({error})") from None
+    if job is None or result is None:
         raise InputError(f"--teacher {config.teacher}: no finished training; name the --out folder of one")
     if TEACHER in records:
-        if result.get("run_id") != records[TEACHER]["mlflow_run"]:
+        if result["run_id"] != records[TEACHER]["mlflow_run"]:
             raise InputError(
                 f"--teacher {config.teacher}: not the training that {config.docs}/runs/{TEACHER}.json tells of; leave it out, or delete "
                 "that record"
@@ -159,13 +181,11 @@ def _data(config: ReportConfig, records: Mapping[str, Record]) -> dict[str, str]
     return {split: form(index_videos(config.data, split)) for split in ("train", "val")}
 
 
-def _state(
-    config: ReportConfig, one: Planned, records: Mapping[str, Record], state: Mapping[str, list[str]]
-) -> tuple[str, str]:
+def _state(config: ReportConfig, one: Planned, records: Mapping[str, Record], state: Sequence[str]) -> tuple[str, str]:
     """A run's state in a word, and what there is to say about it."""
     if one.name in records:
         return "finished", ""
-    if one.name in state.get("running", []) and _is_held(config.out):
+    if one.name in state and _is_held(config.out):
         return "running", ""
     failure = failure_file(config.out, one.name)
     if os.path.exists(failure):

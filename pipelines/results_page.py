@@ -7,20 +7,23 @@ import io
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipelines import storage
-from pipelines.folders import read_json
+from pipelines.folders import read_plain
 from pipelines.results_ablations import ablation_families
 from pipelines.results_claims import FAIR, claims, cpu_lines
 from pipelines.results_comparisons import aligned, comparisons, counted, figure, mean_of, of_family, scores
 from pipelines.results_plan import LONG, LONGER, SCALES, TEACHER, Planned
-from pipelines.results_plots import write_plots
-from pipelines.results_records import Record
+from pipelines.results_plots import PLOTS, write_plots
+from pipelines.results_records import Record, docs_folder
 from pipelines.results_records import trials as trials_of
 from pipelines.results_table import FPS, main_table, markdown, spread
 from pipelines.trials import ranked
 from vos.config import CacheConfig, EvaluateConfig, ReportConfig, TrainConfig, TuneConfig
 from vos.presets import preset
+
+SHEET = "sequences.csv"
 
 
 def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Record], strangers: list[str]) -> list[str]:
@@ -29,12 +32,12 @@ def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Recor
     records    the valid ones
     strangers  names of records that do not count: of another configuration, or of no run of the plan
     """
-    sheet = storage.join(config.docs, "sequences.csv")
-    storage.write_bytes(sheet, _sheet(records).encode())
-    plots = write_plots(config.preset, records, config.docs)
-    page = f"{config.docs}.md"
-    folder = os.path.basename(config.docs)
-    fps = read_json(storage.join(config.docs, FPS)) or []
+    docs, folder = docs_folder(config.docs, config.overwrite), os.path.basename(config.docs)
+    docs.check([f"{folder}.md", f"{folder}/{SHEET}", *(f"{folder}/{name}" for name in PLOTS)])
+    sheet = docs.write(f"{folder}/{SHEET}", _sheet(records).encode())
+    plots = write_plots(config.preset, records, docs, folder)
+    repair = "restore it, or measure again with jobs.benchmark fps --json"
+    fps = read_plain(storage.join(config.docs, FPS), list[dict[str, Any]], repair) or []
     sections = [
         _head(config, records),
         _protocol(config, plan, records),
@@ -50,7 +53,7 @@ def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Recor
         _pictures(folder, plots, ("sequences.png",)),
         _missing(plan, records, strangers),
     ]
-    storage.write_bytes(page, ("\n\n".join(one for one in sections if one) + "\n").encode())
+    page = docs.write(f"{folder}.md", ("\n\n".join(one for one in sections if one) + "\n").encode())
     return [page, sheet, *plots]
 
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipelines import search_pages, storage
+from pipelines import search_pages
 from pipelines.results_ablations import ablation_families
 from pipelines.results_comparisons import aligned, by_seed, comparisons, counted, figure, scores
 from pipelines.results_plan import SCALES, quarter
 from pipelines.results_records import Record
 from pipelines.results_records import trials as trials_of
+from vos.written import Written
 
 PLAIN, DISTILLED = "C1", "C0"
 
 
-def write_plots(name: str, records: Mapping[str, Record], folder: str) -> list[str]:
-    """Draw what the records can show, remove what they no longer can; returns the paths of the PNGs."""
+PLOTS = ("steps.png", "differences.png", "ablations.png", "sequences.png", "search-trials.png", "search-density.png")
+
+
+def write_plots(name: str, records: Mapping[str, Record], docs: Written, folder: str) -> list[str]:
+    """Draw what the records can show into `folder` of `docs`, remove what they no longer can; returns the paths of the PNGs."""
     drawn: dict[str, Callable[[str, Mapping[str, Record]], Any]] = {
         "steps.png": _steps,
         "differences.png": _differences,
@@ -29,15 +32,12 @@ def write_plots(name: str, records: Mapping[str, Record], folder: str) -> list[s
     for file, draw in drawn.items():
         figure_ = draw(name, records)
         found[file] = None if figure_ is None else _png(figure_)
-    os.makedirs(folder, exist_ok=True)
     paths = []
     for file, png in {**found, **_search(records)}.items():
-        path = storage.join(folder, file)
         if png is None:
-            storage.remove(path)
+            docs.remove(f"{folder}/{file}")
         else:
-            storage.write_bytes(path, png)
-            paths.append(path)
+            paths.append(docs.write(f"{folder}/{file}", png))
     return paths
 
 

@@ -14,9 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from pipelines import storage
+from pipelines.folders import read_plain
 from pipelines.progress import progress_bar
 from vos.config_json import dumps
 
@@ -36,6 +37,10 @@ if os.getppid() == int(sys.argv[1]):
 """What a child does before it becomes the command: Ctrl-C works also where a shell has it ignored for work in the background, and the
 end of this process is one. Not a `preexec_fn`: that forks a process in which Ray's threads run, after which a call of Ray may wait for
 ever."""
+
+
+class _State(TypedDict):
+    running: list[str]
 
 
 @dataclass
@@ -238,7 +243,7 @@ class Queue:
 
     def _tell(self) -> None:
         """What runs now, for `--list` in another process."""
-        state = {"running": [one.task.name for one in self._running]}
+        state = _State(running=[one.task.name for one in self._running])
         storage.write_bytes(os.path.join(self.folder, STATE), dumps(state).encode())
 
     def _stop(self) -> None:
@@ -253,6 +258,12 @@ class Queue:
                 os.killpg(one.process.pid, signal.SIGKILL)
                 one.process.wait()
         self._running.clear()
+
+
+def running(folder: str) -> list[str]:
+    """The tasks that a queue's folder says are running. Raises InputError where it cannot be read."""
+    state = read_plain(os.path.join(folder, STATE), _State, "delete it: it is written anew when the queue runs")
+    return [] if state is None else state["running"]
 
 
 def failure_file(folder: str, name: str) -> str:

@@ -13,24 +13,33 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
 from pipelines import storage
-from pipelines.folders import read_json, run_id_of
+from pipelines.evaluation import EVALUATE, SUMMARY, Summary
+from pipelines.folders import CONFIG, existing, read_plain, run_id_of
 from pipelines.results_plan import SEARCH, Planned
-from pipelines.trials import RECORD as TRIAL
-from pipelines.trials import Trial
+from pipelines.search import TUNE
+from pipelines.search import records as records_of_search
+from pipelines.training import RESULT, Outcome
+from pipelines.training_loop import TRAIN
+from pipelines.trials import Trial, TrialRecord, trial_of
+from vos.checkpoint import DESCRIPTION
 from vos.config import CacheConfig, EvaluateConfig, JobConfig, TrainConfig, TuneConfig
 from vos.config_json import differences, dumps, fingerprint, without
 from vos.errors import InputError
+from vos.json_files import checked
+from vos.written import Written
 
+REPORT = "report"
+REPAIR = "name the folder of a finished run, or make it again with another --out"
 Record = dict[str, Any]
 FORMAT = 1
 NEEDED = {"name", "kind", "fingerprint", "made_from", "data", "config"}
 """What every record has."""
-EVERY_JOB = ("out", "preset", "debug", "workers", "data")
+EVERY_JOB = ("out", "overwrite", "preset", "debug", "workers", "data")
 OF_TRAINING = ("threads", "experiment", "checkpoint_every", "micro_batch", "compile", "max_failures", "here", "half")
 COSMETIC: dict[type[JobConfig], tuple[str, ...]] = {
     TrainConfig: (*OF_TRAINING, "clip"),  # the clip is the cache's, where there is one
@@ -111,17 +120,32 @@ def read_all(docs: str) -> dict[str, Record]:
         if not file.endswith(".json"):
             continue
         path = storage.join(folder, file)
-        record = read_json(path)
-        if not isinstance(record, dict) or record.get("format") != FORMAT or not record.keys() >= NEEDED:
+        record = read_plain(path, dict[str, Any], "restore this record of jobs.report or delete it")
+        if record is None or record.get("format") != FORMAT or not record.keys() >= NEEDED:
             raise InputError(f"{path}: not a record of jobs.report, or of another version; restore it or delete it")
         found[file.removesuffix(".json")] = record
     return found
 
 
-def write(docs: str, record: Record) -> None:
-    """Write one record whole. Raises InputError when that is impossible."""
-    path = storage.join(docs, "runs", f"{record['name']}.json")
-    storage.write_bytes(path, (json.dumps(record, indent=1) + "\n").encode())
+def docs_folder(docs: str, overwrite: bool = False) -> Written:
+    """The folder that holds the page and, below it, the --docs folder: `.written` there says which of their files jobs.report wrote.
+
+    Raises InputError where the --docs folder holds files and none of them is.
+    """
+    docs = docs.rstrip("/")
+    folder = Written(os.path.dirname(docs) or ".", REPORT, overwrite=overwrite, files=storage.FILES)
+    names = storage.list_all(docs)
+    if names and not overwrite and not folder.knows_below(os.path.basename(docs)):
+        raise InputError(
+            f"--docs {docs}: holds files that jobs.report did not write ({', '.join(names[:3])}); choose another or give --overwrite"
+        )
+    return folder
+
+
+def write(docs: str, record: Record, overwrite: bool = False) -> None:
+    """Write one record whole. Raises InputError when that is impossible, and where it would replace what jobs.report did not write."""
+    text = (json.dumps(record, indent=1) + "\n").encode()
+    docs_folder(docs, overwrite).write(f"{os.path.basename(docs.rstrip('/'))}/runs/{record['name']}.json", text)
 
 
 def about(planned: Planned, records: Mapping[str, Record], data: Mapping[str, str]) -> Record:
@@ -140,11 +164,12 @@ def about(planned: Planned, records: Mapping[str, Record], data: Mapping[str, st
     }
 
 
-def of_training(folder: str) -> Record:
-    """Cost and origin of a finished training, from its folder."""
-    result, model = read_json(os.path.join(folder, "result.json")), read_json(os.path.join(folder, "model.json"))
-    job = read_json(os.path.join(folder, "config.json"))
-    assert result and model and job, f"{folder}: a finished training has result.json, model.json and config.json"
+def of_training(path: str) -> Record:
+    """Cost and origin of a finished training, from its folder. Raises InputError where something in it cannot be believed."""
+    folder = existing(path, TRAIN)
+    result, job = folder.read_json(RESULT, Outcome, REPAIR), folder.read_json(CONFIG, dict[str, Any], REPAIR)
+    model = read_plain(folder.path(DESCRIPTION), dict[str, Any], REPAIR)
+    assert result and model and job, f"{path}: a finished training has {RESULT}, {DESCRIPTION} and {CONFIG}"
     metrics, steps = result["metrics"], int(model["step"])
     weights = job["trunk_weights"]
     spent = metrics.get("train/cpu_seconds") if job["workers"] == 1 else None
@@ -161,10 +186,10 @@ def of_training(folder: str) -> Record:
     }
 
 
-def of_evaluation(folder: str) -> Record:
+def of_evaluation(path: str) -> Record:
     """Figures of a finished evaluation, from its folder. Scores are in [0, 1]."""
-    summary = read_json(os.path.join(folder, "summary.json"))
-    assert summary, f"{folder}: a finished evaluation has summary.json"
+    summary = existing(path, EVALUATE).read_json(SUMMARY, Summary, REPAIR)
+    assert summary, f"{path}: a finished evaluation has {SUMMARY}"
     figures = {name: round(summary["metrics"][f"val/{name}"], 5) for name in ("j_and_f", "j", "f")}
     sequences = [
         {"sequence": row["sequence"], **{name: round(row[name], 5) for name in figures}, "frames": row["frames"]}
@@ -179,16 +204,17 @@ def of_evaluation(folder: str) -> Record:
     }
 
 
-def of_search(folder: str) -> Record:
+def of_search(path: str) -> Record:
     """Every trial of a finished search, from its folder: parameters, J&F in [0, 1], steps, seconds."""
-    place = storage.join(folder, "trials")
-    rows = [read_json(storage.join(place, name, TRIAL)) for name in storage.list_folders(place)]
-    return {"trials": [row for row in rows if row], "mlflow_run": run_id_of(folder)}
+    folder = existing(path, TUNE)
+    return {"trials": [asdict(trial) for trial in records_of_search(folder)], "mlflow_run": run_id_of(folder)}
 
 
 def trials(records: Mapping[str, Record]) -> list[Trial]:
     """Those of the search's record, none where it has not been run."""
-    return [Trial(**row) for row in records[SEARCH]["trials"]] if SEARCH in records else []
+    found = records[SEARCH]["trials"] if SEARCH in records else []
+    repair = "restore the record or delete it"
+    return [trial_of(row) for row in checked(found, list[TrialRecord], f"the record {SEARCH}.json", repair)]
 
 
 def of_cache(folder: str, teacher_cpu_s: float, draws_made: int) -> Record:

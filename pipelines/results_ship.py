@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypedDict
 
 from pipelines import results_records as records_of
 from pipelines import storage, training_state
-from pipelines.folders import read_json
+from pipelines.folders import CONFIG, existing
 from pipelines.models import BUILTIN, load_model
 from pipelines.results_plan import SCALES, TEACHER, Planned, plan
 from pipelines.results_records import Record
 from pipelines.results_site import Site
+from pipelines.training_loop import TRAIN
 from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENTS, EvaluateConfig, ReportConfig, TrainConfig
 from vos.errors import InputError
 
@@ -20,6 +21,10 @@ WORST = 2
 """Sequences that a card calls failures."""
 POOR = 0.6
 """J&F under which a card advises against its model."""
+
+
+class _Config(TypedDict):
+    data: dict[str, Any]
 
 
 def ship(config: ReportConfig) -> str:
@@ -113,7 +118,11 @@ def _origin(info: dict[str, Any], folder: str) -> dict[str, Any]:
 
     folder  of the training, whose config.json knows the videos also where the cache decided them
     """
-    data = info["config"].get("data") or (read_json(os.path.join(folder, "config.json")) or {})["data"]
+    repair = "ship it from the --out folder that it was trained in"
+    data = (
+        info["config"].get("data")
+        or (existing(folder, TRAIN).read_json(CONFIG, _Config, repair) or {"data": {}})["data"]
+    )
     data = {**data, "root": os.path.basename(data["root"])}
     config = {**info["config"], "data": data, "trunk_weights": os.path.basename(info["config"]["trunk_weights"])}
     return {**{key: info[key] for key in ("role", "cache", "commit", "step")}, "config": config}

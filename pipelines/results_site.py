@@ -8,16 +8,18 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, TypedDict
 
 from pipelines import results_records as records_of
 from pipelines import storage, tracking
-from pipelines.folders import read_json
+from pipelines.folders import NOTHING, existing, identity_of, mark, read_plain
 from pipelines.models import BUILTIN
 from pipelines.results_plan import TEACHER, Planned
 from pipelines.results_queue import Command, Spent, Task
 from pipelines.results_records import Record
 from pipelines.schema import MANIFEST
 from pipelines.search_pages import PAGE, PAGES
+from pipelines.teacher_cache import CACHE, SHARDS
 from vos.checkpoint import DESCRIPTION
 from vos.config import (
     BUILTIN_DAVIS_TEACHER,
@@ -28,8 +30,9 @@ from vos.config import (
     TrainConfig,
     TuneConfig,
 )
-from vos.config_json import dumps
+from vos.config_json import to_dict
 from vos.errors import InputError
+from vos.written import Written
 
 JOBS: dict[type[JobConfig], str] = {
     TrainConfig: "train",
@@ -46,6 +49,10 @@ RESULT = {
 """The last file that a finished run's folder gets. A cache is looked through each time."""
 SPENT = re.compile(r"^spent +([\d.]+) CPU-seconds of the teacher on (\d+) new draws", re.MULTILINE)
 """What jobs.cache says of its cost."""
+
+
+class _OfRun(TypedDict):
+    run_id: str
 
 
 class Site:
@@ -123,13 +130,13 @@ class Site:
         return commands
 
     def _command(self, planned: Planned, label: str, job: JobConfig, folder: str) -> Command:
-        path = os.path.join(self.config.out, "configs", f"{planned.name}-{label}.json")
-        storage.write_bytes(path, dumps(self._resolved(job, folder)).encode())
+        out = Written(self.config.out, records_of.REPORT, overwrite=self.config.overwrite, files=storage.FILES)
+        path = out.write_json(f"configs/{planned.name}-{label}.json", to_dict(self._resolved(job, folder)))
         return Command(label, (sys.executable, "-m", f"jobs.{label}", "--config", path))
 
     def _resolved(self, job: JobConfig, folder: str) -> JobConfig:
         """A configuration of the plan with this machine's paths."""
-        job = replace(job, out=folder, data=self.config.data)
+        job = replace(job, out=folder, data=self.config.data, overwrite=self.config.overwrite)
         if isinstance(job, CacheConfig):
             return replace(job, teacher=replace(job.teacher, checkpoint=self.place(job.teacher.checkpoint)))
         if isinstance(job, EvaluateConfig):
@@ -153,11 +160,14 @@ class Site:
         """Whether this machine has the very result that a record tells of, not another one of the same configuration."""
         folder, record = self.place(planned.name), self.records[planned.name]
         if planned.kind == "cache":
-            return (read_json(os.path.join(folder, MANIFEST)) or {}).get("fingerprint") == record["cache"]
+            manifest = read_plain(os.path.join(folder, MANIFEST), dict[str, Any], "make this cache again")
+            return manifest is not None and manifest.get("fingerprint") == record["cache"]
         if planned.name == TEACHER and folder == BUILTIN[BUILTIN_DAVIS_TEACHER]:
             return True
-        result = read_json(os.path.join(folder, RESULT[planned.kind])) or {}
-        return result.get("run_id") == record["mlflow_run"] and exists(folder, DESCRIPTION)
+        if not (exists(folder, RESULT[planned.kind]) and exists(folder, DESCRIPTION)):
+            return False
+        result = existing(folder, JOBS[type(planned.job)]).read_json(RESULT[planned.kind], _OfRun, records_of.REPAIR)
+        return result is not None and result["run_id"] == record["mlflow_run"]
 
     def scored(self, planned: Planned) -> str:
         """The folder of a finished run's evaluation."""
@@ -165,8 +175,9 @@ class Site:
 
     def teacher_ships(self) -> bool:
         """Whether the teacher in the package is the one of these records."""
-        shipped = read_json(os.path.join(BUILTIN[BUILTIN_DAVIS_TEACHER], DESCRIPTION)) or {}
-        return shipped.get("run") == self.run_of(TEACHER)
+        path = os.path.join(BUILTIN[BUILTIN_DAVIS_TEACHER], DESCRIPTION)
+        shipped = read_plain(path, dict[str, Any], "restore the package's file")
+        return shipped is not None and shipped.get("run") == self.run_of(TEACHER)
 
     def run_of(self, name: str) -> dict[str, str]:
         """What the model of a run says of it where it ships."""
@@ -179,13 +190,16 @@ class Site:
         assert isinstance(job, CacheConfig)
         if storage.list_names(target):  # begun before
             return
+        owned = Written(folder, CACHE, files=storage.FILES)
         older = storage.list_folders(parent)
         sources = [os.path.join(parent, name) for name in older if name.startswith(f"{planned.name}-")]
         if planned.copies in self.records:  # last, so that its shards stay: older folders may be another teacher's
             sources.append(self.place(planned.copies))
         for shards in [os.path.join(source, "shards") for source in sources if source != folder]:
             for name in storage.list_names(shards)[: math.ceil(job.draws / job.shard_draws)]:
-                storage.write_bytes(os.path.join(target, name), storage.read_bytes(os.path.join(shards, name)))
+                if identity_of(owned) is None:
+                    mark(owned, NOTHING)
+                owned.write(f"{SHARDS}/{name}", storage.read_bytes(os.path.join(shards, name)))
 
     def _conclude(self, planned: Planned, spent: Mapping[str, Spent]) -> None:
         folder = self._folder_of(planned)
@@ -203,7 +217,7 @@ class Site:
             record |= records_of.of_training(folder)
             record |= records_of.of_evaluation(self._folder_of(planned, "evaluations"))
         record["process_cpu_s"] = {label: round(cost.cpu_s, 1) for label, cost in spent.items()}
-        records_of.write(self.config.docs, record)
+        records_of.write(self.config.docs, record, self.config.overwrite)
         self.records[planned.name] = record
 
     def _prove_the_same(self, made: Record) -> None:

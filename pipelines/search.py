@@ -3,7 +3,8 @@
 No trial runs the teacher: density is a prefix of the cached order, w, temperature and weights are chosen when the targets are read; how
 often a teacher was asked is counted. A trial with one worker trains in its own process (the loop that Ray Train runs, to the same bits)
 and so saves the half minute that a trainer takes to start. A trial's folder is named by its parameters and holds its outcome: whatever
-is killed, the same command trains no finished trial again and loses none.
+is killed, the same command trains no finished trial again and loses none: Tune's searcher and scheduler are made anew and told what the
+trials' own JSON says, never restored from Tune's pickles.
 """
 
 from __future__ import annotations
@@ -11,25 +12,29 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 from pipelines import search_pages, storage, tracking, training
-from pipelines.folders import claim_folder, folder_run, read_json, run_id_of
+from pipelines.folders import check_links, claim, existing, folder_run, identity_of, output_folder, run_id_of
 from pipelines.manifest import data_of_cache, read_manifest
 from pipelines.progress import progress_bar
+from pipelines.ray_storage import ray_storage
 from pipelines.session import ray_session, set_threads
-from pipelines.trials import RECORD, Trial, repeat_rows, trial_name
+from pipelines.trials import RECORD, Trial, TrialRecord, repeat_rows, trial_name, trial_of
 from vos.config import TrainConfig, TuneConfig, ValidationConfig
-from vos.config_json import dumps, fingerprint, without
+from vos.config_json import fingerprint, to_dict, without
 from vos.errors import InputError, NotFiniteError
+from vos.written import Written
 
 COSMETIC = (
-    *("out", "debug", "preset", "resume", "concurrent", "repeat", "workers", "threads"),
+    *("out", "overwrite", "debug", "preset", "resume", "concurrent", "repeat", "workers", "threads"),
     *("data", "train.data", "train.cache", "train.seed", "train.validation"),  # decided by the cache and by the search
     *(f"train.{name}" for name in training.COSMETIC),
 )
+TUNE, TRIALS, BEST = "tune", "trials", "best.json"
 REPEATED = 3
 
 
@@ -53,35 +58,38 @@ def search(config: TuneConfig) -> SearchResult:
     data, _ = data_of_cache(config.cache, manifest, config.data)
     base = _base(config, data)
     training.check(base)  # what is wrong with every trial is said before the first
-    storage.make_folder(config.out)
-    with storage.only_writer(config.out):
+    with output_folder(config, TUNE) as folder:
         identity = {**without(config, COSMETIC), "cache": manifest["fingerprint"]}
-        if config.resume and "identity.json" not in storage.list_names(config.out):
+        if config.resume and identity_of(folder) is None:
             raise InputError(f"--resume: {config.out} holds no search; leave --resume out to begin one there")
-        claim_folder(config, identity, "a search")
+        check_links(folder)
+        folder.check([BEST, *search_pages.page_names()])
+        claim(folder, config, identity, "a search")
         name = f"search-{fingerprint(identity)[:8]}"
         tags = {"cache.fingerprint": manifest["fingerprint"]}
-        with folder_run(config, "tune", name, tags) as run:
+        with folder_run(folder, config, "tune", name, tags) as run:
             with ray_session(num_cpus=config.concurrent * (1 + base.workers) + 2):
                 began = time.monotonic()
-                cache = manifest["fingerprint"]
-                trials = _run_trials(config, base, cache, name, run.run_id)
+                trials = run_trials(folder, config, base, manifest["fingerprint"], run.run_id)
                 finished = [trial for trial in trials if trial.status == "finished"]
                 if not finished:
-                    raise InputError(f"{config.out}: no trial finished; look at the errors in {config.out}/ray/{name}")
+                    raise InputError(f"{config.out}: no trial finished; the lines above say why")
                 best = sorted(finished, key=lambda trial: (-trial.score, trial.name))[:REPEATED]
-                repeats = _run_repeats(config, base, cache, name, run.run_id, best) if config.repeat else []
+                repeats = (
+                    _run_repeats(folder, config, base, manifest["fingerprint"], run.run_id, best)
+                    if config.repeat
+                    else []
+                )
                 wall_s = time.monotonic() - began
             winner = winner_of(best, repeats)
-            path = storage.join(config.out, "best.json")
             found = replace(
                 configured(base, winner, config.seed),
                 experiment="train",
                 out="runs/best",
                 validation=ValidationConfig(),
             )
-            storage.write_bytes(path, dumps(found).encode())
-            page = _log(config, run, trials, repeats, winner, path)
+            path = folder.write_json(BEST, to_dict(found))
+            page = _log(folder, config, run, trials, repeats, winner, path)
     return SearchResult(trials, repeats, winner, path, page, wall_s)
 
 
@@ -131,44 +139,82 @@ def winner_of(best: list[Trial], repeats: list[Trial]) -> dict[str, float]:
     return repeat_rows(repeats)[0][0]
 
 
-def _run_trials(config: TuneConfig, base: TrainConfig, cache: str, name: str, parent: str) -> list[Trial]:
-    import optuna
+def run_trials(folder: Written, config: TuneConfig, base: TrainConfig, cache: str, parent: str) -> list[Trial]:
+    """The trials of the search itself: what is missing of them is run; returns those that its folder holds afterwards.
+
+    cache   fingerprint of the search's cache
+    parent  MLflow run of the search
+    """
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search import ConcurrencyLimiter
-    from ray.tune.search.optuna import OptunaSearch
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-    def tune_config() -> Any:
-        searcher = OptunaSearch(metric=tracking.SCORE, mode="max", seed=config.seed)
-        scheduler = None
-        if config.asha and config.rungs > 1 and base.workers == 1:
-            # Beyond the last step, so that a trial that gets there ends by itself.
-            scheduler = ASHAScheduler(
-                time_attr="step",
-                metric=tracking.SCORE,
-                mode="max",
-                max_t=base.steps + 1,
-                grace_period=base.validation.every,
-                reduction_factor=2,
-            )
-        return tune.TuneConfig(
-            num_samples=config.trials,
+    known = [trial for trial in records(folder) if trial.seed == config.seed]
+    done = [trial for trial in known if trial.done]
+    missing = config.trials - len(done)
+    if missing > 0:
+        searcher = searcher_after(config, known)
+        tune_config = tune.TuneConfig(
+            num_samples=missing,
             search_alg=ConcurrencyLimiter(searcher, max_concurrent=config.concurrent),
-            scheduler=scheduler,
+            scheduler=_scheduler_after(config, base, done),
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,
         )
-
-    spread = {"w": tune.uniform}
-    space = {key: spread.get(key, tune.loguniform)(*bounds) for key, bounds in config.space.ranges().items()}
-    trials = _tuned(config, base, cache, name, parent, space, tune_config, config.trials, "search")
+        trials = _tuned(folder, config, base, cache, parent, {}, tune_config, (len(done), config.trials), "search")
+    else:
+        trials = records(folder)
     return [trial for trial in trials if trial.seed == config.seed]
 
 
+def searcher_after(config: TuneConfig, known: list[Trial]) -> Any:
+    """Optuna as a search goes on: told of the trials that are done, to begin with those that are not, then to propose others.
+
+    Its seed is a function of the search's and of what is known: the same seed again would propose the same trials again.
+    """
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space: Any = {
+        name: optuna.distributions.FloatDistribution(*bounds, log=name != "w")
+        for name, bounds in config.space.ranges().items()
+    }
+    seed = int(fingerprint(str(config.seed), *(trial.name for trial in known))[:7], 16) if known else config.seed
+    begun = [trial.parameters for trial in known if not trial.done]
+    searcher = OptunaSearch(space, metric=tracking.SCORE, mode="max", points_to_evaluate=begun, seed=seed)
+    for trial in known:
+        if trial.done:
+            searcher.add_evaluated_point(trial.parameters, max(0.0, trial.score))
+    return searcher
+
+
+def _scheduler_after(config: TuneConfig, base: TrainConfig, done: list[Trial]) -> Any:
+    """ASHA, told of the validations of the trials that are done; None where no trial is stopped early."""
+    from ray.tune.schedulers import ASHAScheduler
+
+    if not config.asha or config.rungs < 2 or base.workers > 1:
+        return None
+    # Beyond the last step, so that a trial that gets there ends by itself.
+    scheduler = ASHAScheduler(
+        time_attr="step",
+        metric=tracking.SCORE,
+        mode="max",
+        max_t=base.steps + 1,
+        grace_period=base.validation.every,
+        reduction_factor=2,
+    )
+    controller: Any = None  # it is asked for nothing there
+    for trial in done:
+        stand_in: Any = SimpleNamespace(trial_id=trial.name)
+        scheduler.on_trial_add(controller, stand_in)
+        for step, score in trial.validations:
+            scheduler.on_trial_result(controller, stand_in, {"step": step, tracking.SCORE: score})
+        scheduler.on_trial_remove(controller, stand_in)
+    return scheduler
+
+
 def _run_repeats(
-    config: TuneConfig, base: TrainConfig, cache: str, name: str, parent: str, best: list[Trial]
+    folder: Written, config: TuneConfig, base: TrainConfig, cache: str, parent: str, best: list[Trial]
 ) -> list[Trial]:
     """The best parameters again with seeds that took no part in choosing them."""
     from ray import tune
@@ -178,65 +224,56 @@ def _run_repeats(
         for number in range(config.repeat)
         for trial in best
     ]
-
-    def tune_config() -> Any:
-        return tune.TuneConfig(
+    wanted = {_folder_name(item["parameters"], item["seed"]): item for item in again}
+    trials = records(folder)
+    done = {trial.name for trial in trials if trial.done}
+    if missing := [item for name, item in wanted.items() if name not in done]:
+        tune_config = tune.TuneConfig(
             max_concurrent_trials=config.concurrent, trial_dirname_creator=lambda trial: trial.trial_id
         )
-
-    space = {"again": tune.grid_search(again)}
-    # The name says what is repeated: with more seeds, it is another experiment, of which finished trials are done at once.
-    name = f"{name}-repeat-{fingerprint(*map(dumps, again))[:8]}"
-    trials = _tuned(config, base, cache, name, parent, space, tune_config, len(again), "repeat")
-    wanted = {_folder_name(item["parameters"], item["seed"]) for item in again}
+        space = {"again": tune.grid_search(missing)}
+        counts = (len(again) - len(missing), len(again))
+        trials = _tuned(folder, config, base, cache, parent, space, tune_config, counts, "repeat")
     return [trial for trial in trials if trial.name in wanted and trial.status == "finished"]
 
 
 def _tuned(
+    folder: Written,
     config: TuneConfig,
     base: TrainConfig,
     cache: str,
-    name: str,
     parent: str,
     space: dict[str, Any],
-    tune_config: Callable[[], Any],
-    total: int,
+    tune_config: Any,
+    counts: tuple[int, int],
     label: str,
 ) -> list[Trial]:
-    """Run or continue one experiment of Ray Tune; returns the trials of the search that its folder holds afterwards."""
-    # A driver that is killed forgets what happened since its last snapshot.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
+    """Run one experiment of Ray Tune; returns the trials of the search that its folder holds afterwards. counts: done before, in all."""
     # Ctrl-C is for us: Tune would take it for the end of the search.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     import ray
     from ray import tune
     from tqdm import tqdm
 
-    fixed = {"search_config": config, "base": base, "cache": cache, "parent": parent, "store": tracking.environment()}
+    fixed = {"folder": folder, "search_config": config, "base": base, "cache": cache, "parent": parent}
+    fixed["store"] = tracking.environment()
     gpus = ray.cluster_resources().get("GPU", 0) if base.workers == 1 else 0
     resources = {"cpu": 1.0, "gpu": min(1.0, gpus / config.concurrent)}
     trainable = tune.with_resources(tune.with_parameters(_trial, **fixed), resources)
-    folder = storage.join(config.out, "ray")
     global _bar
-    with progress_bar(label, total, "trial") as _bar:
-        if tune.Tuner.can_restore(storage.join(folder, name)):
-            tuner = tune.Tuner.restore(
-                storage.join(folder, name), trainable, resume_unfinished=True, restart_errored=True
-            )
-        else:
-            run_config = tune.RunConfig(
-                name=name,
-                storage_path=folder,
-                verbose=0,
-                callbacks=[_counter()],
-                failure_config=tune.FailureConfig(max_failures=2),  # deaths of a trial's process
-            )
-            tuner = tune.Tuner(trainable, param_space=space, tune_config=tune_config(), run_config=run_config)
-        results = tuner.fit()
-        _bar.update(total - _bar.n)
+    with ray_storage(folder) as place, progress_bar(label, counts[1], "trial", counts[0]) as _bar:
+        run_config = tune.RunConfig(
+            name=label,
+            storage_path=place,
+            verbose=0,
+            callbacks=[_counter()],
+            failure_config=tune.FailureConfig(max_failures=2),  # deaths of a trial's process
+        )
+        results = tune.Tuner(trainable, param_space=space, tune_config=tune_config, run_config=run_config).fit()
+        _bar.update(counts[1] - _bar.n)
     errors = [str(result.error).strip().splitlines()[-1] for result in results if result.error is not None]
     known = {_folder_name(*_chosen(result.config, base)): result.error for result in results if result.config}
-    trials = [_settled(config, trial, known) for trial in _records(config)]
+    trials = [_settled(folder, config, trial, known) for trial in records(folder)]
     for error in [*errors, *(f"{trial.name}: {trial.problem}" for trial in trials if trial.problem)]:
         tqdm.write(f"trial failed: {error}")
     return trials
@@ -257,19 +294,33 @@ def _count(_self: Any, **_event: Any) -> None:
         _bar.update()
 
 
-def _records(config: TuneConfig) -> list[Trial]:
-    folder = storage.join(config.out, "trials")
-    found = (read_json(storage.join(folder, name, RECORD)) for name in storage.list_folders(folder))
-    return [Trial(**values) for values in found if values]
+def records(folder: Written) -> list[Trial]:
+    """The trials that a search's folder holds. Raises InputError for a record that is damaged, or another trial's."""
+    trials = []
+    for name in storage.list_folders(storage.join(folder.root, TRIALS)):
+        if (record := _record(folder, name)) is not None:
+            trials.append(record)
+    return trials
 
 
-def _settled(config: TuneConfig, trial: Trial, known: dict[str, Any]) -> Trial:
+def _record(folder: Written, name: str) -> Trial | None:
+    place = f"{TRIALS}/{name}/{RECORD}"
+    repair = "delete this file to train the trial again from its last checkpoint"
+    record = folder.read_json(place, TrialRecord, repair)
+    if record is None:
+        return None
+    if record["name"] != name or _folder_name(record["parameters"], record["seed"]) != name:
+        raise InputError(f"{folder.path(place)}: is the record of another trial, {record['name']}; {repair}")
+    return trial_of(record)
+
+
+def _settled(folder: Written, config: TuneConfig, trial: Trial, known: dict[str, Any]) -> Trial:
     """A trial that will not go on: what ended it, in its folder and in its MLflow run."""
     if trial.status != "running" or (trial.name not in known and trial.seed != config.seed):
         return trial
     status = "interrupted" if trial.name not in known else "failed" if known[trial.name] else "stopped"
     settled = replace(trial, status=status)
-    _write(config, settled)
+    _write(folder, settled)
     if trial.run_id:
         run = tracking.existing_run(trial.run_id)
         run.set_tags({"trial.status": status})
@@ -277,9 +328,8 @@ def _settled(config: TuneConfig, trial: Trial, known: dict[str, Any]) -> Trial:
     return settled
 
 
-def _write(config: TuneConfig, trial: Trial) -> None:
-    folder = storage.join(config.out, "trials", trial.name)
-    storage.write_bytes(storage.join(folder, RECORD), dumps(asdict(trial)).encode())
+def _write(folder: Written, trial: Trial) -> None:
+    folder.write_json(f"{TRIALS}/{trial.name}/{RECORD}", asdict(trial))
 
 
 def _folder_name(parameters: Mapping[str, float], seed: int) -> str:
@@ -295,6 +345,7 @@ def _chosen(sampled: dict[str, Any], base: TrainConfig) -> tuple[dict[str, float
 
 def _trial(
     sampled: dict[str, Any],
+    folder: Written,
     search_config: TuneConfig,
     base: TrainConfig,
     cache: str,
@@ -312,24 +363,27 @@ def _trial(
     set_threads(search_config.threads)
     parameters, seed = _chosen(sampled, base)
     name = _folder_name(parameters, seed)
-    config = configured(base, parameters, seed, storage.join(search_config.out, "trials", name))
-    before = read_json(storage.join(config.out, RECORD)) or {}
-    if before.get("status") == "finished":
-        tune.report({tracking.SCORE: before["score"], "step": config.steps})
+    config = configured(base, parameters, seed, storage.join(search_config.out, TRIALS, name))
+    config = replace(config, overwrite=search_config.overwrite)
+    before = _record(folder, name)
+    if before is not None and before.status == "finished":
+        tune.report({tracking.SCORE: before.score, "step": config.steps})
         return
-    trial = Trial(name, parameters, seed, before.get("score", -1.0), before.get("step", 0), "running")
+    trial = replace(before, status="running") if before else Trial(name, parameters, seed, -1.0, 0, "running")
+    told = {step: score for step, score in trial.validations}
 
     def validated(step: int, metrics: dict[str, float]) -> None:
         nonlocal trial
-        score = metrics[tracking.SCORE]
+        score = told[step] = metrics[tracking.SCORE]
         trial = replace(
             trial,
             score=max(trial.score, score),
             step=step,
             seconds=metrics["train/seconds"],
-            run_id=run_id_of(config.out),
+            run_id=run_id_of(existing(config.out, training.TRAIN)),
+            validations=sorted(told.items()),
         )
-        _write(search_config, trial)
+        _write(folder, trial)
         if step < config.steps:  # the last word is said when everything is kept
             tune.report({tracking.SCORE: score, "step": step})
 
@@ -349,7 +403,7 @@ def _trial(
             from_cache=cache,
         )
     except NotFiniteError as error:  # as bad as can be, and no reason to try again
-        _write(search_config, replace(trial, status="failed", problem=str(error)))
+        _write(folder, replace(trial, status="failed", problem=str(error)))
         tune.report({tracking.SCORE: 0.0, "step": config.steps})
         return
     trial = replace(
@@ -360,13 +414,15 @@ def _trial(
         teacher_forwards=int(done.metrics["train/teacher_forwards"]),
         run_id=done.run_id,
         status="finished",
+        validations=sorted((told | {config.steps: done.metrics[tracking.SCORE]}).items()),
     )
     tracking.existing_run(done.run_id).set_tags({"trial.status": "finished"})
-    _write(search_config, trial)
+    _write(folder, trial)
     tune.report({tracking.SCORE: trial.score, "step": config.steps})
 
 
 def _log(
+    folder: Written,
     config: TuneConfig,
     run: tracking.Run,
     trials: list[Trial],
@@ -387,13 +443,11 @@ def _log(
     if len(of_winner) > 1:
         metrics["val/j_and_f_sd"] = statistics.stdev(of_winner)
     run.log_metrics(metrics)
-    folder = storage.join(config.out, search_pages.PAGES)
-    storage.make_folder(folder)
     page = search_pages.write(folder, list(config.space.ranges()), trials, repeats, winner, metrics)
-    if storage.is_uri(folder):  # the pictures are inside the page
+    if storage.is_uri(page):  # the pictures are inside the page
         for path in (page, best_config):
             run.log_text(storage.read_bytes(path).decode(), os.path.basename(path))
     else:
-        run.log_artifact(folder)
+        run.log_artifact(os.path.dirname(page))
         run.log_artifact(best_config)
     return page

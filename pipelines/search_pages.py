@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines import storage
 from pipelines.trials import Trial, by_parameters, ranked, repeat_rows
+from vos.written import Written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,15 +36,21 @@ TICKS = [part * 10.0**power for power in range(-4, 4) for part in (1, 2, 5)]
 PLATE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
 
 
+def page_names() -> list[str]:
+    """The names that files of the pages may have, within the search's folder."""
+    pictures = ("parallel-coordinates", "density-curve", "w-temperature", "importance")
+    return [f"{PAGES}/{name}" for name in (PAGE, "trials.csv", *(f"{picture}.png" for picture in pictures))]
+
+
 def write(
-    folder: str,
+    folder: Written,
     names: Sequence[str],
     trials: Sequence[Trial],
     repeats: Sequence[Trial],
     winner: dict[str, float],
     metrics: dict[str, float],
 ) -> str:
-    """Write trials.csv, the plots and the page; returns the page's path. names: what was searched."""
+    """Write trials.csv, the plots and the page into the search's folder; returns the page's path. names: what was searched."""
     scored = [trial for trial in trials if trial.score >= 0]
     drawn = {
         "parallel-coordinates": (
@@ -62,12 +68,10 @@ def write(
     for name, (draw, words) in drawn.items():
         png = draw(scored, repeats, names)
         if png is not None:
-            storage.write_bytes(storage.join(folder, f"{name}.png"), png)
+            folder.write(f"{PAGES}/{name}.png", png)
             pictures[name] = png, words
-    storage.write_bytes(storage.join(folder, "trials.csv"), trial_csv([*trials, *repeats], names).encode())
-    path = storage.join(folder, PAGE)
-    storage.write_bytes(path, _page(names, scored, repeats, winner, metrics, pictures).encode())
-    return path
+    folder.write(f"{PAGES}/trials.csv", trial_csv([*trials, *repeats], names).encode())
+    return folder.write(f"{PAGES}/{PAGE}", _page(names, scored, repeats, winner, metrics, pictures).encode())
 
 
 def trial_csv(trials: Sequence[Trial], names: Sequence[str]) -> str:

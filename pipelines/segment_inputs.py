@@ -6,12 +6,16 @@ import os
 import sys
 
 from pipelines import storage
+from pipelines.folders import OutputFile
 from vos.config import SegmentConfig
 from vos.config.segment import STANDARD_INPUT
 from vos.errors import InputError
 from vos.names import check_name
 from vos.object_masks import ObjectMask, read_objects
 from vos.video_files import FrameStream, open_video, read_pipe
+from vos.written import Written
+
+SEGMENT = "segment"
 
 
 def open_source(config: SegmentConfig) -> FrameStream:
@@ -83,6 +87,26 @@ def check_outputs(config: SegmentConfig) -> None:
         raise InputError(f"--out {config.out}: would overwrite what is read; choose another")
     if folder and any(_same(folder, path if os.path.isdir(path) else os.path.dirname(path)) for path in given):
         raise InputError(f"--masks {folder}: holds what is read, which PNGs would overwrite; choose another folder")
+    OutputFile(config.out, SEGMENT, config.overwrite).check()
+    if folder:
+        _check_mask_folder(folder, config)
+
+
+def _check_mask_folder(folder: str, config: SegmentConfig) -> None:
+    """Raise InputError where the folder of masks is neither new, nor empty, nor this job's, or where a PNG in it is not."""
+    owned, name = mask_files(folder, config)
+    names = storage.list_all(os.path.dirname(owned.path(f"{name}/-")))
+    if names and not config.overwrite and not any(owned.knows(f"{name}/{one}") for one in names):
+        listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        raise InputError(
+            f"{folder}: holds files that this job did not write ({listed}); choose another --masks or give --overwrite"
+        )
+    owned.check(f"{name}/{one}" for one in names if one.endswith(".png"))
+
+
+def mask_files(folder: str, config: SegmentConfig) -> tuple[Written, str]:
+    """What writes the masks, and the name of their folder for it: the list of what is ours stands beside them, not among them."""
+    return Written(os.path.dirname(folder) or ".", SEGMENT, overwrite=config.overwrite), os.path.basename(folder)
 
 
 def mask_folder(config: SegmentConfig) -> str:

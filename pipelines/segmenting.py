@@ -20,14 +20,23 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.folders import OutputFile
 from pipelines.models import find_model, load_engine
 from pipelines.progress import progress_bar
-from pipelines.segment_inputs import check_masks, check_outputs, mask_folder, open_source, read_masks
+from pipelines.segment_inputs import (
+    SEGMENT,
+    check_masks,
+    check_outputs,
+    mask_files,
+    mask_folder,
+    open_source,
+    read_masks,
+)
 from pipelines.session import set_threads
 from vos.config import SegmentConfig
 from vos.engine import Engine
 from vos.errors import InputError, printable
-from vos.images import overlay, write_mask
+from vos.images import mask_png, overlay
 from vos.object_masks import ObjectMask
 from vos.runtimes import available_threads
 from vos.video_files import FrameStream
@@ -110,7 +119,12 @@ def _follow(
         config.out, mask_folder(config), engine, source, "", [m.note for m in masks.values() if m.note]
     )
     began = time.perf_counter()
-    with VideoWriter(config.out, source.size, source.fps) as writer, _Interrupt() as interrupt:
+    overlay_file = OutputFile(config.out, SEGMENT, config.overwrite)
+    owned, name = mask_files(result.masks, config)
+    with (
+        VideoWriter(config.out, source.size, source.fps, ready=overlay_file.record) as writer,
+        _Interrupt() as interrupt,
+    ):
         result.encoder = writer.encoder
         frame, labels = first, masks[0].labels
         try:
@@ -122,7 +136,7 @@ def _follow(
                 writer.write(overlay(frame, labels))
                 if result.masks:
                     stem = source.stems[index] if source.stems else f"{index:05d}"
-                    write_mask(os.path.join(result.masks, f"{stem}.png"), labels)
+                    owned.write(f"{name}/{stem}.png", mask_png(labels), sync=False)
                 result.num_frames += 1
                 if result.engine_s:
                     bar.set_postfix_str(f"engine {1000 * result.engine_s[-1]:.0f} ms", refresh=False)

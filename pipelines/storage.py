@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import posixpath
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from typing import IO
 
 from vos.errors import InputError
 from vos.files import write_atomic
+from vos.written import Files
+
+LOCK = ".lock"
 
 
 def is_uri(path: str) -> bool:
@@ -54,8 +58,8 @@ def make_folder(path: str) -> None:
         raise InputError(f"{path}: the output folder cannot be written ({reason}); choose another --out") from None
 
 
-def write_bytes(path: str, data: bytes) -> None:
-    """Write a whole file: after this call it is complete, before it the old one (or none) is there."""
+def write_bytes(path: str, data: bytes, sync: bool = True) -> None:
+    """Write a whole file: after this call it is complete, before it the old one (or none) is there. `sync` as in `write_atomic`."""
     if is_uri(path):
         filesystem, inner = _filesystem(path)
         if filesystem.type_name != "local":
@@ -69,7 +73,7 @@ def write_bytes(path: str, data: bytes) -> None:
                 ) from error
             return
         path = inner
-    write_atomic(path, data)
+    write_atomic(path, data, sync)
 
 
 def read_bytes(path: str) -> bytes:
@@ -103,7 +107,7 @@ def only_writer(folder: str, wait_s: float = 0) -> Iterator[None]:
     if is_uri(folder):
         yield
         return
-    with open(os.path.join(folder, ".lock"), "a", encoding="utf-8") as file:
+    with open(_lock_file(os.path.join(folder, LOCK)), "a", encoding="utf-8") as file:
         end = time.monotonic() + wait_s
         while not _locked(file):
             if time.monotonic() > end:
@@ -112,6 +116,15 @@ def only_writer(folder: str, wait_s: float = 0) -> Iterator[None]:
                 )
             time.sleep(0.2)
         yield
+
+
+def _lock_file(path: str) -> int:
+    """A descriptor of the lock file, made where it is absent; a link or a pipe of this name is not followed."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"{path}: cannot be used as this folder's lock ({reason}); choose another --out") from None
 
 
 def _locked(file: IO[str]) -> bool:
@@ -132,6 +145,17 @@ def list_folders(folder: str) -> list[str]:
     return _listed(folder, folders=True)
 
 
+def list_all(folder: str) -> list[str]:
+    """Names of whatever is in a folder, sorted; none when it does not exist. Raises InputError where it cannot be looked into."""
+    try:
+        if is_uri(folder):
+            return sorted([*list_names(folder), *list_folders(folder)])
+        return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    except OSError as error:
+        reason = " ".join((error.strerror or str(error)).lower().split())
+        raise InputError(f"{folder}: cannot be looked into ({reason}); choose another --out") from None
+
+
 def _listed(folder: str, folders: bool) -> list[str]:
     if is_uri(folder):
         from pyarrow import fs
@@ -148,10 +172,24 @@ def _listed(folder: str, folders: bool) -> list[str]:
 def remove_folder(path: str) -> None:
     """Delete an empty folder; one that is gone, or holds a stranger's file, is left."""
     if is_uri(path):
-        if not list_names(path):
+        if not list_all(path):
             filesystem, inner = _filesystem(path)
             with contextlib.suppress(FileNotFoundError):
                 filesystem.delete_dir(inner)
         return
     with contextlib.suppress(OSError):
         os.rmdir(path)
+
+
+def remove_tree(path: str) -> None:
+    """Delete a folder that is ours alone, with all that is in it; links in it are deleted, not followed."""
+    if is_uri(path):
+        filesystem, inner = _filesystem(path)
+        with contextlib.suppress(OSError):
+            filesystem.delete_dir(inner)
+        return
+    shutil.rmtree(path, ignore_errors=True)
+
+
+FILES = Files(read_bytes, write_bytes, remove)
+"""Files on this machine and at URIs, for `vos.written`."""

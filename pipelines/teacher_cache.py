@@ -20,6 +20,7 @@ from typing import Any
 
 from pipelines import schema, storage, tracking
 from pipelines.actors import run_on_actors
+from pipelines.folders import CONFIG, NOTHING, identity_of, mark, output_folder
 from pipelines.inputs import log_cache, log_videos
 from pipelines.manifest import read_manifest, write_manifest
 from pipelines.models import load_model, weights_digest
@@ -31,6 +32,9 @@ from vos.config import CacheConfig
 from vos.config_json import differences, dumps, fingerprint, to_dict, without
 from vos.datasets import Video
 from vos.errors import InputError
+from vos.written import WHATEVER, Written
+
+CACHE, SHARDS = "cache", "shards"
 
 
 @dataclass(frozen=True)
@@ -74,16 +78,17 @@ def build_cache(config: CacheConfig) -> CacheResult:
     """Build the cache, finish one that was interrupted, or extend one. Raises InputError for bad input and for a folder that
     holds another cache."""
     plan = blueprint(config)
-    folder = storage.join(config.out, "shards")
-    storage.make_folder(folder)
-    with storage.only_writer(config.out):
-        _claim_folder(config, plan.identity)
+    with output_folder(config, CACHE) as owned:
+        _claim_folder(owned, config, plan.identity)
+        folder = os.path.dirname(owned.path(f"{SHARDS}/-"))
+        storage.make_folder(folder)
         _tidy(folder, plan.plans)
         receipts = {one.number: found for one in plan.plans if (found := _finished(folder, one, plan.recipe))}
         missing = [one for one in plan.plans if one.number not in receipts]
         digest = fingerprint(plan.identity)
         if not missing and (manifest := _intact_manifest(config.out, digest)):
             return CacheResult(digest, manifest, 0, 0.0)
+        _take_over(owned, missing)
         made, cpu_s = sum(one.num_draws for one in missing), 0.0
         with tracking.start_run("cache", f"cache-{digest[:8]}", config, {"cache.fingerprint": digest}) as run:
             began = time.monotonic()
@@ -110,31 +115,34 @@ def build_cache(config: CacheConfig) -> CacheResult:
     return CacheResult(digest, manifest, made, cpu_s)
 
 
-def _claim_folder(config: CacheConfig, identity: dict[str, Any]) -> None:
+def _claim_folder(folder: Written, config: CacheConfig, identity: dict[str, Any]) -> None:
     """Say whose folder this is before any work; refuse one that holds a cache of another configuration."""
-    path = storage.join(config.out, "identity.json")
-    try:
-        old = json.loads(storage.read_bytes(path))
-    except FileNotFoundError:
-        old = None
-    except ValueError:
-        raise InputError(f"{path}: not JSON; delete this one file if the rest of the folder is yours") from None
-    if config.extend and old is None:
+    old = identity_of(folder)
+    if config.extend and old in (None, NOTHING):
         raise InputError(f"{config.out}: no cache to extend; leave --extend out to build one")
-    if old is not None and old != identity:
+    if old not in (None, NOTHING, identity) and not config.overwrite:
         changed = differences(old, identity)
-        grown = set(old) == set(identity) and recipe_of(old) == recipe_of(identity) and old["draws"] < identity["draws"]
+        draws = old.get("draws")
+        grown = set(old) == set(identity) and recipe_of(old) == recipe_of(identity) and isinstance(draws, int)
+        grown = grown and draws < identity["draws"]
         if grown and not config.extend:
             raise InputError(
-                f"{config.out}: holds a cache of {old['draws']} draws; add --extend to make it one of {config.draws}"
+                f"{config.out}: holds a cache of {draws} draws; add --extend to make it one of {config.draws}"
             )
         if not grown:
             raise InputError(
                 f"{config.out}: holds a cache of another configuration ({'; '.join(changed)}); choose another --out or delete it"
             )
-    storage.write_bytes(path, dumps(identity).encode())
+    mark(folder, identity)
     # Without what may differ from run to run, so that the same cache is the same files.
-    storage.write_bytes(storage.join(config.out, "config.json"), dumps(_lasting(config)).encode())
+    folder.write_json(CONFIG, _lasting(config))
+
+
+def _take_over(folder: Written, missing: list[ShardPlan]) -> None:
+    """Write down that the manifest and the missing shards are ours to write. Raises InputError where other files have their names."""
+    names = [schema.MANIFEST, *(f"{SHARDS}/{one.file_name}" for one in missing)]
+    folder.check(name for name in names if not folder.knows(name))
+    folder.record(dict.fromkeys(names, WHATEVER))
 
 
 def _lasting(config: CacheConfig) -> dict[str, Any]:

@@ -6,19 +6,22 @@ With `here` the same loop runs in this process, without Ray Train: a trial of a 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from pipelines import storage, tracking, training_state
 from pipelines.cached_clips import CachedClips, DrawnClips
-from pipelines.folders import claim_folder, folder_run, read_json
+from pipelines.folders import claim, folder_run, output_folder, run_id_of
 from pipelines.inputs import log_cache, log_videos
 from pipelines.progress import Reporter, followed, new_board, progress_bar
+from pipelines.ray_storage import ray_storage
 from pipelines.session import ray_session
 from pipelines.training_loop import (
+    TRAIN,
     Listener,
     assure_cache,
     cache_of,
@@ -28,15 +31,32 @@ from pipelines.training_loop import (
     run_training,
     validation_videos,
 )
+from vos.checkpoint import DESCRIPTION, WEIGHTS
 from vos.config import TrainConfig
-from vos.config_json import differences, dumps, fingerprint, without
+from vos.config_json import differences, fingerprint, without
 from vos.errors import InputError
 from vos.ranks import Ranks
+from vos.written import Written
 
 COSMETIC = (
-    *("out", "debug", "workers", "threads", "experiment", "checkpoint_every", "preset"),
+    *("out", "overwrite", "debug", "workers", "threads", "experiment", "checkpoint_every", "preset"),
     *("micro_batch", "compile", "max_failures", "peer_timeout_s", "here"),
 )
+
+
+RESULT = "result.json"
+MODEL = (WEIGHTS, DESCRIPTION)
+"""What a finished training publishes."""
+
+
+class Outcome(TypedDict):
+    """What `result.json` of a finished training says."""
+
+    run_id: str
+    version: str
+    metrics: dict[str, float]
+    sha256: dict[str, str]
+    """Digests of the model's files."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +92,18 @@ def train(
     cache = cache_of(source)
     if from_cache:
         assure_cache(config, source, from_cache)
-    storage.make_folder(config.out)
-    with storage.only_writer(config.out, wait_s):
-        identity = run_identity(config, cache)
-        claim_folder(config, identity, "a training")
-        if (finished := read_json(storage.join(config.out, "result.json"))) is not None:
+    identity = run_identity(config, cache)
+    with output_folder(config, TRAIN, wait_s) as folder:
+        claim(folder, config, identity, "a training")
+        if (finished := _finished(folder)) is not None:
             print(f"already finished: {config.out} (delete it to train again)")
-            return TrainResult(config.out, **finished)
+            return TrainResult(config.out, finished["run_id"], finished["version"], finished["metrics"])
+        folder.check(MODEL)
         known = {"cache.fingerprint": cache, "model": config.model, "role": config.role}
         known["world_size"] = str(config.workers)
-        begun = _announce_continuation(config)
+        begun = _announce_continuation(config, folder)
         name = label or f"{config.model}-{fingerprint(identity)[:6]}"
-        with folder_run(config, config.experiment, name, known | (tags or {})) as run:
+        with folder_run(folder, config, config.experiment, name, known | (tags or {})) as run:
             if isinstance(source, CachedClips):
                 log_cache(run, config.cache, source.manifest, "training")
             else:
@@ -93,9 +113,10 @@ def train(
                 _fit_here(config, about, run, on_validated, "" if here else name, begun)
             else:
                 with ray_session(num_cpus=2 * config.workers + 2):
-                    _fit(config, about, run, name, begun)
-            outcome = _concluded(config, run, f"{config.role}, {config.steps} steps, cache {cache}" if register else "")
-    return TrainResult(config.out, **outcome)
+                    _fit(config, folder, about, run, name, begun)
+            described = f"{config.role}, {config.steps} steps, cache {cache}" if register else ""
+            outcome = _concluded(config, folder, run, described)
+    return TrainResult(config.out, outcome["run_id"], outcome["version"], outcome["metrics"])
 
 
 def check(config: TrainConfig) -> CachedClips | DrawnClips:
@@ -106,9 +127,41 @@ def check(config: TrainConfig) -> CachedClips | DrawnClips:
     return source
 
 
-def _concluded(config: TrainConfig, run: tracking.Run, description: str) -> dict[str, Any]:
+def _finished(folder: Written) -> Outcome | None:
+    """What a finished training found, None where it is not finished.
+
+    Raises InputError where the model in the folder is not the one that it made.
+    """
+    repair = "delete it to conclude this training again from its last checkpoint, or choose another --out"
+    outcome = folder.read_json(RESULT, Outcome, repair)
+    if outcome is None:
+        return None
+    path, run_id = folder.path(RESULT), run_id_of(folder)
+    if run_id and run_id != outcome["run_id"]:
+        problem = f"{path}: of MLflow run {outcome['run_id']}, this folder's is {run_id}; {repair}"
+    elif changed := [name for name in MODEL if _digest(folder, name) != outcome["sha256"].get(name)]:
+        problem = (
+            f"{folder.path(changed[0])}: is not the file that this training made (its digest is another one); restore it, "
+            "or give --overwrite to publish the model of the last checkpoint again"
+        )
+    else:
+        return outcome
+    if folder.overwrite:
+        return None
+    raise InputError(problem)
+
+
+def _digest(folder: Written, name: str) -> str:
+    """SHA-256 of a file, "" where there is none."""
+    try:
+        return hashlib.sha256(storage.read_bytes(folder.path(name))).hexdigest()
+    except OSError:
+        return ""
+
+
+def _concluded(config: TrainConfig, folder: Written, run: tracking.Run, description: str) -> Outcome:
     """Log the last figures, register the model (with a description), and write down that the training is finished."""
-    saved = training_state.newest(config.out)
+    saved = training_state.newest(folder)
     assert saved is not None, "a training ends with a checkpoint"
     progress = saved.progress
     best = {"val/j_and_f": progress.best_score, "best_step": float(progress.best_step)} if progress.best_step else {}
@@ -120,8 +173,13 @@ def _concluded(config: TrainConfig, run: tracking.Run, description: str) -> dict
     run.log_metrics(spent, progress.step)
     key = f"training-{run.run_id}"  # a kill from here on must not make a second version
     version = run.register(config.model, config.out, description, key) if description else ""
-    outcome = {"run_id": run.run_id, "version": version, "metrics": {**progress.metrics, **best, **spent}}
-    storage.write_bytes(storage.join(config.out, "result.json"), dumps(outcome).encode())
+    outcome = Outcome(
+        run_id=run.run_id,
+        version=version,
+        metrics={**progress.metrics, **best, **spent},
+        sha256={name: _digest(folder, name) for name in MODEL},
+    )
+    folder.write_json(RESULT, outcome)
     return outcome
 
 
@@ -134,9 +192,9 @@ def run_identity(config: TrainConfig, cache_fingerprint: str) -> dict[str, Any]:
     return identity
 
 
-def _announce_continuation(config: TrainConfig) -> int:
+def _announce_continuation(config: TrainConfig, folder: Written) -> int:
     """Steps that an earlier process has done; says so, and when bit-identity ends there."""
-    saved = training_state.newest(config.out)
+    saved = training_state.newest(folder)
     if saved is None:
         return 0
     changed = "; ".join(differences(saved.manner, manner(config)))
@@ -145,7 +203,9 @@ def _announce_continuation(config: TrainConfig) -> int:
     return saved.progress.step
 
 
-def _fit(config: TrainConfig, about: dict[str, Any], run: tracking.Run, label: str, begun: int) -> None:
+def _fit(
+    config: TrainConfig, folder: Written, about: dict[str, Any], run: tracking.Run, label: str, begun: int
+) -> None:
     """Run the loop on Ray Train's workers."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -154,19 +214,21 @@ def _fit(config: TrainConfig, about: dict[str, Any], run: tracking.Run, label: s
     from pipelines.process_group import PrivateTorchConfig
 
     board = new_board()
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"config": config, "about": about, "board": board},
-        torch_config=PrivateTorchConfig(timeout_s=config.peer_timeout_s),
-        scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=bool(ray.cluster_resources().get("GPU"))),
-        run_config=RunConfig(
-            name=fingerprint(about["config"])[:16],
-            storage_path=storage.join(config.out, "ray"),
-            failure_config=FailureConfig(max_failures=config.max_failures),
-        ),
-    )
     try:
-        with followed(board, run, label, config.steps, done=begun):
+        with ray_storage(folder) as place, followed(board, run, label, config.steps, done=begun):
+            trainer = TorchTrainer(
+                train_worker,
+                train_loop_config={"config": config, "about": about, "board": board},
+                torch_config=PrivateTorchConfig(timeout_s=config.peer_timeout_s),
+                scaling_config=ScalingConfig(
+                    num_workers=config.workers, use_gpu=bool(ray.cluster_resources().get("GPU"))
+                ),
+                run_config=RunConfig(
+                    name=fingerprint(about["config"])[:16],
+                    storage_path=place,
+                    failure_config=FailureConfig(max_failures=config.max_failures),
+                ),
+            )
             trainer.fit()
     except TrainingFailedError as error:
         if (reason := lost_peer(error)) is None:

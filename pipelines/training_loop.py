@@ -6,6 +6,7 @@ weights are what is validated and shipped.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from pipelines.session import set_threads
 from pipelines.training_state import Progress
 from vos.checkpoint import DESCRIPTION, WEIGHTS, load_trunk_weights
 from vos.config import MemoryConfig, TrainConfig
+from vos.config_json import fingerprint
 from vos.datasets import Video
 from vos.errors import InputError
 from vos.metrics import merge
@@ -35,7 +37,10 @@ from vos.models.student import Student
 from vos.ranks import Ranks
 from vos.scores import SequenceScore
 from vos.training_step import TrainingStep
+from vos.written import Written
 
+TRAIN = "train"
+"""The job whose folder a training's is."""
 BEST = "best"
 STANDARD_CLIPS = 24
 RECENT = 100
@@ -58,6 +63,7 @@ def run_training(
     Raises InputError, the same on every rank.
     """
     set_threads(config.threads)
+    folder = training_folder(config, about["config"])
     with ranks.together():
         source = make_source(config)
         assure_cache(config, source, about["cache"])
@@ -66,7 +72,7 @@ def run_training(
             standardise(model, source)
         videos = validation_videos(config, source)
     take = TrainingStep(model, config, ranks, wrap)
-    progress, measured = _restored(config, take, ranks)
+    progress, measured = _restored(config, folder, take, ranks)
     recent = deque(measured, maxlen=RECENT)
     if ranks.rank == 0:
         for step, metrics in recent:  # a kill may have come before they were told
@@ -96,7 +102,7 @@ def run_training(
             progress = progress.validated(step + 1, scores["val/j_and_f"], config.validation.patience)
             metrics |= scores
             if progress.best_step == step + 1:
-                _save_best(config, take, about, progress, ranks)
+                _save_best(config, folder, take, about, progress, ranks)
             began = time.monotonic()
         if ranks.rank == 0:
             on_metrics(step + 1, metrics)
@@ -105,7 +111,7 @@ def run_training(
             used = sum(ranks.gather(teacher.forwards - forwards))
             progress = replace(progress, teacher_forwards=started.teacher_forwards + used)
             place = {"epoch": (step + 1) * config.batch // source.num_draws, "next_clip": (step + 1) * config.batch}
-            _save(config, take, {**about, "data": place, "recent": list(recent)}, progress, ranks)
+            _save(config, folder, take, {**about, "data": place, "recent": list(recent)}, progress, ranks)
             began = time.monotonic()
         # After the checkpoint: who listens may end this process.
         if on_validated is not None and "val/j_and_f" in metrics and ranks.rank == 0:
@@ -114,8 +120,13 @@ def run_training(
             break
     with ranks.together():
         if ranks.rank == 0:
-            _publish(config)
+            _publish(folder)
     return progress
+
+
+def training_folder(config: TrainConfig, identity: dict[str, Any]) -> Written:
+    """The folder of a training that the driver has claimed."""
+    return Written(config.out, TRAIN, fingerprint(identity), config.overwrite, storage.FILES)
 
 
 def make_source(config: TrainConfig) -> CachedClips | DrawnClips:
@@ -231,11 +242,11 @@ def manner(config: TrainConfig) -> dict[str, Any]:
 
 
 def _restored(
-    config: TrainConfig, take: TrainingStep, ranks: Ranks
+    config: TrainConfig, folder: Written, take: TrainingStep, ranks: Ranks
 ) -> tuple[Progress, list[tuple[int, dict[str, float]]]]:
     """Go on from the newest checkpoint; returns also what its last steps measured."""
     with ranks.together():
-        saved = training_state.newest(config.out)
+        saved = training_state.newest(folder)
     seen = ranks.gather(saved.progress.step if saved else 0)
     if len(set(seen)) > 1:
         raise InputError(
@@ -244,57 +255,63 @@ def _restored(
     training_state.seed_everything(config.seed, ranks.rank)
     if saved is None:
         return Progress(), []
-    take.restore(saved.tensors())
-    if len(saved.random) == ranks.size:
-        training_state.set_random_state(saved.random[ranks.rank])
+    with ranks.together():
+        path = storage.join(saved.folder, training_state.STATE)
+        if saved.progress.step > config.steps:
+            raise InputError(f"{path}: is after step {saved.progress.step} of {config.steps}; delete {saved.folder}")
+        try:
+            take.restore(saved.tensors())
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(f"{path}: its tensors are not this network's ({reason}); delete {saved.folder}") from error
+        if len(saved.random) == ranks.size:
+            training_state.set_random_state(saved.random[ranks.rank], path)
     return saved.progress, saved.recent
 
 
-def _save(config: TrainConfig, take: TrainingStep, about: dict[str, Any], progress: Progress, ranks: Ranks) -> None:
+def _save(
+    config: TrainConfig, folder: Written, take: TrainingStep, about: dict[str, Any], progress: Progress, ranks: Ranks
+) -> None:
     """A checkpoint: every rank brings its random states, rank 0 writes."""
     states = ranks.gather(training_state.random_state())
     about = {**about, "manner": manner(config), "random": states}
     with ranks.together():
         if ranks.rank == 0:
             with _writing():
-                training_state.write(config.out, progress, take.average, take.state(), about, config.half)
-                _drop_worse(config)
+                training_state.write(folder, progress, take.average, take.state(), about, config.half)
+                _drop_worse(folder)
 
 
 def _save_best(
-    config: TrainConfig, take: TrainingStep, about: dict[str, Any], progress: Progress, ranks: Ranks
+    config: TrainConfig, folder: Written, take: TrainingStep, about: dict[str, Any], progress: Progress, ranks: Ranks
 ) -> None:
     with ranks.together():
         if ranks.rank == 0:
-            folder = _best_folder(config, progress)
             with _writing():
-                storage.make_folder(folder)
                 description = training_state.describe(about, progress) | {"val/j_and_f": progress.best_score}
-                for name, data in training_state.model_files(take.average, description, config.half).items():
-                    storage.write_bytes(storage.join(folder, name), data)
+                files = training_state.model_files(take.average, description, config.half)
+                training_state.write_model(folder, _best_place(progress.best_step), files)
 
 
-def _publish(config: TrainConfig) -> None:
-    saved = training_state.newest(config.out)
+def _publish(folder: Written) -> None:
+    saved = training_state.newest(folder)
     assert saved is not None, "a training ends with a checkpoint"
     with _writing():
         best = saved.progress.best_step
-        training_state.publish(_best_folder(config, saved.progress) if best else saved.folder, config.out)
+        place = os.path.dirname(folder.path(f"{_best_place(best)}/{WEIGHTS}")) if best else saved.folder
+        training_state.publish(place, folder)
 
 
-def _best_folder(config: TrainConfig, progress: Progress) -> str:
+def _best_place(step: int) -> str:
     """One for each step that was the best: a checkpoint's best must stay until the next checkpoint, whatever comes between."""
-    return storage.join(config.out, BEST, training_state.folder_name(progress.best_step))
+    return f"{BEST}/{training_state.folder_name(step)}"
 
 
-def _drop_worse(config: TrainConfig) -> None:
+def _drop_worse(folder: Written) -> None:
     """Delete models that no checkpoint calls the best any more; folders of other names are the user's."""
-    parent = storage.join(config.out, BEST)
-    for step in sorted(set(training_state.steps_in(parent)) - training_state.best_steps(config.out)):
-        folder = storage.join(parent, training_state.folder_name(step))
-        for file in (DESCRIPTION, WEIGHTS):
-            storage.remove(storage.join(folder, file))
-        storage.remove_folder(folder)
+    steps = training_state.steps_in(os.path.dirname(folder.path(f"{BEST}/{WEIGHTS}")))
+    for step in sorted(set(steps) - training_state.best_steps(folder)):
+        training_state.remove_model(folder, _best_place(step), (DESCRIPTION, WEIGHTS))
 
 
 @contextmanager

@@ -4,9 +4,10 @@
                              state.safetensors   weights, average and moments of the optimiser, float32
                              state.json          step, place in the data, random states, configuration; digests of the others
 
-`state.json` is written last: a folder without it, or whose files are not the ones it names, is no checkpoint and is passed over. So is a
-folder of any other name: it is the user's, and is left alone. The folder is not Ray Train's: a training without Ray, or with another
-number of workers, continues from the same files.
+`state.json` is written last and sealed (`vos.seals`). A folder without it, or whose files are not the ones it names, is no checkpoint and
+is passed over with a note; a `state.json` that was edited, or is another training's, ends the training. A folder of any other name is the
+user's, and is left alone. The folder is not Ray Train's: a training without Ray, or with another number of workers, continues from the
+same files.
 """
 
 from __future__ import annotations
@@ -14,22 +15,29 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
-import json
 import os
 import random
 import re
+import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from pipelines import storage
+from pipelines.folders import identity_of
 from vos.checkpoint import DESCRIPTION, WEIGHTS, save_checkpoint
+from vos.config_json import differences
 from vos.errors import InputError
+from vos.json_files import parse_json
 from vos.models.interface import VOSModel
+from vos.seals import SEAL, sealed, unsealed
+from vos.written import Written
 
 FOLDER = "checkpoints"
 TENSORS = "state.safetensors"
@@ -67,6 +75,37 @@ class Progress:
         return replace(self, waited=waited, stopped=bool(patience) and waited >= patience)
 
 
+class RandomState(TypedDict):
+    """The global random states of a process, as JSON."""
+
+    torch: str
+    cuda: str | None
+    python: tuple[int, list[int], float | None]
+    numpy: tuple[str, list[int], int, int, float]
+
+
+class _Progress(TypedDict):
+    step: int
+    metrics: dict[str, float]
+    best_step: int
+    best_score: float
+    waited: int
+    seconds: float
+    cpu_seconds: float
+    teacher_forwards: int
+    stopped: bool
+
+
+class _State(TypedDict):
+    format: int
+    config: dict[str, Any]
+    progress: _Progress
+    manner: dict[str, Any]
+    recent: list[tuple[int, dict[str, float]]]
+    random: list[RandomState]
+    sha256: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Saved:
     """A complete checkpoint of a training, as its `state.json` says."""
@@ -77,17 +116,21 @@ class Saved:
     """What changes last bits and nothing else: workers, micro-batch, threads, compilation."""
     recent: list[tuple[int, dict[str, float]]]
     """(step, metrics) of the last steps"""
-    random: list[dict[str, Any]]
+    random: list[RandomState]
     """Random states, one of each rank."""
     sha256: dict[str, str]
     """Digests of the other files, by name."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        return load(storage.read_bytes(storage.join(self.folder, TENSORS)))
+        path = storage.join(self.folder, TENSORS)
+        try:
+            return load(storage.read_bytes(path))
+        except SafetensorError as error:
+            raise InputError(f"{path}: holds no tensors ({error}); delete the checkpoint's folder") from None
 
 
 def write(
-    out: str,
+    folder: Written,
     progress: Progress,
     average: VOSModel,
     tensors: dict[str, torch.Tensor],
@@ -96,27 +139,48 @@ def write(
 ) -> None:
     """Save a checkpoint and drop all but the newest ones, of which it is one.
 
+    folder   of the training
     average  the network to ship, `half` in float16
     about    JSON: `role`, `config`, `manner`, `recent`, `random`, `cache`, `commit` and the place in the data
     """
-    parent = storage.join(out, FOLDER)
-    folder = storage.join(parent, folder_name(progress.step))
-    storage.make_folder(folder)
     files = {TENSORS: save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})}
     files |= model_files(average, describe(about, progress), half)
-    for name, data in files.items():
-        storage.write_bytes(storage.join(folder, name), data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     state = {"format": FORMAT, **about, "progress": asdict(progress), "sha256": digests}
-    storage.write_bytes(storage.join(folder, STATE), json.dumps(state, indent=1).encode())
-    steps = steps_in(parent)
+    write_model(
+        folder, f"{FOLDER}/{folder_name(progress.step)}", {**files, STATE: sealed(state, folder.job, folder.of)}
+    )
+    steps = _own_steps(folder, FOLDER)
     # What lies beyond this step was passed over as damaged, or this step would not be done now: it is about to be made again.
     kept = [step for step in steps if step <= progress.step][-KEPT:]
     for step in sorted(set(steps) - set(kept)):
-        old = storage.join(parent, folder_name(step))
-        for name in (STATE, *files):  # the state first: half a folder must not look like a whole one
-            storage.remove(storage.join(old, name))
-        storage.remove_folder(old)
+        remove_model(
+            folder, f"{FOLDER}/{folder_name(step)}", (STATE, *files)
+        )  # the state first: half must not look whole
+
+
+def write_model(folder: Written, place: str, files: Mapping[str, bytes]) -> None:
+    """Write the files of a step, in their order; what this training wrote under their names is replaced, damaged or not."""
+    storage.make_folder(os.path.dirname(folder.path(f"{place}/{WEIGHTS}")))
+    for name, data in files.items():
+        folder.write(f"{place}/{name}", data, proven=folder.knows(f"{place}/{name}"))
+
+
+def remove_model(folder: Written, place: str, names: tuple[str, ...]) -> None:
+    """Delete the files of a step that this training wrote, damaged or not, in their order, and their folder if nothing else is there."""
+    for name in names:
+        path = folder.path(f"{place}/{name}")
+        if folder.knows(f"{place}/{name}"):
+            storage.remove(path)
+    storage.remove_folder(os.path.dirname(folder.path(f"{place}/{WEIGHTS}")))
+
+
+def _own_steps(folder: Written, place: str) -> list[int]:
+    """The steps of this training that a folder holds, in order."""
+    steps = steps_in(storage.join(folder.root, place))
+    return [
+        step for step in steps if any(folder.knows(f"{place}/{folder_name(step)}/{name}") for name in (STATE, WEIGHTS))
+    ]
 
 
 def folder_name(step: int) -> str:
@@ -143,35 +207,61 @@ def model_files(model: VOSModel, description: dict[str, Any], half: bool) -> dic
         return {name: storage.read_bytes(os.path.join(folder, name)) for name in (WEIGHTS, DESCRIPTION)}
 
 
-def newest(out: str) -> Saved | None:
+def newest(folder: Written) -> Saved | None:
     """The newest complete checkpoint of a training, None where there is none.
 
-    Raises InputError when one is there and cannot be read: to begin again from an older one would lose steps in silence.
+    Raises InputError when one is there and cannot be read, was edited, or is another training's: to begin again from an older one
+    would lose steps in silence.
     """
-    found = (_described(folder) for folder in reversed(_folders(out)))
-    return next((saved for saved in found if saved is not None and _intact(saved)), None)
+    found = {place: _described(folder, place) for place in _folders(folder)}
+    for place, saved in reversed(found.items()):
+        if saved is not None and _intact(saved):
+            return saved
+        if storage.list_names(place):
+            print(f"note: {place}: damaged or unfinished, passed over", file=sys.stderr)
+    return None
 
 
-def best_steps(out: str) -> set[int]:
+def best_steps(folder: Written) -> set[int]:
     """The steps whose models the kept checkpoints call the best: one of them is shipped, whichever checkpoint is continued from."""
-    found = (_described(folder) for folder in _folders(out))
+    found = (_described(folder, place) for place in _folders(folder))
     return {saved.progress.best_step for saved in found if saved is not None and saved.progress.best_step}
 
 
-def _described(folder: str) -> Saved | None:
-    """What the `state.json` of a checkpoint says, None where there is none that makes sense."""
-    text = _read(storage.join(folder, STATE))
-    if text is None:
+def _described(folder: Written, place: str) -> Saved | None:
+    """What the `state.json` of a checkpoint says, None where there is none that was ever sealed."""
+    path = storage.join(place, STATE)
+    repair = f"delete {place} to continue from an older checkpoint, or choose another --out"
+    data = _read(path)
+    try:
+        values = parse_json(data or b"", path, repair, finite=False)
+    except InputError:
+        return None
+    if not isinstance(values, dict) or SEAL not in values:
         return None
     try:
-        state = json.loads(text)
-        if state["format"] != FORMAT:
+        state = unsealed(data or b"", _State, path, folder.job, None, repair)
+        _check_state(state, folder, place, data or b"", repair)
+    except InputError:
+        if folder.overwrite:
             return None
-        recent = [(step, metrics) for step, metrics in state["recent"]]
-        about = (state["manner"], recent, state["random"], dict(state["sha256"]))
-        return Saved(folder, Progress(**state["progress"]), *about)
-    except (ValueError, KeyError, TypeError):
-        return None
+        raise
+    progress = Progress(**{name: state["progress"][name] for name in _Progress.__annotations__})
+    return Saved(
+        place, progress, state["manner"], [(step, m) for step, m in state["recent"]], state["random"], state["sha256"]
+    )
+
+
+def _check_state(state: _State, folder: Written, place: str, data: bytes, repair: str) -> None:
+    """Raise InputError where a whole `state.json` is not this training's, or not of its folder's step."""
+    path, step = storage.join(place, STATE), state["progress"]["step"]
+    try:
+        unsealed(data, _State, path, folder.job, folder.of, repair)
+    except InputError:
+        changed = "; ".join(differences(identity_of(folder) or {}, state["config"])) or "another fingerprint"
+        raise InputError(f"{path}: belongs to another training ({changed}); {repair}") from None
+    if state["format"] != FORMAT or folder_name(step) != os.path.basename(place) or step < 1:
+        raise InputError(f"{path}: says step {step} and format {state['format']}, which its folder does not; {repair}")
 
 
 def _intact(saved: Saved) -> bool:
@@ -193,19 +283,19 @@ def _read(path: str) -> bytes | None:
         ) from error
 
 
-def publish(folder: str, out: str) -> None:
-    """Make the model of a folder the result of the training, whatever happens in between."""
+def publish(place: str, folder: Written) -> None:
+    """Make the model of a step's folder the result of the training, whatever happens in between."""
     for name in (WEIGHTS, DESCRIPTION):
-        storage.write_bytes(storage.join(out, name), storage.read_bytes(storage.join(folder, name)))
+        folder.write(name, storage.read_bytes(storage.join(place, name)))
 
 
-def _folders(out: str) -> list[str]:
+def _folders(folder: Written) -> list[str]:
     """Checkpoint folders, the newest last."""
-    parent = storage.join(out, FOLDER)
-    return [storage.join(parent, folder_name(step)) for step in steps_in(parent)]
+    parent = os.path.dirname(folder.path(f"{FOLDER}/{STATE}"))
+    return [os.path.dirname(folder.path(f"{FOLDER}/{folder_name(step)}/{STATE}")) for step in steps_in(parent)]
 
 
-def random_state() -> dict[str, Any]:
+def random_state() -> RandomState:
     """The global random states of this process, as JSON."""
     version, numbers, gauss = random.getstate()
     name, keys, *rest = np.random.get_state()  # noqa: NPY002  # the legacy generator is the one with a global state
@@ -213,16 +303,26 @@ def random_state() -> dict[str, Any]:
     return {
         "torch": _text(torch.get_rng_state()),
         "cuda": None if cuda is None else _text(cuda),
-        "python": [version, list(numbers), gauss],
-        "numpy": [name, np.asarray(keys).tolist(), *rest],
+        "python": (version, list(numbers), gauss),
+        "numpy": (str(name), np.asarray(keys).tolist(), *rest),  # type: ignore[typeddict-item]
     }
 
 
-def set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: RandomState, path: str) -> None:
+    """Restore them. Raises InputError, naming the file, for states that cannot be."""
+    try:
+        _set_random_state(state)
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
+        raise InputError(f"{path}: holds a random state that cannot be restored ({error}); delete its folder") from None
+
+
+def _set_random_state(state: RandomState) -> None:
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.array(keys, np.uint32), *rest))  # noqa: NPY002
+    name, keys, place, has_gauss, cached = state["numpy"]
+    if len(keys) != 624 or not 0 <= place <= 624:  # NumPy does not look, and reads beyond
+        raise ValueError(f"a Mersenne twister has 624 numbers, not {len(keys)}, and a place among them")
+    np.random.set_state((name, np.array(keys, np.uint32), place, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(_tensor(state["torch"]))
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state(_tensor(state["cuda"]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, NotRequired, TypedDict
 
 RECORD = "trial.json"
 """What a trial's folder keeps of it."""
@@ -29,6 +30,36 @@ class Trial:
     run_id: str = ""
     problem: str = ""
     """why it failed"""
+    validations: list[tuple[int, float]] = field(default_factory=list)
+    """(steps, J&F) that Tune was told, from which a killed search is built again"""
+
+    @property
+    def done(self) -> bool:
+        """Whether it is not trained any further when its search is continued: what killed a process may not kill the next."""
+        return self.status in ("finished", "stopped") or (self.status == "failed" and bool(self.problem))
+
+
+class TrialRecord(TypedDict):
+    """A trial as JSON."""
+
+    name: str
+    parameters: dict[str, float]
+    seed: int
+    score: float
+    step: int
+    status: Literal["running", "finished", "stopped", "failed", "interrupted"]
+    seconds: NotRequired[float]
+    teacher_forwards: NotRequired[int]
+    run_id: NotRequired[str]
+    problem: NotRequired[str]
+    validations: NotRequired[list[tuple[int, float]]]
+
+
+def trial_of(record: TrialRecord) -> Trial:
+    """A trial from what its file, or the record of a whole search, says of it; what else that says is left out."""
+    known = {name: value for name, value in record.items() if name in TrialRecord.__annotations__}
+    validations = [(step, score) for step, score in record.get("validations", [])]
+    return Trial(**(known | {"validations": validations}))  # type: ignore[arg-type]
 
 
 def trial_name(parameters: Mapping[str, float], number: int = 0) -> str:

@@ -25,14 +25,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines import golden as golden_inputs
+from pipelines.folders import claim, output_folder
 from pipelines.session import set_threads
 from vos import checks, loss_checks
 from vos.checkpoint import load_checkpoint, load_trunk_weights
 from vos.checks import Check
 from vos.config import VerifyConfig
-from vos.config_json import dumps
+from vos.config_json import dumps, without
 from vos.errors import InputError
-from vos.files import write_atomic
 from vos.images import read_frame
 from vos.inference import propagate
 from vos.metrics import score_folders
@@ -40,10 +40,12 @@ from vos.models import VOSModel, build
 from vos.models.memory import MemoryPolicy
 from vos.recognition import RECOGNISABLE, read_classifier, recognise
 from vos.transforms import to_tensor
+from vos.written import Written
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 IMAGENET_FILE = "mobilenet_v2_imagenet.fp16.safetensors"
 STUDENT = "mobilevos-mobilenetv2"
+VERIFY, CHECKS = "verify", "checks.json"
 REPEATS = 7
 NAME_WIDTH, FIGURE_WIDTH, BOUND_WIDTH = 70, 16, 18
 
@@ -58,8 +60,23 @@ def verify(config: VerifyConfig, tell: Callable[[str], None]) -> bool:
     golden = _folder(config.golden, "--golden")
     weights = _weights_file(config.weights)
     frames = frames_root(config)
-    if config.out:  # first of all, so that a folder that cannot be written is named before minutes of work
-        write_atomic(os.path.join(config.out, "config.json"), dumps(config).encode())
+    if not config.out:
+        return _verify(config, tell, golden, weights, frames, None)
+    # First, so that a folder that cannot be written is named before minutes of work.
+    with output_folder(config, VERIFY) as folder:
+        folder.check([CHECKS])
+        claim(folder, config, without(config, ("out", "overwrite", "debug")), "checks", replaces=True)
+        return _verify(config, tell, golden, weights, frames, folder)
+
+
+def _verify(
+    config: VerifyConfig,
+    tell: Callable[[str], None],
+    golden: Path | None,
+    weights: Path | None,
+    frames: Path | None,
+    folder: Written | None,
+) -> bool:
     done: list[Check] = []
     tell(_line("check", "figure", "bound", "").rstrip())
     for check in all_checks(config, golden, weights, frames):
@@ -67,8 +84,8 @@ def verify(config: VerifyConfig, tell: Callable[[str], None]) -> bool:
         tell(check_line(check))
     outcomes = Counter(_outcome(check) for check in done)
     tell(f"{len(done)} checks: " + ", ".join(f"{outcomes[name]} {name}" for name in ("ok", "FAILED", "skipped")))
-    if config.out:
-        write_atomic(os.path.join(config.out, "checks.json"), dumps([_record(check) for check in done]).encode())
+    if folder is not None:
+        folder.write(CHECKS, dumps([_record(check) for check in done]).encode())
     return not outcomes["FAILED"] and not (config.strict and outcomes["skipped"])
 
 

@@ -16,6 +16,7 @@ from vos.config import BUILTINS, JobConfig, SegmentConfig
 from vos.config_json import from_dict
 from vos.errors import InputError
 from vos.presets import preset
+from vos.seals import SEAL
 
 Job = TypeVar("Job", bound=JobConfig)
 PATH_FIELDS = frozenset(
@@ -165,7 +166,7 @@ def read_config_file(path: str, home: str) -> dict[str, Any]:
         raise InputError(f"--config {path}: not JSON ({error}); name a run's config.json") from None
     if not isinstance(values, dict):
         raise InputError(f"--config {path}: holds no JSON object; name a run's config.json")
-    return values
+    return {name: value for name, value in values.items() if name != SEAL}  # a user may have edited it, and may
 
 
 def resolve_paths(config: Any, home: str) -> Any:

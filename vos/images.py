@@ -83,9 +83,12 @@ def read_mask(path: str) -> np.ndarray:
 
 
 def write_mask(path: str, labels: np.ndarray) -> None:
-    """Write (H, W) object indices (0 is background, at most 255) as a PNG with the DAVIS palette: a temporary name,
-    then renamed.
-    """
+    """Write (H, W) object indices as a PNG with the DAVIS palette: a temporary name, then renamed."""
+    write_atomic(path, mask_png(labels), sync=False)
+
+
+def mask_png(labels: np.ndarray) -> bytes:
+    """A PNG with the DAVIS palette of (H, W) object indices, 0 is background, at most 255."""
     labels = np.asarray(labels)
     assert labels.ndim == 2 and labels.min(initial=0) >= 0 and labels.max(initial=0) <= 255, (
         "a mask is (H, W) of 0..255"
@@ -94,18 +97,20 @@ def write_mask(path: str, labels: np.ndarray) -> None:
     image.putpalette(davis_palette().tobytes())
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    write_atomic(path, buffer.getvalue(), sync=False)
+    return buffer.getvalue()
 
 
 def write_frame(path: str, frame: np.ndarray, quality: int = 95) -> None:
-    """Write an RGB frame (H, W, 3) uint8 as JPEG or PNG, by the name's ending; JPEG loses a little.
+    """Write an RGB frame as JPEG or PNG, by the name's ending: a temporary name, then renamed."""
+    write_atomic(path, frame_file(path, frame, quality), sync=False)
 
-    A temporary name, then renamed.
-    """
+
+def frame_file(path: str, frame: np.ndarray, quality: int = 95) -> bytes:
+    """An RGB frame (H, W, 3) uint8 as a JPEG or PNG, by the ending of its name; JPEG loses a little."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.lower().endswith((".jpg", ".jpeg")) else []
     done, data = cv2.imencode(os.path.splitext(path)[1], cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)
     assert done, f"{path}: OpenCV could not encode the frame"
-    write_atomic(path, data.tobytes(), sync=False)
+    return data.tobytes()
 
 
 def check_complete(path: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ What a video is made of (its scene: textures, paths) is kept in a small cache pe
 from __future__ import annotations
 
 import json
-import os
+import re
 import sys
 import zlib
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ from numpy.random import Generator
 
 from vos import images
 from vos.errors import InputError
-from vos.files import write_atomic
 from vos.limits import check_limit
+from vos.written import Written, check_new_or_own
 
 GENERATOR_VERSION = 1
 Size = tuple[int, int]
@@ -98,19 +98,30 @@ def synthetic_index(
     return [SyntheticVideo(split, seed, number, num_frames, size) for number in range(num_videos)]
 
 
-def write_davis(videos: Sequence[SyntheticVideo], root: str, split: str) -> str:
+def write_davis(videos: Sequence[SyntheticVideo], root: str, split: str, overwrite: bool = False) -> str:
     """Write videos as a DAVIS-2017 tree under `root` and return the path of its split file, which is written last.
 
     Masks come back exactly; frames are JPEG at quality 95, as the layout demands, and lose a little.
+    Raises InputError where that would replace a file that was not written by this function, or was changed since; with `overwrite`
+    such files are replaced.
     """
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
+        raise InputError(f"--split {split!r}: use letters, digits, - and _")
+    folder = Written(root, "synthetic", overwrite=overwrite)
+    split_file = f"ImageSets/2017/{split}.txt"
+    folder.check(name for name in (split_file, *(name for video in videos for name in _names(video))))
     for video in videos:
         for i in range(video.num_frames):
-            file = os.path.join(video.name, video.frame_name(i))
-            images.write_frame(os.path.join(root, "JPEGImages/480p", f"{file}.jpg"), video.frame(i))
-            images.write_mask(os.path.join(root, "Annotations/480p", f"{file}.png"), video.mask(i))
-    path = os.path.join(root, "ImageSets/2017", f"{split}.txt")
-    write_atomic(path, "".join(f"{video.name}\n" for video in videos).encode())
-    return path
+            frame, mask = _names(video)[2 * i : 2 * i + 2]
+            folder.write(frame, images.frame_file(frame, video.frame(i)), sync=False)
+            folder.write(mask, images.mask_png(video.mask(i)), sync=False)
+    return folder.write(split_file, "".join(f"{video.name}\n" for video in videos).encode())
+
+
+def _names(video: SyntheticVideo) -> list[str]:
+    """The frame and the mask of each index, in turn."""
+    stems = (f"480p/{video.name}/{video.frame_name(index)}" for index in range(video.num_frames))
+    return [name for stem in stems for name in (f"JPEGImages/{stem}.jpg", f"Annotations/{stem}.png")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -389,6 +400,7 @@ class WriteConfig:
     width_px: int = DEFAULT_SIZE[1]  # Width of a frame in pixels.
     seed: int = 0  # Seed of the data set.
     split: str = "train"  # Name of the split: train and val share no video.
+    overwrite: bool = False  # Replace files in the way that this program did not write.
 
 
 def main() -> None:
@@ -399,7 +411,9 @@ def main() -> None:
         videos = synthetic_index(
             config.videos, config.frames, (config.height_px, config.width_px), config.seed, config.split
         )
-        print(f"wrote {len(videos)} videos; they are listed in {write_davis(videos, config.out, config.split)}")
+        check_new_or_own(config.out, config.overwrite)
+        path = write_davis(videos, config.out, config.split, config.overwrite)
+        print(f"wrote {len(videos)} videos; they are listed in {path}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -27,17 +27,24 @@ class VideoWriter:
 
     path   ends in .mp4, .m4v, .mov or .mkv; its folder is made
     size   (H, W) of the frames, in pixels; H.264 needs even sides, an odd one is continued by a pixel
+    ready  called with the finished file's temporary path, before it gets its name
     Raises InputError where it cannot be written.
     """
 
     def __init__(
-        self, path: str, size: tuple[int, int], fps: Fraction, encoders: Sequence[tuple[str, dict[str, str]]] = ENCODERS
+        self,
+        path: str,
+        size: tuple[int, int],
+        fps: Fraction,
+        encoders: Sequence[tuple[str, dict[str, str]]] = ENCODERS,
+        ready: Callable[[str], None] | None = None,
     ) -> None:
         import av
         from av.error import FFmpegError
 
         stem, ending = os.path.splitext(path)
         self._path, self._part = path, f"{stem}.{uuid.uuid4().hex[:8]}.part{ending}"
+        self._ready = ready
         self._pad = ((0, size[0] % 2), (0, size[1] % 2), (0, 0))
         # The index at the front lets a browser play the file while it loads.
         options = {"movflags": "+faststart"} if ending in (".mp4", ".m4v", ".mov") else {}
@@ -78,6 +85,8 @@ class VideoWriter:
                 self._mux(None)
             self._container.close()
             if self.num_frames:
+                if self._ready is not None:
+                    self._ready(self._part)
                 os.replace(self._part, self._path)
         except (FFmpegError, OSError) as error:
             raise InputError(f"{self._path}: cannot be finished ({reason(error)}); free the disk") from error

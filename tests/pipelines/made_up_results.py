@@ -8,10 +8,14 @@ from dataclasses import asdict
 import numpy as np
 
 from pipelines import results_records
+from pipelines.folders import mark
 from pipelines.results_plan import Planned
 from pipelines.results_records import Record
+from pipelines.training import Outcome
 from pipelines.trials import Trial
 from vos.config import TrainConfig, TuneConfig
+from vos.config_json import to_dict
+from vos.written import Written
 
 SEQUENCES = ("bear", "boat", "bus", "camel")
 DATA = {"train": "digest of the training videos", "val": "digest of the others"}
@@ -39,6 +43,14 @@ def trials(job: TuneConfig) -> list[Trial]:
         score = 0.7 + parameters["density"] / 10 - stopped / 20
         made.append(Trial(f"trial{number}", parameters, job.seed, score, steps, "stopped" if stopped else "finished"))
     return made
+
+
+def finished_training(path: str, job: TrainConfig, run_id: str) -> None:
+    """The files by which a finished training is known, without its model."""
+    folder = Written(path, "train")
+    mark(folder, {"steps": job.steps})
+    folder.write_json("config.json", to_dict(job))
+    folder.write_json("result.json", Outcome(run_id=run_id, version="", metrics={}, sha256={}))
 
 
 def record(planned: Planned, records: dict[str, Record], score: Score) -> Record:

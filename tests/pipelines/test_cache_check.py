@@ -14,6 +14,7 @@ import pytest
 
 from pipelines import schema
 from pipelines.cache_check import shard_problem, verify_cache
+from pipelines.folders import existing
 from pipelines.manifest import read_manifest, sealed
 from pipelines.plan import ShardPlan
 from pipelines.teacher import shard_metadata
@@ -129,8 +130,14 @@ def test_a_manifest_that_leaves_a_draw_out_is_noticed(copied: Path):
 
 def test_a_row_that_the_teacher_would_not_say_again_is_found(copied: Path):
     """Another seed in the stored configuration stands for a teacher's machine that computes something else."""
-    config = json.loads((copied / "config.json").read_text())
+    folder = existing(str(copied), "cache")
+    config = folder.read_json("config.json", dict[str, Any], "")
+    assert config is not None
     (copied / "config.json").write_text(json.dumps(config | {"seed": 5}))
+    with pytest.raises(InputError, match="config.json: has no seal"):
+        check(copied, rows=2)
+    folder.overwrite = True
+    folder.write_json("config.json", config | {"seed": 5})
     with pytest.raises(InputError, match="not those that the teacher saw|other pixels"):
         check(copied, rows=2)
 

@@ -97,7 +97,7 @@ def test_an_interrupted_evaluation_leaves_nothing_of_an_earlier_one_that_reads_a
         evaluate(replace(config, max_frames=3))
     left = set(files_of(config.out))
     possible = {f"masks/{video.name}/{index:05d}.png" for video in videos for index in range(3)}
-    assert left - possible == {"config.json", "masks/of-another-split/00000.png"}
+    assert left - possible == {".written", "config.json", "identity.json", "masks/of-another-split/00000.png"}
     write_mask(str(bad), videos[1].mask(1))
     again = evaluate(config)
     Path(other).unlink()

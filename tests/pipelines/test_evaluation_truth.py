@@ -17,6 +17,7 @@ from vos.metrics import score_folders
 from vos.presets import preset
 from vos.scores import DAVIS2017, YOUTUBEVOS, SequenceScore
 from vos.synthetic import synthetic_index, write_davis
+from vos.written import Written
 
 SIZE = (48, 64)
 
@@ -47,16 +48,16 @@ def youtubevos(
     return load_index(str(root), "youtubevos", split)[0]
 
 
-def scored(video: Video, max_frames: int = 0, masks: str = "") -> SequenceScore | None:
-    """The score of the copy of the first masks."""
-    return segment_and_score(None, video, None, 0, max_frames, masks)
+def scored(video: Video, max_frames: int = 0, out: str = "") -> SequenceScore | None:
+    """The score of the copy of the first masks, which are kept in OUT/masks."""
+    return segment_and_score(None, video, None, 0, max_frames, Written(out, "evaluate") if out else None)
 
 
 @pytest.mark.parametrize("step", [1, 3], ids=["every frame has a mask", "every third frame has a mask"])
 def test_an_object_that_appears_later_is_scored_from_then_on_as_the_folders_of_masks_are(step: int, tmp_path: Path):
     shown = {index: (1, 2) if index >= 6 else (1,) for index in range(0, 12, step)}
     video = youtubevos(tmp_path / "data", shown, {1: 0, 2: 6}, 12, "train")
-    found = scored(video, masks=str(tmp_path / "masks"))
+    found = scored(video, out=str(tmp_path))
     wanted = score_folders(tmp_path / "data/Annotations", tmp_path / "masks", protocol=YOUTUBEVOS).sequences[0]
     assert found is not None
     for ours, theirs in zip(found.objects, wanted.objects, strict=True):
@@ -89,7 +90,7 @@ def test_davis_is_scored_by_its_own_protocol_whatever_the_number_of_frames(tmp_p
     assert ground_truth(video) == (DAVIS2017, [0, 1, 2, 3, 4, 5])
     assert ground_truth(video, max_frames=4) == (DAVIS2017, [0, 1, 2, 3])
     assert ground_truth(video, max_frames=2)[1] == [], "the first and the last frame are not scored"
-    found = scored(video, masks=str(tmp_path / "masks"))
+    found = scored(video, out=str(tmp_path))
     wanted = score_folders(tmp_path / "data/Annotations/480p", tmp_path / "masks").sequences[0]
     assert found is not None and [one.object_id for one in found.objects] == sorted(video.first_seen)
     assert (found.j, found.f) == (wanted.j, wanted.f)

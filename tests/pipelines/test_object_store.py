@@ -21,10 +21,12 @@ from pipelines.models import load_model
 from pipelines.teacher_cache import build_cache
 from pipelines.training import train
 from vos.config import CacheConfig, EvaluateConfig, TrainConfig
+from vos.config_json import fingerprint
 from vos.errors import InputError
 from vos.images import write_mask
 from vos.models import build
 from vos.training_step import TrainingStep
+from vos.written import Written
 
 OUT = "s3://team/caches/one"
 
@@ -105,16 +107,19 @@ def test_a_bucket_that_is_not_there_is_one_line(object_store: None, cache_config
 
 def test_checkpoints_at_a_uri_are_found_again_and_old_ones_go(object_store: None) -> None:
     out = "s3://team/student"
+    folder = Written(out, "train", fingerprint({}), files=storage.FILES)
     step = TrainingStep(build("mobilevos-tiny"), TrainConfig())
     about = {"role": "student", "config": {}, "cache": "none", "commit": "", "manner": {}, "recent": [], "random": []}
     for number in (1, 2, 3):
-        training_state.write(out, training_state.Progress(step=number), step.average, step.state(), about, half=False)
-    newest = training_state.newest(out)
+        training_state.write(
+            folder, training_state.Progress(step=number), step.average, step.state(), about, half=False
+        )
+    newest = training_state.newest(folder)
     assert newest is not None and newest.progress.step == 3
     assert torch.equal(newest.tensors()["model.decoder.pred.weight"], step.state()["model.decoder.pred.weight"])
     assert storage.list_folders(f"{out}/checkpoints") == ["step-0000002", "step-0000003"]
     storage.write_bytes(f"{newest.folder}/{training_state.TENSORS}", b"cut")
-    older = training_state.newest(out)
+    older = training_state.newest(folder)
     assert older is not None and older.progress.step == 2
 
 

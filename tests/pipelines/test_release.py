@@ -111,7 +111,8 @@ def replaced(tmp_path_factory: pytest.TempPathFactory, exported: Path, checkpoin
 
 def test_an_export_replaces_the_one_before_whatever_its_format(replaced: Path):
     graphs = {name.replace(".onnx", ".pt2") for name in FILES}
-    assert {path.name for path in replaced.iterdir()} == graphs | {"graphs.json", "README.md", "diary.txt"}
+    beside = {"graphs.json", "README.md", "config.json", "identity.json", "diary.txt"}
+    assert {path.name for path in replaced.iterdir() if path.name[0] != "."} == graphs | beside
     assert set(json.loads((replaced / "graphs.json").read_text())["bytes"]) == graphs
 
 
@@ -125,6 +126,20 @@ def test_a_file_of_the_users_in_the_folder_is_kept_and_not_logged(replaced: Path
     logged = {Path(one.path).name for one in client.list_artifacts(run.info.run_id, "export")}
     assert (replaced / "diary.txt").read_text() == "mine"
     assert {"graphs.json", "README.md", "step.pt2"} <= logged and "diary.txt" not in logged
+
+
+@pytest.mark.parametrize("name", ["README.md", "segment.py", "step.onnx", "graphs.json"])
+def test_a_file_that_the_user_edited_or_put_there_is_not_replaced(
+    name: str, exported: Path, checkpoint: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    folder = shutil.copytree(exported, tmp_path / "export")
+    (folder / "start.bin").write_text("mine")  # a name that openvino uses
+    (folder / name).write_text("mine")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    argv = ["--preset", "smoke", "--model", checkpoint, "--size", "96x64", "--out", str(folder)]
+    assert main(argv) == 2 and f"{name} would be replaced" in capfd.readouterr().err
+    assert main([*argv, "--to", "openvino"]) == 2 and "start.bin" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_the_engine_refuses_graphs_that_its_runtimes_do_not_load(replaced: Path):

@@ -13,9 +13,8 @@ import pytest
 from pipelines import results, results_page, results_plots, results_records
 from pipelines.results_claims import BELOW, REACHED
 from pipelines.results_plan import PRETRAINED, SCALES, SEARCH, Planned, plan
-from tests.pipelines.made_up_results import DATA, SEQUENCES, records_of
+from tests.pipelines.made_up_results import DATA, SEQUENCES, finished_training, records_of
 from vos.config import ReportConfig, TrainConfig
-from vos.config_json import dumps
 from vos.errors import InputError
 from vos.presets import preset
 
@@ -174,16 +173,15 @@ def test_a_teacher_that_is_not_the_plan_s_is_refused_with_the_difference(config:
         results.run(smoke, tell=print)
     planned = next(one.job for one in plan("smoke") if one.name == "teacher")
     assert isinstance(planned, TrainConfig)
-    (folder / "result.json").write_text("{}")
-    (folder / "config.json").write_text(dumps(replace(planned, steps=planned.steps + 1, out=str(folder))))
+    finished_training(str(folder), replace(planned, steps=planned.steps + 1, out=str(folder)), "some")
     with pytest.raises(InputError, match=f"not the plan's teacher .steps: {planned.steps} -> {planned.steps + 1}"):
         results.run(smoke, tell=print)
     other = replace(planned, out=str(folder), data=replace(planned.data, synthetic_seed=9))
-    (folder / "config.json").write_text(dumps(other))
+    finished_training(str(folder), other, "some")
     with pytest.raises(InputError, match="other videos"):
         results.run(smoke, tell=print)
     elsewhere = replace(planned, out=str(folder), data=replace(planned.data, root="/another/machine", kind="davis2016"))
-    (folder / "config.json").write_text(dumps(elsewhere))
+    finished_training(str(folder), elsewhere, "some")
     with pytest.raises(InputError, match="--teacher .*cannot be compared: /another/machine"):
         results.run(smoke, tell=print)
 
@@ -198,11 +196,11 @@ def test_a_teacher_is_compared_with_its_record_where_there_is_one_wherever_it_wa
     smoke = replace(smoke, only=("teacher",))
     teacher = records_of(plan("smoke")[:1])["teacher"]
     results_records.write(config.docs, teacher)
-    (folder / "config.json").write_text(dumps(TrainConfig(data=replace(smoke.data, root="/another/machine"))))
-    (folder / "result.json").write_text(json.dumps({"run_id": "another"}))
+    trained = TrainConfig(data=replace(smoke.data, root="/another/machine"))
+    finished_training(str(folder), trained, "another")
     with pytest.raises(InputError, match="not the training that .*teacher.json tells of"):
         results.run(smoke, tell=print)
-    (folder / "result.json").write_text(json.dumps({"run_id": teacher["mlflow_run"]}))
+    finished_training(str(folder), trained, teacher["mlflow_run"])
     assert results.run(smoke, tell=print)
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import tracking
-from pipelines.folders import read_json
-from pipelines.results_queue import STATE, Command, Queue, Spent, Task
+from pipelines.results_queue import Command, Queue, Spent, Task, running
 from vos.config import TrainConfig
 from vos.config_json import dumps
 from vos.presets import preset
@@ -149,8 +148,7 @@ def test_when_the_queue_ends_its_children_end(sent: signal.Signals, code: int, t
     pid_file = tmp_path / "pid"
     program = HOST.format(root=str(ROOT), folder=str(tmp_path / "queue"), pid=str(pid_file))
     host = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, start_new_session=True)
-    state = str(tmp_path / "queue" / STATE)
-    while not (pid_file.exists() and pid_file.read_text() and (read_json(state) or {}).get("running") == ["long"]):
+    while not (pid_file.exists() and pid_file.read_text() and running(str(tmp_path / "queue")) == ["long"]):
         with suppress(subprocess.TimeoutExpired):
             host.wait(0.02)
         assert host.poll() is None, "the queue ended before its child began"

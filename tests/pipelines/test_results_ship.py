@@ -12,7 +12,7 @@ from pipelines.models import BUILTIN, load_model
 from pipelines.results_plan import TEACHER, plan
 from pipelines.results_site import Site
 from pipelines.training import run_identity
-from tests.pipelines.made_up_results import records_of
+from tests.pipelines.made_up_results import finished_training, records_of
 from vos.checkpoint import save_checkpoint
 from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT, BUILTIN_STUDENTS, DataConfig, ReportConfig, TrainConfig
 from vos.config_json import dumps
@@ -39,9 +39,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReportConfig:
         identity = json.loads(dumps(run_identity(job, "abc")))
         origin = {"role": "student", "cache": "abc", "commit": "0" * 40, "step": 4, "config": identity}
         save_checkpoint(str(tmp_path / "out" / "runs" / place), build("mobilevos-tiny"), origin)
-        (tmp_path / "out" / "runs" / place / "config.json").write_text(dumps(job))
-        result = {"run_id": records[name]["mlflow_run"]}
-        (tmp_path / "out" / "runs" / place / "result.json").write_text(json.dumps(result))
+        finished_training(str(tmp_path / "out" / "runs" / place), job, records[name]["mlflow_run"])
         pages = tmp_path / "out" / "evaluations" / place / "pages"
         pages.mkdir(parents=True)
         (pages / "j-over-time.png").write_bytes(b"a picture")
@@ -87,7 +85,7 @@ def test_the_card_tells_the_record_and_nothing_of_the_machine(config: ReportConf
 
 def test_another_training_of_the_same_configuration_does_not_ship(config: ReportConfig, tmp_path: Path):
     (result,) = (tmp_path / "out" / "runs").glob(f"{PLAIN}-*/result.json")
-    result.write_text(json.dumps({"run_id": "of another machine"}))
+    finished_training(str(result.parent), TrainConfig(), "of another machine")
     with pytest.raises(InputError, match=f"--ship {PLAIN}: .* has not the training that its record tells of"):
         results_ship.ship(replace(config, ship=PLAIN))
     assert not (tmp_path / "package").exists()

@@ -9,9 +9,9 @@ from pipelines.models import BUILTIN
 from pipelines.results_plan import MAIN_CACHE, SHORT_CACHE, plan
 from pipelines.results_site import Site
 from pipelines.schema import MANIFEST
-from tests.pipelines.made_up_results import DATA, records_of
+from tests.pipelines.made_up_results import DATA, finished_training, records_of
 from vos.checkpoint import DESCRIPTION
-from vos.config import BUILTIN_DAVIS_TEACHER, ReportConfig
+from vos.config import BUILTIN_DAVIS_TEACHER, ReportConfig, TrainConfig
 from vos.errors import InputError
 
 
@@ -59,8 +59,8 @@ def test_a_training_of_the_same_configuration_is_not_the_one_that_a_record_tells
     folder = Path(site.place("full-noaspp-plain-s1"))
     folder.mkdir(parents=True)
     (folder / DESCRIPTION).write_text("{}")
-    (folder / "result.json").write_text(json.dumps({"run_id": "of another machine"}))
+    finished_training(str(folder), TrainConfig(), "of another machine")
     with pytest.raises(InputError, match="full-noaspp-plain-s1 has a record, but its result is not here"):
         site.check(runs)
-    (folder / "result.json").write_text(json.dumps({"run_id": done["full-noaspp-plain-s1"]["mlflow_run"]}))
+    finished_training(str(folder), TrainConfig(), done["full-noaspp-plain-s1"]["mlflow_run"])
     assert [one.name for one in site.check(runs)] == ["memory-first-plain-s1"]

@@ -2,23 +2,27 @@
 
 import json
 import os
+import pickle
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from pipelines.search import _run_trials, next_commands, search, winner_of
+from pipelines import storage
+from pipelines.search import _folder_name, next_commands, records, run_trials, search, searcher_after, winner_of
 from pipelines.tracking import SCORE
 from pipelines.trials import Trial
 from vos.command_line import parse_config
 from vos.config import SpaceConfig, TrainConfig, TuneConfig
-from vos.config_json import dumps
+from vos.config_json import dumps, fingerprint
 from vos.errors import InputError
 from vos.presets import preset
+from vos.seals import sealed
+from vos.written import Written
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,6 +64,86 @@ def test_a_search_ranks_its_trials_repeats_the_best_and_names_the_winner(config:
     assert again.trials == result.trials and again.repeats == result.repeats
 
 
+class Payload:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return os.open, (str(self.path), os.O_CREAT)
+
+
+def plant_pickles(out: Path, ran: Path) -> dict[Path, bytes]:
+    """A payload under every name that Ray has ever read from a search's or a training's folder; returns the files."""
+    data = pickle.dumps(Payload(ran))
+    hidden = {"_type": "CLOUDPICKLE_FALLBACK", "value": data.hex()}
+    state = json.dumps(
+        {"checkpoints": [json.dumps(hidden)], "runner_data": hidden, "trial_data": [[hidden, hidden]]}
+    ).encode()
+    planted = {}
+    for place in (out / "ray/search-0000", out / "ray/search-0000/trial", out / "checkpoints", out):
+        place.mkdir(parents=True, exist_ok=True)
+        for name in (
+            "tuner",
+            "trainer",
+            "trainable",
+            "params",
+            "searcher-state-1",
+            "search_gen_state-1",
+            "scheduler",
+            "data",
+        ):
+            planted[place / f"{name}.pkl"] = data
+        for name in (
+            "experiment_state-1",
+            "basic-variant-state-1",
+            "checkpoint_manager_snapshot",
+            "result",
+            ".tune_metadata",
+        ):
+            planted[place / f"{name}.json"] = state
+    for path, content in planted.items():
+        path.write_bytes(content)
+    return planted
+
+
+def test_a_search_that_goes_on_begins_with_its_unfinished_trials_and_proposes_new_ones(config: TuneConfig) -> None:
+    fresh = searcher_after(config, [])
+    proposed = [fresh.suggest(str(number)) for number in range(3)]
+    assert [searcher_after(config, []).suggest("0")] == proposed[:1], "a function of the seed"
+    known = [
+        Trial(str(number), parameters, config.seed, 0.5, 4, status)
+        for number, (parameters, status) in enumerate(
+            zip(proposed, ("finished", "interrupted", "stopped"), strict=True)
+        )
+    ]
+    later = searcher_after(config, known)
+    assert later.suggest("a") == proposed[1]
+    new = later.suggest("b")
+    assert new not in proposed
+    again = searcher_after(config, known)
+    assert [again.suggest("a"), again.suggest("b")] == [proposed[1], new]
+    evaluated = [trial.value for trial in later._ot_study.trials if trial.state.is_finished()]
+    assert evaluated == [0.5, 0.5]
+
+
+def test_a_trials_record_is_believed_only_where_it_lies(tmp_path: Path) -> None:
+    folder = Written(str(tmp_path), "tune", "one")
+    name = _folder_name({"w": 0.5}, 5)
+    trial = Trial(name, {"w": 0.5}, 5, 0.7, 4, "finished", validations=[(2, 0.6), (4, 0.7)])
+    folder.write_json(f"trials/{name}/trial.json", asdict(trial))
+    assert records(folder) == [trial]
+    folder.write_json("trials/another/trial.json", asdict(trial))
+    with pytest.raises(InputError, match=f"is the record of another trial, {name}"):
+        records(folder)
+    with pytest.raises(InputError, match="belongs to another run"):
+        records(Written(str(tmp_path), "tune", "two"))
+    folder.write_json("trials/another/trial.json", {**asdict(trial), "status": "excellent"})
+    with pytest.raises(InputError, match="'status' holds \"excellent\" instead of one of running"):
+        records(folder)
+
+
 def test_a_killed_search_trains_no_finished_trial_again_and_loses_none(
     config: TuneConfig, store: str, killed_when: Callable[..., None]
 ) -> None:
@@ -74,8 +158,14 @@ def test_a_killed_search_trains_no_finished_trial_again_and_loses_none(
     killed_when(["jobs.tune", "--config", str(path), "--out", config.out], finished)
     before = finished()
     weights = {path: Path(path).with_name("model.safetensors").stat().st_mtime_ns for path in before}
+    planted = plant_pickles(Path(config.out), ran := Path(config.out).with_name("ran"))
     result = search(replace(config, resume=True))
+    assert not ran.exists() and all(path.read_bytes() == data for path, data in planted.items()), "nothing unpickled"
+    assert not [path for path in Path(config.out, "ray").iterdir() if path.name != "search-0000"], (
+        "Ray's own are deleted"
+    )
     assert [trial.status for trial in result.trials] == ["finished"] * 3
+    assert sum(trial.teacher_forwards for trial in result.trials) == 0
     assert finished().items() >= before.items(), "what was found stays as it was"
     assert all(Path(path).with_name("model.safetensors").stat().st_mtime_ns == time for path, time in weights.items())
 
@@ -96,7 +186,8 @@ def test_a_trial_that_finds_another_cache_than_the_search_named_fails_and_says_s
     config: TuneConfig, capfd: pytest.CaptureFixture[str]
 ) -> None:
     base = replace(config.train, cache=config.cache, seed=config.seed, threads=1)
-    trials = _run_trials(replace(config, trials=1, asha=False), base, "f" * 32, "search-test", parent="")
+    folder = Written(config.out, "tune", files=storage.FILES)
+    trials = run_trials(folder, replace(config, trials=1, asha=False), base, "f" * 32, parent="")
     assert trials == [] and not list(Path(config.out).glob("trials/*/model.safetensors"))
     assert f"{config.cache}: this cache was extended or replaced" in capfd.readouterr().out
 
@@ -104,8 +195,9 @@ def test_a_trial_that_finds_another_cache_than_the_search_named_fails_and_says_s
 def test_another_search_in_the_folder_is_refused_and_so_is_resuming_nothing(config: TuneConfig) -> None:
     with pytest.raises(InputError, match=r"--resume: .* holds no search"):
         search(replace(config, resume=True))
-    Path(config.out).mkdir(exist_ok=True)
-    Path(config.out, "identity.json").write_text('{"trials": 7}')
+    Path(config.out, "identity.json").write_bytes(
+        sealed({"identity": {"trials": 7}}, "tune", fingerprint({"trials": 7}))
+    )
     with pytest.raises(InputError, match=r"another configuration .*trials: 7 -> 2.*choose another --out"):
         search(config)
 

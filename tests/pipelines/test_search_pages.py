@@ -9,6 +9,7 @@ import pytest
 
 from pipelines import search_pages
 from pipelines.trials import Trial, by_parameters, repeat_rows, trial_name
+from vos.written import Written
 
 NAMES = ["w", "temperature", "density"]
 
@@ -50,15 +51,17 @@ def test_the_page_holds_every_trial_and_every_picture_and_needs_nothing_else(tmp
         "tune/train_seconds": 960.0,
         "tune/teacher_forwards": 0.0,
     }
-    page = Path(search_pages.write(str(tmp_path), NAMES, made, again, made[0].parameters, metrics)).read_text()
+    page = Path(
+        search_pages.write(Written(str(tmp_path), "tune"), NAMES, made, again, made[0].parameters, metrics)
+    ).read_text()
     assert all(one.name in page for one in made)
     assert "61.0 ± 2.0 (sd of 3 further seeds)" in page and "0 teacher forwards" in page
-    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    pictures = sorted(path.name for path in (tmp_path / "pages").glob("*.png"))
     wanted = ["density-curve.png", "importance.png", "parallel-coordinates.png", "w-temperature.png"]
     assert pictures == [name for name in wanted if count >= 4 or name != "importance.png"]
     assert page.count("data:image/png;base64,") == len(pictures)
     assert not re.search(r'(src|href)="(?!data:)', page)
-    lines = (tmp_path / "trials.csv").read_text().splitlines()
+    lines = (tmp_path / "pages/trials.csv").read_text().splitlines()
     assert len(lines) == 1 + count + 3
 
 

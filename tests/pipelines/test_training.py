@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines import training_state
+from pipelines.folders import existing
 from pipelines.models import load_model
 from pipelines.training import TrainResult, train
-from pipelines.training_loop import new_model, run_training
+from pipelines.training_loop import TRAIN, new_model, run_training
 from vos.config import TrainConfig, ValidationConfig
 from vos.config_json import dumps
 from vos.errors import InputError
@@ -198,13 +199,13 @@ def test_a_damaged_checkpoint_is_passed_over(
 ) -> None:
     config = replace(train_config, checkpoint_every=1)
     stop_after(config, 3, monkeypatch)
-    newest = training_state.newest(config.out)
+    newest = training_state.newest(existing(config.out, TRAIN))
     assert newest is not None and newest.progress.step == 3
     path = Path(newest.folder, training_state.TENSORS)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    older = training_state.newest(config.out)
+    older = training_state.newest(existing(config.out, TRAIN))
     assert older is not None and older.progress.step == 2
     assert_same_weights(train(config, here=True).checkpoint, undisturbed.checkpoint)
 
@@ -224,7 +225,7 @@ def test_another_number_of_workers_continues_with_the_same_batches_and_says_what
 
 
 def test_a_checkpoint_tells_all_without_unpickling(undisturbed: TrainResult) -> None:
-    newest = training_state.newest(undisturbed.checkpoint)
+    newest = training_state.newest(existing(undisturbed.checkpoint, TRAIN))
     assert newest is not None
     state = json.loads(Path(newest.folder, training_state.STATE).read_text())
     assert (
@@ -241,7 +242,7 @@ def test_random_states_come_back() -> None:
     state = json.loads(json.dumps(training_state.random_state()))
     wanted = torch.rand(3)
     training_state.seed_everything(2, 0)
-    training_state.set_random_state(state)
+    training_state.set_random_state(state, "state.json")
     assert torch.equal(torch.rand(3), wanted)
 
 
@@ -274,10 +275,10 @@ def test_the_best_model_of_the_older_checkpoint_is_there_when_the_newer_one_is_d
     monkeypatch.setattr(training_loop, "validate", lambda *_: dict.fromkeys(metrics, next(scores)))
     config = replace(train_config, validation=ValidationConfig(every=1, videos=2, max_frames=4))
     mine = Path(config.out, "best", "mine", "model.json")
-    mine.parent.mkdir(parents=True)
-    mine.write_text("{}")
 
     def stop(step: int, _: dict[str, float]) -> None:
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        mine.write_text("{}")
         if step == 4:
             raise Stopped
 

@@ -9,9 +9,11 @@ import torch
 
 from pipelines import storage, training_state
 from pipelines.training_state import Progress
+from vos.config_json import fingerprint
 from vos.errors import InputError
 from vos.models import build
 from vos.models.interface import VOSModel
+from vos.written import Written
 
 ABOUT: dict[str, Any] = {
     **{"role": "student", "config": {}, "cache": "none", "commit": ""},
@@ -30,10 +32,15 @@ def checkpoint(network: VOSModel, tmp_path: Path):
 
     def write(step: int) -> Path:
         tensors = {"model.a": torch.zeros(2)}
-        training_state.write(str(tmp_path), Progress(step=step), network, tensors, ABOUT, half=False)
+        training_state.write(of(tmp_path), Progress(step=step), network, tensors, ABOUT, half=False)
         return tmp_path / "checkpoints" / f"step-{step:07d}"
 
     return write
+
+
+def of(out: Path) -> Written:
+    """The folder of the training whose identity is empty."""
+    return Written(str(out), "train", fingerprint(ABOUT["config"]))
 
 
 def names(out: Path) -> list[str]:
@@ -41,7 +48,7 @@ def names(out: Path) -> list[str]:
 
 
 def newest_step(out: Path) -> int:
-    saved = training_state.newest(str(out))
+    saved = training_state.newest(of(out))
     return saved.progress.step if saved else 0
 
 
@@ -111,7 +118,7 @@ def test_a_checkpoint_that_is_there_and_cannot_be_read_ends_the_training_in_one_
     path.unlink()
     path.symlink_to(path.name)  # what no rights of root's can follow
     with pytest.raises(InputError, match=r"cannot be read.*symbolic links.*run the same command again") as refusal:
-        training_state.newest(str(tmp_path))
+        training_state.newest(of(tmp_path))
     assert str(refusal.value).startswith(str(path)) and "\n" not in str(refusal.value)
     shutil.rmtree(path.parent)
     assert newest_step(tmp_path) == 1
@@ -127,4 +134,4 @@ def test_a_store_that_cannot_be_reached_is_not_taken_for_a_training_without_chec
 
     monkeypatch.setattr(storage, "read_bytes", refused)
     with pytest.raises(InputError, match="no answer"):
-        training_state.newest(str(tmp_path))
+        training_state.newest(of(tmp_path))

@@ -60,6 +60,8 @@ class JobConfig:
     threads: int = 1
     """Threads of each process. On few cores, one thread and several workers is the fastest."""
     data: DataConfig = field(default_factory=DataConfig)
+    overwrite: bool = False
+    """Replace files that are in the way and that this job did not write; unrelated files are never deleted."""
     debug: bool = False
     """Show the traceback of an error."""
 
