@@ -4,14 +4,16 @@
 # Your own build of torch (a GPU build, or the small CPU build in place of PyPI's large default on Linux) goes in first:
 #   make setup TORCH_INSTALL="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
 #   make setup TORCH_INSTALL="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
-# It is kept from then on: constraints.txt asks for torch==2.13.0, which any local build of that release meets.
+# It is kept from then on, as long as it is of the release in TORCH.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo teacher results test test-all lint bench ui clean cluster-up cluster-down FORCE
+.PHONY: help setup demo teacher results test test-all lint lock audit bench ui clean cluster-up cluster-down FORCE
 
 PYTHON ?= python3
+TORCH := torch==2.13.0
 TORCH_INSTALL ?=
+ADVISORY_DB ?=
 UI_PORT ?= 5000
 TEST_PROCESSES ?= 2
 VENV := .venv
@@ -37,10 +39,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@if $(PY) -m pip --version >/dev/null 2>&1; then $(PY) -c '$(CHECK_PYTHON)'; else \
 		command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) is not on the PATH: install Python 3.11 or newer, or name one: make setup PYTHON=/path/to/python3" >&2; exit 2; }; \
 		"$(PYTHON)" -c '$(CHECK_PYTHON)' && echo "making $(VENV) with $$("$(PYTHON)" --version)" && "$(PYTHON)" -m venv $(VENV); fi
+	@echo "installing the versions of constraints.txt into $(VENV) (the first time: a few minutes and gigabytes)"
+	@$(PY) -m pip install -q --require-hashes --no-deps -r constraints.txt
 	@if [ -n '$(strip $(TORCH_INSTALL))' ]; then echo 'installing your torch: $(TORCH_INSTALL)'; \
 		$(PY) -m pip uninstall -q -y torch && $(PY) -m pip install -q $(TORCH_INSTALL); fi
-	@echo "installing the versions of constraints.txt into $(VENV) (the first time: a few minutes and gigabytes)"
-	@$(PY) -m pip install -q -c constraints.txt -e '.[dev]'
+	@$(PY) -m pip install -q '$(TORCH)'
+	@$(PY) -m pip install -q --no-deps --no-build-isolation -e .
+	@$(PY) -m pip check >/dev/null || { $(PY) -m pip check; exit 1; }
 	@touch $(STAMP)
 	@echo "$(VENV) is ready"
 
@@ -58,6 +63,22 @@ lint: setup ## format, lint and types
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m basedpyright $(CODE)
+
+# uv comes from PyPI (pip install uv). torch's own packages are left out: see the head of constraints.txt.
+CUDA_PACKAGES := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime \
+	nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 \
+	nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
+lock: ## renew constraints.txt with digests (needs uv; LOCK="--upgrade" for newer releases)
+	@sed -n '/^#/p' constraints.txt > constraints.new
+	@echo '$(TORCH)' | cat constraints.txt - > constraints.known
+	@uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		$(if $(LOCK),$(LOCK),-c constraints.known) $(addprefix --no-emit-package ,torch $(CUDA_PACKAGES)) -o constraints.uv >/dev/null
+	@sed "s/ ; python_full_version < '3.14' and .*platform_python_implementation == 'CPython' and sys_platform == 'linux' / /" constraints.uv \
+		>> constraints.new && mv constraints.new constraints.txt
+	@rm -f constraints.uv constraints.known
+
+audit: setup ## list known advisories for what is installed (ADVISORY_DB=/path to a copy of an OSV database) and the licences
+	@$(PY) -m tests.audit $(if $(ADVISORY_DB),--database '$(ADVISORY_DB)')
 
 teacher: setup ## train the built-in teacher again (half an hour) and put it into the package
 	@$(PY) -m jobs.train --preset demo --role teacher --model teacher-small --data.kind synthetic --data.synthetic-videos 3000 \

@@ -26,6 +26,8 @@ TARGETS = [
     "test",
     "test-all",
     "lint",
+    "lock",
+    "audit",
     "bench",
     "ui",
     "clean",
@@ -44,10 +46,10 @@ def canonical(name: str) -> str:
 
 
 def pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pairs = [line.split("==") for line in lines if line.strip() and not line.startswith("#")]
-    assert all(len(pair) == 2 for pair in pairs), "every line of constraints.txt is name==version"
-    return {canonical(name): version for name, version in pairs}
+    """canonical name -> version: constraints.txt, and torch, whose release is in the Makefile."""
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8") + (ROOT / "Makefile").read_text(encoding="utf-8")
+    found = re.findall(r"^(?:TORCH := )?([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+)", text, re.MULTILINE)
+    return {canonical(name): version for name, version in found}
 
 
 def requirements() -> list[tuple[str, str]]:
@@ -85,6 +87,14 @@ def test_every_dependency_is_pinned_within_its_bounds():
 
 def test_constraints_hold_no_local_version_and_no_path():
     assert [f"{name}=={version}" for name, version in pins().items() if not re.fullmatch(r"[0-9a-z.]+", version)] == []
+
+
+def test_every_file_that_is_installed_has_its_digest_in_the_lock():
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) > 100
+    assert [line[:60] for line in lines if not re.match(r"\S+==\S+ .*--hash=sha256:[0-9a-f]{64}", line)] == []
+    assert "--require-hashes --no-deps -r constraints.txt" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_the_project_is_apache_licensed_and_says_so():
