@@ -53,7 +53,7 @@ def data_fingerprint(videos: Sequence[Video]) -> str:
 
         def show(done: int, total: int) -> None:
             if not bars:
-                bars.append(stack.enter_context(progress_bar("reading videos", total, "video")))
+                bars.append(stack.enter_context(progress_bar("reading videos", total, "video", delay_s=2)))
             bars[0].update(1)
 
         return contents.fingerprint(videos, show)

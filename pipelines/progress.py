@@ -44,8 +44,8 @@ class Board:
         return self._problem
 
 
-def progress_bar(label: str, total: int | None, unit: str, done: int = 0) -> Any:
-    """A tqdm bar, without an end where the total is unknown.
+def progress_bar(label: str, total: int | None, unit: str, done: int = 0, delay_s: float = 0) -> Any:
+    """A tqdm bar, without an end where the total is unknown; not shown before `delay_s` have passed.
 
     Without a terminal (a job's log) it prints a line every ten seconds instead of ten times a second.
     """
@@ -53,7 +53,14 @@ def progress_bar(label: str, total: int | None, unit: str, done: int = 0) -> Any
 
     interval = 0.1 if sys.stderr.isatty() else 10
     return tqdm(
-        total=total, initial=done, desc=label, unit=unit, dynamic_ncols=True, mininterval=interval, maxinterval=60
+        total=total,
+        initial=done,
+        desc=label,
+        unit=unit,
+        dynamic_ncols=True,
+        mininterval=interval,
+        maxinterval=60,
+        delay=delay_s,
     )
 
 
