@@ -372,12 +372,11 @@ def checkpoint(tmp_path: Path) -> Path:
 def with_another_name(checkpoint: Path) -> Path:
     text = (checkpoint / "model.json").read_text()
     (checkpoint / "model.json").write_text(text.replace("mobilevos-tiny", "teacher-small"))
-    return checkpoint / "model.safetensors"
+    return checkpoint / "model.json"
 
 
 def with_an_unknown_name(checkpoint: Path) -> str:
-    text = (checkpoint / "model.json").read_text()
-    (checkpoint / "model.json").write_text(text.replace("mobilevos-tiny", "mobilevos-huge"))
+    (checkpoint / "model.json").write_text('{"model": "mobilevos-huge"}')
     return "mobilevos-huge"
 
 
