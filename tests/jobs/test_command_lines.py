@@ -227,11 +227,11 @@ def inline_teacher(config: Any, plan: Any, missing: Any) -> Iterator[Any]:
         yield teacher(asdict(one))
 
 
-def inline_segmenter(config: Any, videos: Any, policy: Any, folder: Any, label: str) -> Iterator[Any]:
+def inline_segmenter(config: Any, videos: Any, policy: Any, folder: Any, info: Any, label: str) -> Iterator[Any]:
     """The evaluation's actor without Ray around it."""
     from pipelines.evaluation import SegmentActor
 
-    actor = SegmentActor(config, videos, policy, folder)
+    actor = SegmentActor(config, videos, policy, folder, info)
     for number in range(len(videos)):
         yield actor({"id": number})
 
