@@ -24,12 +24,13 @@ from pipelines.models import BUILTIN, load_engine, load_model
 from pipelines.plan import index_videos
 from pipelines.progress import progress_bar
 from pipelines.session import ray_session, set_threads
-from vos.checkpoint import DESCRIPTION, WEIGHTS, is_infinite, save_checkpoint
+from vos.checkpoint import DESCRIPTION, DIGEST, WEIGHTS, is_infinite, load_checkpoint, save_checkpoint
 from vos.config import EvaluateConfig
 from vos.config_json import to_dict, without
 from vos.datasets import FolderVideo, Video
 from vos.engine import Engine
 from vos.errors import InputError
+from vos.graph_files import is_exported
 from vos.models.memory import MemoryPolicy
 from vos.names import check_name, read_names
 from vos.video_segmentation import memory_policy, segment_video, segmented_span
@@ -87,6 +88,10 @@ def evaluate(config: EvaluateConfig, label: str = "") -> Evaluation:
         raise InputError(f"--out {config.out}: masks are written to a local folder; choose one and copy it afterwards")
     if config.register and not any(ground_truth(video, config.max_frames)[1] for video in videos):
         raise InputError("--register: none of these sequences can be scored; evaluate a split that has ground truth")
+    if config.register and is_exported(config.checkpoint):
+        raise InputError(
+            f"--register: {config.checkpoint} holds exported graphs; evaluate the checkpoint that they are of"
+        )
     masks = os.path.join(config.out, MASKS)
     _check_apart(videos, masks)
     check_folder(config, EVALUATE)
@@ -129,9 +134,7 @@ def _evaluate_into(
     with tracking.start_run("evaluate", name, config, tags) as run:
         _remove_earlier(folder, videos)
         data = log_videos(run, config.data, config.split, videos, "evaluation")
-        rows = sorted(
-            _segment_all(of.config, videos, policy, folder, label or info["model"]), key=lambda row: row["sequence"]
-        )
+        rows = sorted(_segment_all(of.config, videos, policy, folder, info, label), key=lambda row: row["sequence"])
         scored = [row for row in rows if row["scores"]]
         metrics = _write_scores(folder, csv, scored) if scored else {}
         if model is not None and config.fps.sequences:
@@ -147,6 +150,7 @@ def _evaluate_into(
             evaluation = {
                 "metrics": metrics,
                 "data": data,
+                "weights": info[DIGEST],
                 "protocol": _protocol(config, policy),
                 "serving": {"size_px": config.size_px, "memory": to_dict(config.memory)},
             }
@@ -256,8 +260,12 @@ def _register(
         if checkpoint.endswith(".safetensors"):  # with the description beside it, without which it does not load
             shutil.copyfile(checkpoint, os.path.join(folder, WEIGHTS))
             shutil.copyfile(os.path.join(os.path.dirname(checkpoint), DESCRIPTION), os.path.join(folder, DESCRIPTION))
-        else:  # an official STCN file
+        else:  # an official STCN file, which gets another digest in our format
+            if isinstance(model, Engine):
+                model, reread = load_model(checkpoint)
+                _check_same(checkpoint, reread, info)
             save_checkpoint(folder, model, {"role": "teacher"})
+            evaluation = {**evaluation, "weights": load_checkpoint(folder)[1][DIGEST]}
         return run.register_evaluated(name, folder, evaluation, version)
 
 
@@ -359,14 +367,23 @@ def segment_and_score(
     )
 
 
+def _check_same(checkpoint: str, own: dict[str, Any], info: dict[str, Any]) -> None:
+    """Raise InputError where the weights are not those with which the evaluation began."""
+    if own.get(DIGEST) != info.get(DIGEST):
+        raise InputError(f"{checkpoint}: its weights have changed since the evaluation began; evaluate it again")
+
+
 class SegmentActor:
     """Loads the network once; each call segments and scores one sequence."""
 
-    def __init__(self, config: EvaluateConfig, videos: list[Video], policy: Any, folder: Written) -> None:
+    def __init__(
+        self, config: EvaluateConfig, videos: list[Video], policy: Any, folder: Written, info: dict[str, Any]
+    ) -> None:
         import torch
 
         set_threads(config.threads)
-        self._model = _segmenter(config)[0]
+        self._model, own = _segmenter(config)
+        _check_same(config.checkpoint, own, info)
         if torch.cuda.is_available() and isinstance(self._model, torch.nn.Module):
             self._model = self._model.to("cuda")
         self._config, self._videos, self._policy, self._folder = config, videos, policy, folder
@@ -389,11 +406,11 @@ class SegmentActor:
 
 
 def _segment_all(
-    config: EvaluateConfig, videos: list[Video], policy: Any, folder: Written, label: str
+    config: EvaluateConfig, videos: list[Video], policy: Any, folder: Written, info: dict[str, Any], label: str
 ) -> Iterator[dict[str, Any]]:
     with ray_session(num_cpus=2 * config.workers + 2):
-        arguments = {"config": config, "videos": videos, "policy": policy, "folder": folder}
-        with progress_bar(label, len(videos), "sequence") as bar:
+        arguments = {"config": config, "videos": videos, "policy": policy, "folder": folder, "info": info}
+        with progress_bar(label or info["model"], len(videos), "sequence") as bar:
             for row in run_on_actors([{"id": i} for i in range(len(videos))], SegmentActor, arguments, config.workers):
                 bar.update()
                 yield row

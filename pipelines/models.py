@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from pipelines import storage, tracking
-from vos.checkpoint import DESCRIPTION, WEIGHTS, load_checkpoint
+from vos.checkpoint import DESCRIPTION, DIGEST, WEIGHTS, load_checkpoint
 from vos.config import AS_TRAINED, BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENTS, BUILTIN_TEACHER
 from vos.engine import Engine
 from vos.errors import InputError
-from vos.files import write_atomic
+from vos.files import inside, read_regular, write_atomic
 from vos.graph_files import is_exported
+from vos.limits import check_limit
 from vos.models.interface import VOSModel
 
 _MODELS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "vos", "models")
@@ -51,7 +52,9 @@ def load_engine(
     model, info = (path, {}) if is_exported(path) else load_model(path)
     if size_px == AS_TRAINED:
         size_px = int(info.get("size_px", 0))
-    return Engine(model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling)
+    engine = Engine(model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling)
+    engine.description |= {name: info[name] for name in (DIGEST,) if name in info}
+    return engine
 
 
 def find_model(name: str, folder: str) -> str:
@@ -75,10 +78,19 @@ def find_model(name: str, folder: str) -> str:
 
 
 def copy_checkpoint(path: str, folder: str) -> list[str]:
-    """Copy the files of a checkpoint folder, local or a URI, and no others; returns their names, none where there is none."""
-    names = [name for name in storage.list_names(path) if name in (WEIGHTS, DESCRIPTION)]
+    """Copy the files of a checkpoint folder, local or a URI, and no others; returns their names, none where there is none.
+
+    Raises InputError for a file that is too large, and locally for links and for anything but regular files.
+    """
+    bounds = {WEIGHTS: "checkpoint_bytes", DESCRIPTION: "json_bytes"}
+    names = [name for name in storage.list_names(path) if name in bounds]
     for name in names:
-        write_atomic(os.path.join(folder, name), storage.read_bytes(storage.join(path, name)), sync=False)
+        if storage.is_uri(path):
+            data = storage.read_bytes(storage.join(path, name))
+            check_limit(bounds[name], len(data), storage.join(path, name))
+        else:
+            data = read_regular(inside(path, name, path), bounds[name], "copy the checkpoint again")
+        write_atomic(os.path.join(folder, name), data, sync=False)
     return names
 
 

@@ -21,15 +21,17 @@ from pipelines.release_card import card, figures_of
 from pipelines.report import table
 from pipelines.session import set_threads
 from vos import example_segment
+from vos.checkpoint import DIGEST
 from vos.config import ExportConfig
-from vos.config_json import dumps, without
+from vos.config_json import without
 from vos.datasets import Video
 from vos.errors import InputError
 from vos.export import TRACED_SIZE, WRITERS, Shape, load_graph, openvino_from_onnx, run_graph, write_onnx
 from vos.files import write_atomic
-from vos.graph_files import DESCRIPTION
+from vos.graph_files import DESCRIPTION, SEALED_BY
 from vos.graphs import GRAPHS, inference_copy
 from vos.models.interface import VOSModel
+from vos.seals import sealed
 from vos.transforms import resize_frame, resize_labels
 from vos.video_segmentation import first_mask, segmented_span
 from vos.written import Written
@@ -103,7 +105,7 @@ def _release(folder: Written, config: ExportConfig, made: str, about: dict[str, 
     paths.append(folder.write(CARD, text.encode()))
     if PROGRAM in _names(config):
         paths.append(folder.write(PROGRAM, storage.read_bytes(example_segment.__file__)))
-    return [*paths, folder.write(DESCRIPTION, dumps(about).encode())]
+    return [*paths, folder.write(DESCRIPTION, sealed(about, SEALED_BY, about[DIGEST]))]
 
 
 def _write_graphs(config: ExportConfig, model: VOSModel, shape: Shape, clips: list[Any], made: str) -> dict[str, str]:
@@ -259,6 +261,7 @@ def _describe(
         "normalisation": "none outside: frames are (H, W, 3) uint8 RGB; ImageNet mean and deviation are applied inside",
         "parity": {f"{one.what}, {one.objects} object(s)": one.prob for one in found},
         "commit": tracking.commit(),
+        DIGEST: info[DIGEST],
     }
 
 

@@ -26,8 +26,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 
 from pipelines import storage
 from pipelines.folders import identity_of
@@ -37,6 +36,7 @@ from vos.errors import InputError
 from vos.json_files import parse_json
 from vos.models.interface import VOSModel
 from vos.seals import SEAL, sealed, unsealed
+from vos.weight_files import check_finite, parse_safetensors
 from vos.written import Written
 
 FOLDER = "checkpoints"
@@ -123,10 +123,9 @@ class Saved:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         path = storage.join(self.folder, TENSORS)
-        try:
-            return load(storage.read_bytes(path))
-        except SafetensorError as error:
-            raise InputError(f"{path}: holds no tensors ({error}); delete the checkpoint's folder") from None
+        tensors = parse_safetensors(storage.read_bytes(path), path)
+        check_finite(tensors, path)
+        return tensors
 
 
 def write(

@@ -2,31 +2,53 @@
 
 A checkpoint is a folder with `model.safetensors` (the weights, nothing executable) and `model.json` (what they are).
 Both are written under a temporary name and renamed, the description last: a folder with a `model.json` is complete.
-Weights load strictly; nothing is skipped or guessed.
+Weights load strictly; nothing is skipped or guessed. `model.json` carries the digest of the weights, and a seal over itself: a file that
+was edited, truncated or mixed with another checkpoint's is refused, and so are weights that are not finite.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
+import re
+import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from vos.errors import InputError
-from vos.files import write_atomic
+from vos.errors import InputError, NotFiniteError
+from vos.files import read_regular, write_atomic
+from vos.json_files import checked, parse_json
 from vos.models import VOSModel, build
 from vos.models.backbones import Trunk
+from vos.seals import SEAL, sealed, unsealed
+from vos.weight_files import check_finite, not_finite, read_weights
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
+DIGEST = "weights_sha256"
+"""Name in `model.json`: the digest of the file of weights."""
 
+_SEALED_BY = "checkpoint"
 _STCN_STEM = "value_encoder.conv1.weight"
+_AGAIN = "copy the checkpoint again"
+_noted: set[str] = set()
+"""Checkpoints of which this process has said that they have no digest."""
+
+
+class Description(TypedDict):
+    """What `model.json` says at least; further names are the training's."""
+
+    model: str
+    parameters: NotRequired[int]
+    preprocessing: NotRequired[str]
+    batch_norm_frozen: NotRequired[bool]
+    role: NotRequired[Literal["teacher", "student"]]
+    size_px: NotRequired[int]
+    weights_sha256: NotRequired[str]
 
 
 def save_checkpoint(folder: str, model: VOSModel, extra: Mapping[str, Any]) -> None:
@@ -35,24 +57,28 @@ def save_checkpoint(folder: str, model: VOSModel, extra: Mapping[str, Any]) -> N
     folder  made if absent; a checkpoint already there is replaced
     extra   JSON values to keep beside the weights (configuration, step, metrics, git commit, ...)
 
-    Raises InputError where `extra` is no JSON or uses a name of ours.
+    Raises InputError where `extra` is no JSON or uses a name of ours, NotFiniteError for weights that no run should load.
     """
-    description = {
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if name := not_finite(weights):
+        raise NotFiniteError(f"{folder}: {name} holds NaN or infinite numbers and is not saved; lower --optimiser.lr")
+    data = save(weights)
+    description: dict[str, Any] = {
         "model": model.name,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "preprocessing": model.preprocessing,
         "batch_norm_frozen": model.batch_norm_frozen,
+        DIGEST: hashlib.sha256(data).hexdigest(),
     }
-    clash = sorted(description.keys() & extra.keys())
+    clash = sorted({*description, SEAL} & extra.keys())
     if clash:
         raise InputError(f"{folder}/{DESCRIPTION}: extra uses the reserved name {clash[0]}; rename it")
     try:
-        text = json.dumps({**description, **extra}, indent=2)
+        text = sealed({**description, **extra}, _SEALED_BY, description[DIGEST])
     except TypeError as error:
         raise InputError(f"{folder}/{DESCRIPTION}: {error}; give only what JSON can hold") from error
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomic(os.path.join(folder, WEIGHTS), save(weights))
-    write_atomic(os.path.join(folder, DESCRIPTION), f"{text}\n".encode())
+    write_atomic(os.path.join(folder, WEIGHTS), data)
+    write_atomic(os.path.join(folder, DESCRIPTION), text)
 
 
 def is_infinite(description: Mapping[str, Any]) -> bool:
@@ -67,9 +93,10 @@ def load_checkpoint(path: str, name: str | None = None) -> tuple[VOSModel, dict[
              (also with a `module.` prefix, also the single-object one, whose 4-channel stem gets a fifth, zero, channel
              as the authors do)
     name     the model expected; needed for a .safetensors without its description, "stcn" is assumed for a .pth
-    returns  the model and a dict with at least "model" and "parameters"
+    returns  the model and a dict with at least "model", "parameters" and "weights_sha256"
 
-    Raises InputError, naming the file, where it is missing, truncated, or of another architecture.
+    Raises InputError, naming the file, where it is missing, damaged, of another architecture, not finite, or not what its model.json
+    describes. A folder of an earlier version, without a digest, loads with a note on standard error.
     """
     if not os.path.exists(path):
         raise InputError(f"{path}: no such checkpoint; give a folder with {WEIGHTS}, a .safetensors or a .pth file")
@@ -87,14 +114,23 @@ def load_checkpoint(path: str, name: str | None = None) -> tuple[VOSModel, dict[
         description = dict[str, Any](model=name or "stcn")
     if name is not None and description["model"] != name:
         raise InputError(f'{path}: holds "{description["model"]}", not "{name}"; give that name or another checkpoint')
-    model = build(description["model"], description.get("preprocessing", "imagenet"))
-    weights = {key.removeprefix("module."): tensor for key, tensor in _read_weights(path).items()}
+    try:
+        model = build(description["model"], description.get("preprocessing", "imagenet"))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    weights, digest = read_weights(path)
+    _check_digest(description.get(DIGEST), digest, path)
+    description[DIGEST] = digest
     if model.name == "stcn":
         _widen_single_object_stem(weights)
     _load_strictly(model, weights, path)
+    check_finite(model.state_dict(), path)  # as this network holds them: a float64 of 1e300 is infinite here
     if description.get("batch_norm_frozen", False):
         model.freeze_batch_norm()
-    description["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if description.setdefault("parameters", parameters) != parameters:
+        claimed = f"{description['parameters']:,} parameters, {model.name} has {parameters:,}"
+        raise InputError(f"{os.path.join(os.path.dirname(path), DESCRIPTION)}: claims {claimed}; {_AGAIN}")
     return model.eval(), description
 
 
@@ -112,9 +148,10 @@ def load_trunk_weights(model: VOSModel, path: str, preprocessing: str = "auto") 
 
     Raises InputError where the file is unreadable or does not hold this trunk.
     """
-    weights = {key.removeprefix("module."): tensor for key, tensor in _read_weights(path).items()}
+    weights = read_weights(path).tensors
     for trunk in model.trunks():
         _load_trunk(trunk, weights, model.name, path)
+        check_finite(trunk.state_dict(), path)
     folded = _is_folded(weights)
     if preprocessing == "auto":
         known = model.trunks()[0].preprocessings
@@ -164,41 +201,36 @@ def _is_folded(weights: Mapping[str, Tensor]) -> bool:
 def _read_description(weights_path: str) -> dict[str, Any] | None:
     """The model.json beside a weights file, or None where there is none (a bare .pth never has one)."""
     path = os.path.join(os.path.dirname(weights_path), DESCRIPTION)
-    if not weights_path.endswith(".safetensors") or not os.path.exists(path):
+    if not weights_path.endswith(".safetensors") or not os.path.lexists(path):
         return None
-    try:
-        description = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: is no JSON ({error}); copy the checkpoint again") from error
-    if not isinstance(description, dict) or not isinstance(description.get("model"), str):
-        raise InputError(f'{path}: does not name its "model"; copy the checkpoint again')
-    return description
+    return parse_description(read_regular(path, "json_bytes", _AGAIN), path)
 
 
-def _read_weights(path: str) -> dict[str, Tensor]:
-    if not os.path.isfile(path):
-        raise InputError(f"{path}: no such file; give a .safetensors or .pth file of weights")
-    try:
-        weights = load_file(path) if path.endswith(".safetensors") else _read_pickled(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: is truncated or no .safetensors file ({_one_line(error)}); copy it again") from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise InputError(f"{path}: holds no plain table of weights; save the model's state_dict() alone")
-    return weights
+def parse_description(data: bytes, path: str) -> dict[str, Any]:
+    """What a model.json says; `path` is named in errors. Raises InputError where it is damaged, or was changed since it was written."""
+    values = checked(parse_json(data, path, _AGAIN, finite=False), dict[str, Any], path, _AGAIN)
+    if SEAL in values:
+        values = unsealed(data, dict[str, Any], path, _SEALED_BY, None, _AGAIN)
+    elif DIGEST in values:
+        raise InputError(f"{path}: was changed after it was written (its seal is gone); {_AGAIN}")
+    description = checked(values, Description, path, _AGAIN)
+    if not re.fullmatch("[0-9a-f]{64}", description.get(DIGEST, "0" * 64)):
+        raise InputError(f"{path}: '{DIGEST}' is no digest; {_AGAIN}")
+    if not 0 <= description.get("size_px", 0) <= 2**16:
+        raise InputError(f"{path}: 'size_px' holds {description.get('size_px')}, which is no size; {_AGAIN}")
+    return values
 
 
-def _read_pickled(path: str) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises almost anything: UnpicklingError, EOFError, KeyError, ...
+def _check_digest(expected: str | None, found: str, path: str) -> None:
+    if expected is not None and expected != found:
         raise InputError(
-            f"{path}: is truncated or no file of bare weights ({_one_line(error)}); copy it again"
-        ) from error
-
-
-def _one_line(error: Exception) -> str:
-    """The first sentence of torch's page-long explanations."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+            f"{path}: is not the file that its {DESCRIPTION} describes, it is damaged or of another checkpoint "
+            f"(sha256 {found[:12]}, expected {expected[:12]}); {_AGAIN}"
+        )
+    folder = os.path.realpath(os.path.dirname(path))
+    if expected is None and os.path.exists(os.path.join(folder, DESCRIPTION)) and folder not in _noted:
+        _noted.add(folder)
+        print(f"note: {path}: its {DESCRIPTION} has no digest, so these weights cannot be verified", file=sys.stderr)
 
 
 def _widen_single_object_stem(weights: dict[str, Tensor]) -> None:
@@ -217,6 +249,11 @@ def _load_strictly(model: VOSModel, weights: Mapping[str, Tensor], path: str) ->
         f"has {key} as {tuple(weights[key].shape)} instead of {tuple(wanted[key].shape)}"
         for key in wanted
         if key in weights and weights[key].shape != wanted[key].shape
+    ]
+    problems += [
+        f"has {key} as {weights[key].dtype} instead of {wanted[key].dtype}"
+        for key in wanted
+        if key in weights and weights[key].is_floating_point() != wanted[key].is_floating_point()
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""

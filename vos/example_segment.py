@@ -1,6 +1,7 @@
 # pyright: basic, reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
 """python segment.py VIDEO FIRST_MASK.png OVERLAY.mp4: each colour of the mask that is not black is an object."""
 
+import hashlib
 import json
 import os
 import sys
@@ -13,17 +14,34 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 READ = "protocol_whitelist;file|format_whitelist;mov,matroska,avi,mpeg,mpegts,gif,ogg,yuv4mpegpipe|max_pixels;36000000"
 
 
+def describe():
+    try:
+        about = json.load(open(os.path.join(HERE, "graphs.json"), encoding="utf-8"))
+        digest, about["seal"] = about["seal"]["sha256"], {name: about["seal"][name] for name in ("job", "of")}
+        assert hashlib.sha256(f"{json.dumps(about, indent=1, sort_keys=True)}\n".encode()).hexdigest() == digest
+        return about
+    except Exception:
+        sys.exit("graphs.json: is damaged, or was changed after the export; copy the folder again")
+
+
+def read(about, name):
+    data = open(os.path.join(HERE, os.path.basename(name)), "rb").read()
+    if hashlib.sha256(data).hexdigest() != about["sha256"].get(name):
+        sys.exit(f"{name}: is not the file that graphs.json describes; copy the folder again")
+    return data
+
+
 def load(about, name):
-    path = os.path.join(HERE, about["files"][name])
+    file = about["files"][name]
     names = [one["name"] for one in about["graphs"][name]["inputs"]]
-    if path.endswith(".onnx"):
+    if file.endswith(".onnx"):
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(read(about, file), providers=["CPUExecutionProvider"])
         return lambda *arrays: session.run(None, dict(zip(names, arrays)))
     import openvino
 
-    model, made = openvino.Core().read_model(path), []
+    model, made = openvino.Core().read_model(read(about, file), read(about, file[:-4] + ".bin")), []
 
     def run(*arrays):
         if not made:
@@ -35,7 +53,7 @@ def load(about, name):
 
 
 def main(video_path, mask_path, out_path):
-    about = json.load(open(os.path.join(HERE, "graphs.json"), encoding="utf-8"))
+    about = describe()
     if not (os.path.isfile(video_path) and os.path.isfile(mask_path)):
         sys.exit("give a video file and a PNG file")
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = READ

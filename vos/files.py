@@ -72,6 +72,20 @@ def code_cache(*names: str) -> str:
     return path
 
 
+def inside(folder: str, name: str, origin: str) -> str:
+    """The path of a file in a folder, for a name that another file gives.
+
+    origin  the file that gives the name, begins the error line
+    Raises InputError for a name with a path in it, and for a link that leaves the folder.
+    """
+    path = os.path.join(folder, name)
+    if name in ("", ".", "..") or os.path.basename(name) != name or "\0" in name or "\\" in name:
+        raise InputError(f"{origin}: {name[:80]!r} is no name of a file in its folder; copy the folder again")
+    if os.path.realpath(path) != os.path.join(os.path.realpath(folder), name):
+        raise InputError(f"{origin}: {name} is a link; replace it by the file itself")
+    return path
+
+
 def write_atomic(path: str, data: bytes, sync: bool = True) -> None:
     """Write a file under a temporary name beside it and rename it; folders are made.
 

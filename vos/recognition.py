@@ -6,20 +6,18 @@ whole classifier is put on top of it again and shown frames of DAVIS that hold a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vos.errors import InputError
 from vos.models.backbones import MobileNetV2Trunk, conv_bn_relu6
 from vos.transforms import to_tensor
+from vos.weight_files import check_finite, read_weights
 
 RECOGNISABLE: dict[str, frozenset[int]] = {
     "bear": frozenset({294, 295, 296, 297}),
@@ -41,12 +39,8 @@ class Recognised(NamedTuple):
 
 def read_classifier(path: str) -> dict[str, Tensor]:
     """A whole MobileNetV2 in torchvision's names (.safetensors), as float32. Raises InputError for any other file."""
-    if not os.path.isfile(path):
-        raise InputError(f"{path}: no such file; give ImageNet weights of MobileNetV2 as .safetensors")
-    try:
-        weights = {name: tensor.float() for name, tensor in load_file(path).items()}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: is truncated or no .safetensors file; copy it again") from error
+    weights = {name: tensor.float() for name, tensor in read_weights(path).tensors.items()}
+    check_finite(weights, path)
     if "classifier.1.weight" not in weights or "features.18.0.weight" not in weights:
         raise InputError(f"{path}: has no classifier; give the complete MobileNetV2, features.0 to classifier.1")
     return weights

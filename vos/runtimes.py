@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from vos.compiled_code import keep_compiled_code_private
 from vos.errors import InputError
-from vos.graph_files import GraphFiles
+from vos.graph_files import GraphFile, GraphFiles
 from vos.graphs import ENGINE_GRAPHS, inference_copy
 from vos.models.interface import VOSModel
 
@@ -97,20 +98,27 @@ class OnnxRuntime:
         self._files, self._threads = files, threads
         self.precision, self.graphs = files.precision, files.names
         self._sessions: dict[str, Any] = {}
+        self._graphs: dict[str, GraphFile] = {}
 
     def prepare(self, size: tuple[int, int]) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3
-        self._sessions = {
-            name: onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            for name, path in self._files.paths(size).items()
-        }
+        options.log_severity_level = 4  # what fails is raised, and said once
+        self._graphs = self._files.read(size)
+        self._sessions = {}
+        for name, file in self._graphs.items():
+            with _naming(file, self._files.repair):
+                session = onnxruntime.InferenceSession(file.data, options, providers=["CPUExecutionProvider"])
+                _check_tensors(
+                    name, *([{one.name} for one in side] for side in (session.get_inputs(), session.get_outputs()))
+                )
+            self._sessions[name] = session
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        results = self._sessions[graph].run(None, {name: tensors[name] for name in ENGINE_GRAPHS[graph].inputs})
+        with _naming(self._graphs[graph], self._files.repair):
+            results = self._sessions[graph].run(None, {name: tensors[name] for name in ENGINE_GRAPHS[graph].inputs})
         return dict(zip(ENGINE_GRAPHS[graph].outputs, results, strict=True))
 
     def tensor(self, array: np.ndarray) -> Any:
@@ -138,33 +146,59 @@ class OpenVINORuntime:
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._paths: dict[str, str] = {}
-        self._requests: dict[str, tuple[int, Any]] = {}
+        self._graphs: dict[str, GraphFile] = {}
+        self._requests: dict[str, tuple[int, Any, list[str]]] = {}
 
     def prepare(self, size: tuple[int, int]) -> None:
-        self._paths, self._requests = self._files.paths(size), {}
+        self._graphs, self._requests = self._files.read(size), {}
 
     def run(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
         inputs = {name: tensors[name] for name in ENGINE_GRAPHS[graph].inputs}
-        request = self._request(graph, inputs)
-        results = request.infer(inputs, share_inputs=True, share_outputs=True)
-        return {name: results[index] for index, name in enumerate(ENGINE_GRAPHS[graph].outputs)}
+        with _naming(self._graphs[graph], self._files.repair):
+            request, names = self._request(graph, inputs)
+            results = request.infer({name: inputs[name] for name in names}, share_inputs=True, share_outputs=True)
+            return {name: results[index] for index, name in enumerate(ENGINE_GRAPHS[graph].outputs)}
 
-    def _request(self, graph: str, inputs: Mapping[str, np.ndarray]) -> Any:
+    def _request(self, graph: str, inputs: Mapping[str, np.ndarray]) -> tuple[Any, list[str]]:
+        """A request, and the inputs that it takes: those that the graph does not use are gone where it is read from bytes."""
         num_objects = max((len(inputs[name]) for name in ("masks", "first_value") if name in inputs), default=1)
-        made_for, request = self._requests.get(graph, (0, None))
+        made_for, request, names = self._requests.get(graph, (0, None, []))
         if made_for != num_objects:
-            model = self._core.read_model(self._paths[graph])
-            model.reshape({name: list(array.shape) for name, array in inputs.items()})
+            file = self._graphs[graph]
+            model = self._core.read_model(file.data, file.weights)
+            _check_tensors(graph, *([one.get_names() for one in side] for side in (model.inputs, model.outputs)))
+            given = set[str]().union(*(one.get_names() for one in model.inputs))
+            names = [name for name in inputs if name in given]
+            model.reshape({name: list(inputs[name].shape) for name in names})
             request = self._core.compile_model(model, "CPU", self._settings).create_infer_request()
-            self._requests[graph] = num_objects, request
-        return request
+            self._requests[graph] = num_objects, request, names
+        return request, names
 
     def tensor(self, array: np.ndarray) -> Any:
         return np.ascontiguousarray(array)
 
     def array(self, tensor: Any) -> np.ndarray:
         return tensor
+
+
+@contextmanager
+def _naming(file: GraphFile, repair: str) -> Iterator[None]:
+    """What a runtime raises, of whatever class, as one line that names the graph's file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(f"{file.path}: this graph cannot be run ({reason}); {repair}") from error
+
+
+def _check_tensors(graph: str, inputs: list[set[str]], outputs: list[set[str]]) -> None:
+    """Raise ValueError where a file's tensors, each with the names that it has, are not those of the graph that it stands for."""
+    wanted = ENGINE_GRAPHS[graph]
+    right = len(outputs) == len(wanted.outputs) and all(names & set(wanted.inputs) for names in inputs)
+    if not right or not all(name in names for name, names in zip(wanted.outputs, outputs, strict=True)):
+        raise ValueError(f"its tensors are not those of {graph}")
 
 
 class Choice(NamedTuple):

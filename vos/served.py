@@ -15,15 +15,17 @@ Over HTTP (`mlflow models serve`) the same as JSON: {"inputs": {"frames": [...],
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 from vos.checkpoint import is_infinite, load_checkpoint
 from vos.config import MemoryConfig
+from vos.config_json import from_dict
 from vos.errors import InputError
+from vos.json_files import checked, read_json_file
 from vos.models.interface import VOSModel
 from vos.video_segmentation import memory_policy, segment_video
 
@@ -72,6 +74,13 @@ class ArrayVideo:
         return ()
 
 
+class _Settings(TypedDict):
+    """What serving.json says: each may be absent."""
+
+    size_px: NotRequired[int]
+    memory: NotRequired[dict[str, Any]]
+
+
 class VideoSegmenter:
     """What `mlflow.pyfunc.load_model` wraps."""
 
@@ -95,8 +104,10 @@ class VideoSegmenter:
 def _load_pyfunc(folder: str) -> VideoSegmenter:
     """Called by MLflow; `folder` holds a checkpoint and serving.json {"size_px", "memory"}."""
     model, info = load_checkpoint(folder)
-    with open(os.path.join(folder, SETTINGS), encoding="utf-8") as file:
-        settings = json.load(file)
-    return VideoSegmenter(
-        model, MemoryConfig(**settings.get("memory", {})), is_infinite(info), settings.get("size_px", 0)
-    )
+    path, again = os.path.join(folder, SETTINGS), "register the model again"
+    settings = checked(read_json_file(path, again), _Settings, path, again)
+    size_px = settings.get("size_px", 0)
+    if not 0 <= size_px <= 2**16:
+        raise InputError(f"{path}: 'size_px' holds {size_px}, which is no size; {again}")
+    memory = from_dict(MemoryConfig, settings.get("memory", {}), MemoryConfig(), f"{path}: memory")
+    return VideoSegmenter(model, memory, is_infinite(info), size_px)

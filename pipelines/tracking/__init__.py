@@ -5,7 +5,8 @@ answer, kept on disk and said later (`spool`). `registry` decides which version 
 `pages` arranges what a browser shows, `load` watches the machine.
 """
 
-from pipelines.tracking.registry import SCORE, is_reference, reference_of, resolve
+from pipelines.tracking.champion import SCORE
+from pipelines.tracking.registry import is_reference, reference_of, resolve
 from pipelines.tracking.run import Run, commit, existing_run, start_run
 from pipelines.tracking.store import environment, page_line, store_uri
 

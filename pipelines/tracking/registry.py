@@ -1,77 +1,67 @@
 """Versions of models, and which of them is champion.
 
-A version is a model in MLflow's format (`packaging`). `champion` moves only to a version that the *same* evaluation (same videos by
-fingerprint, same protocol) found better; any other evaluated version is `challenger`, and its description says why.
+A version is a model in MLflow's format (`packaging`); its tags record the digest of its weights, with which they are compared wherever the
+version is used. An evaluated version is `champion` or `challenger` (`champion.verdict`), and its description says why.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.tracking.champion import CHALLENGER, CHAMPION, DATA, PROTOCOL, verdict
 from vos.errors import InputError
+from vos.files import inside, read_regular, write_atomic
+from vos.limits import check_limit
 
 MODELS = "models:/"
-CHAMPION, CHALLENGER = "champion", "challenger"
-SCORE = "val/j_and_f"
-DATA, PROTOCOL = "evaluation.data", "evaluation.protocol"
+WEIGHTS_TAG, FINITE_TAG = "weights.sha256", "weights.finite"
+PACKAGED = ("data", "checkpoint")
+"""Where `packaging` puts the checkpoint in a model of MLflow's format."""
 KEY = "tracking.id"
 """Tag of every run and version: a name that is known before the server has given it an id."""
 _RUN = re.compile(r"(?:runs:/)?(?P<id>[0-9a-f]{32})")
 _REFERENCE = re.compile(
-    r"models:/(?P<name>[A-Za-z0-9_][A-Za-z0-9_ .-]*)(?:@(?P<alias>[A-Za-z][\w-]*)|/(?P<version>\d+))"
+    r"models:/(?P<name>[A-Za-z0-9_][A-Za-z0-9_ .-]*)(?:@(?P<alias>[A-Za-z][A-Za-z0-9_-]*)|/(?P<version>[0-9]{1,9}))"
 )
-
-
-def verdict(new: dict[str, str], champion: dict[str, str] | None, same: bool = False) -> tuple[str, str]:
-    """(alias, reason) of an evaluated version.
-
-    new, champion  tags of the two versions: SCORE, DATA, PROTOCOL, and `version`; champion None where there is none
-    same           the champion itself was evaluated again: it stays, and the new figures are what others are compared with
-    """
-    score = f"J&F {100 * float(new[SCORE]):.2f}"
-    if champion is None:
-        return CHAMPION, f"{score}: the first version that was evaluated"
-    if same:
-        return CHAMPION, f"{score}: the champion, evaluated again"
-    other = f"version {champion['version']}"
-    if SCORE not in champion:
-        return CHALLENGER, f"{score}: {other} is champion and has no evaluation to compare with"
-    if new[DATA] != champion[DATA]:
-        return CHALLENGER, f"{score}, on other videos than {other}, the champion: not compared"
-    if new[PROTOCOL] != champion[PROTOCOL]:
-        changed = _changes(json.loads(champion[PROTOCOL]), json.loads(new[PROTOCOL]))
-        return CHALLENGER, f"{score}, by another protocol than {other}, the champion ({changed}): not compared"
-    if float(new[SCORE]) > float(champion[SCORE]):
-        return (
-            CHAMPION,
-            f"{score}, better than {100 * float(champion[SCORE]):.2f} of {other} on the same videos and protocol",
-        )
-    return (
-        CHALLENGER,
-        f"{score}, not better than {100 * float(champion[SCORE]):.2f} of {other} on the same videos and protocol",
-    )
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 def register(client: Any, run_id: str, event: dict[str, Any]) -> str:
     """Make a version of the model in `path` (or take the evaluated `version`), decide its alias; returns `name/version`.
 
     event: {"name", "path", "key", "description"} and for an evaluated one {"evaluation", "version"} (see Run.register_evaluated).
+    Raises InputError where the model's weights are damaged, not finite, or not those that were evaluated.
     """
     name, evaluation = event["name"], event.get("evaluation")
+    digest = packaged_weights(event["path"])
+    if evaluation is not None and evaluation.get("weights", digest) != digest:
+        raise InputError(
+            f"--register: the weights of {name} have changed since they were evaluated; evaluate them again"
+        )
     number = event.get("version") or _version_of_key(client, name, event["key"])
     if not number:
-        number = _new_version(client, run_id, event)
+        number = _new_version(client, run_id, event, digest)
+    elif digest != client.get_model_version(name, number).tags.get(WEIGHTS_TAG, digest):
+        raise InputError(
+            f"--register: version {number} of {name} has other weights than those evaluated; evaluate it again"
+        )
     if evaluation is None:
         return f"{name}/{number}"
     tags = {figure: str(value) for figure, value in evaluation["metrics"].items()}
     tags |= {DATA: evaluation["data"], PROTOCOL: json.dumps(evaluation["protocol"], sort_keys=True)}
+    tags |= _weights_tags(digest)
     champion = _by_alias(client, name, CHAMPION)
     before = {**champion.tags, "version": str(champion.version)} if champion else None
-    alias, reason = verdict(tags, before, same=bool(champion) and str(champion.version) == number)
+    same = champion is not None and str(champion.version) == number
+    alias, reason = verdict(tags, before, same)
+    if same and alias != CHAMPION:  # it keeps the figures that it won by, and its alias
+        return f"{name}/{number} ({CHAMPION}: {reason})"
     for key, value in tags.items():
         client.set_model_version_tag(name, number, key, value)
     client.update_model_version(name, number, description=reason)
@@ -81,6 +71,17 @@ def register(client: Any, run_id: str, event: dict[str, Any]) -> str:
         if challenger is not None and str(challenger.version) == number:
             client.delete_registered_model_alias(name, CHALLENGER)
     return f"{name}/{number} ({alias}: {reason})"
+
+
+def packaged_weights(path: str) -> str:
+    """The digest of the weights in a model's folder (`packaging`). Raises InputError where they are damaged or not finite."""
+    from vos.checkpoint import DIGEST, load_checkpoint
+
+    return load_checkpoint(os.path.join(path, *PACKAGED))[1][DIGEST]
+
+
+def _weights_tags(digest: str) -> dict[str, str]:
+    return {WEIGHTS_TAG: digest, FINITE_TAG: "true"}
 
 
 def is_reference(checkpoint: str) -> bool:
@@ -125,14 +126,13 @@ def reference_of(name: str) -> str:
 def resolve(checkpoint: str, folder: str, flag: str = "--checkpoint") -> tuple[str, str, str]:
     """(folder with the checkpoint of a registered version, the name that it is registered under, its number).
 
-    Its files are copied into `folder`, under the name of the version. Raises InputError, which begins with `flag`, for what the registry
-    does not have.
+    Its two files are copied into `folder`, under the name of the version, and nothing else that its source holds. Raises InputError, which
+    begins with `flag`, for what the registry does not have, and where the files are not the weights that were registered.
     """
-    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     from pipelines.tracking import store
-    from vos.checkpoint import DESCRIPTION, WEIGHTS
+    from vos.checkpoint import WEIGHTS
 
     found = _REFERENCE.fullmatch(checkpoint)
     if found is None or ".." in found["name"]:
@@ -144,26 +144,78 @@ def resolve(checkpoint: str, folder: str, flag: str = "--checkpoint") -> tuple[s
             version = client.get_model_version_by_alias(name, found["alias"])
         else:
             version = client.get_model_version(name, found["version"])
-        source = client.get_model_version_download_uri(name, str(version.version))
-        kept = download_artifacts(artifact_uri=source, tracking_uri=store.store_uri())
+        number = str(version.version)
+        if not _NUMBER.fullmatch(number):
+            raise InputError(
+                f"{flag} {checkpoint}: {number[:40]!r} is no number of a version; register the model again"
+            )
+        source = client.get_model_version_download_uri(name, number)
+        files = _checkpoint_files(source, store.store_uri(), f"{flag} {checkpoint}")
     except (MlflowException, OSError) as error:
         if store.is_unreachable(error):
             raise InputError(f"{flag} {checkpoint}: {store.store_name()} does not answer; name a folder") from error
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{flag} {checkpoint}: not in the registry of {store.store_name()} ({reason})") from error
-    target = os.path.join(folder, f"{name}-{version.version}")
-    os.makedirs(target, exist_ok=True)
-    files = [
-        os.path.join(at, file) for at, _, names in os.walk(kept) for file in names if file in (WEIGHTS, DESCRIPTION)
-    ]
-    if not files:
-        raise InputError(f"{flag} {checkpoint}: this version holds no checkpoint of this project; name another")
-    for file in files:
-        shutil.copyfile(file, os.path.join(target, os.path.basename(file)))
-    return target, name, str(version.version)
+    digest = hashlib.sha256(files[WEIGHTS]).hexdigest()
+    recorded = version.tags.get(WEIGHTS_TAG, digest)
+    if recorded != digest:
+        raise InputError(
+            f"{flag} {checkpoint}: its weights are not those that were registered (sha256 {digest[:12]}, recorded {recorded[:12]}); "
+            "register the model again"
+        )
+    target = os.path.join(folder, f"{name}-{number}")
+    for file, data in files.items():
+        write_atomic(os.path.join(target, file), data, sync=False)
+    return target, name, number
 
 
-def _new_version(client: Any, run_id: str, event: dict[str, Any]) -> str:
+def _checkpoint_files(source: str, store_uri: str, origin: str) -> dict[str, bytes]:
+    """model.safetensors and model.json of a version: at its source, or where `packaging` puts them. Nothing else is read or fetched.
+
+    Raises InputError, which begins with `origin`, where they are absent, too large, or (on this machine) links.
+    """
+    from vos.checkpoint import DESCRIPTION, WEIGHTS
+
+    bounds = {WEIGHTS: "checkpoint_bytes", DESCRIPTION: "json_bytes"}
+    find = _local_files if source.startswith(("/", "file:")) or ":/" not in source else _remote_files
+    for inner in ((), PACKAGED):
+        files = find(source, inner, bounds, store_uri, origin)
+        if files:
+            return files
+    raise InputError(f"{origin}: this version holds no checkpoint of this project; name another")
+
+
+def _local_files(source: str, inner: Sequence[str], bounds: Mapping[str, str], _: str, origin: str) -> dict[str, bytes]:
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    folder = local_file_uri_to_path(source)
+    for part in inner:
+        folder = inside(folder, part, origin)
+    if not all(os.path.lexists(os.path.join(folder, name)) for name in bounds):
+        return {}
+    return {name: read_regular(inside(folder, name, origin), bound) for name, bound in bounds.items()}
+
+
+def _remote_files(
+    source: str, inner: Sequence[str], bounds: Mapping[str, str], store_uri: str, origin: str
+) -> dict[str, bytes]:
+    from mlflow.artifacts import download_artifacts, list_artifacts
+
+    place = "/".join((source.rstrip("/"), *inner))
+    # By its last part: a store says where a file lies from the version's folder, or from this one.
+    listed = {one.path.rsplit("/", 1)[-1]: one for one in list_artifacts(artifact_uri=place, tracking_uri=store_uri)}
+    if not listed.keys() >= bounds.keys():
+        return {}
+    files = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, bound in bounds.items():
+            check_limit(bound, int(listed[name].file_size or 0), f"{origin}: {name}")
+            kept = download_artifacts(artifact_uri=f"{place}/{name}", dst_path=folder, tracking_uri=store_uri)
+            files[name] = read_regular(kept, bound)
+    return files
+
+
+def _new_version(client: Any, run_id: str, event: dict[str, Any], digest: str) -> str:
     from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
 
@@ -184,7 +236,7 @@ def _new_version(client: Any, run_id: str, event: dict[str, Any]) -> str:
         name,
         client.get_logged_model(model.model_id).artifact_location,
         run_id,
-        tags={KEY: event["key"]},
+        tags={KEY: event["key"], **_weights_tags(digest)},
         description=event.get("description", ""),
         model_id=model.model_id,
     )
@@ -206,9 +258,3 @@ def _by_alias(client: Any, name: str, alias: str) -> Any | None:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         return None
-
-
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> str:
-    from vos.config_json import differences
-
-    return "; ".join(differences(old, new))

@@ -98,9 +98,10 @@ class Run:
         return self._register({"name": name, "description": description, "key": key or uuid.uuid4().hex}, folder)
 
     def register_evaluated(self, name: str, folder: str, evaluation: dict[str, Any], version: str = "") -> str:
-        """The same for an evaluated checkpoint, which becomes champion or challenger (`registry.verdict`).
+        """The same for an evaluated checkpoint, which becomes champion or challenger (`champion.verdict`).
 
-        evaluation  {"metrics", "data", "protocol", "serving"}: figures, fingerprint and protocol they hold for, how to segment
+        evaluation  {"metrics", "data", "weights", "protocol", "serving"}: figures; fingerprint of the videos, digest of the weights and
+                    protocol they hold for; how to segment
         version     an existing version that was evaluated; no new one is made then
         """
         event = {"name": name, "evaluation": evaluation, "version": version, "key": uuid.uuid4().hex}

@@ -227,11 +227,11 @@ def inline_teacher(config: Any, plan: Any, missing: Any) -> Iterator[Any]:
         yield teacher(asdict(one))
 
 
-def inline_segmenter(config: Any, videos: Any, policy: Any, folder: Any, label: str) -> Iterator[Any]:
+def inline_segmenter(config: Any, videos: Any, policy: Any, folder: Any, info: Any, label: str) -> Iterator[Any]:
     """The evaluation's actor without Ray around it."""
     from pipelines.evaluation import SegmentActor
 
-    actor = SegmentActor(config, videos, policy, folder)
+    actor = SegmentActor(config, videos, policy, folder, info)
     for number in range(len(videos)):
         yield actor({"id": number})
 
@@ -372,12 +372,11 @@ def checkpoint(tmp_path: Path) -> Path:
 def with_another_name(checkpoint: Path) -> Path:
     text = (checkpoint / "model.json").read_text()
     (checkpoint / "model.json").write_text(text.replace("mobilevos-tiny", "teacher-small"))
-    return checkpoint / "model.safetensors"
+    return checkpoint / "model.json"
 
 
 def with_an_unknown_name(checkpoint: Path) -> str:
-    text = (checkpoint / "model.json").read_text()
-    (checkpoint / "model.json").write_text(text.replace("mobilevos-tiny", "mobilevos-huge"))
+    (checkpoint / "model.json").write_text('{"model": "mobilevos-huge"}')
     return "mobilevos-huge"
 
 

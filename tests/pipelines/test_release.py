@@ -16,10 +16,12 @@ import pytest
 import torch
 
 from jobs.export import main
+from jobs.segment import main as segment
 from vos.checkpoint import save_checkpoint
 from vos.engine import Engine
 from vos.errors import InputError
 from vos.models import build
+from vos.seals import sealed
 
 SIZE = (64, 96)
 FILES = {f"{name}.onnx" for name in ("start", "step", "encode_query", "read_decode", "encode_value")}
@@ -152,7 +154,7 @@ def test_a_network_whose_probabilities_are_no_numbers_is_not_released(
 ):
     model = build("mobilevos-tiny")
     with torch.no_grad():
-        model.decoder.pred.weight.fill_(float("nan"))
+        model.decoder.pred.weight.sign_().mul_(3e38)  # finite weights, whose sums are not
     save_checkpoint(str(tmp_path / "broken"), model, {"role": "student"})
     argv = ["--preset", "smoke", "--model", str(tmp_path / "broken"), "--size", "96x64", "--to", "torch-export"]
     assert main([*argv, "--out", str(tmp_path / "out")]) == 2
@@ -186,7 +188,8 @@ def test_the_example_program_refuses_a_mask_of_more_objects_than_its_graphs_are_
 ):
     copied = shutil.copytree(exported, tmp_path / "device")
     about = json.loads((copied / "graphs.json").read_text())
-    (copied / "graphs.json").write_text(json.dumps({**about, "objects": 1}))
+    about.pop("seal")
+    (copied / "graphs.json").write_bytes(sealed({**about, "objects": 1}, "export", "x"))
     done = example(sys.executable, copied, clip, tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip() == "made for 1 object(s), the mask has 2; export without --objects"
@@ -212,6 +215,30 @@ def test_the_example_program_reads_a_video_and_a_png_of_its_size_only(
     done = example(sys.executable, copied, (video, mask, labels), tmp_path)
     assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("give a video")
     assert not (tmp_path / "overlay.mp4").exists()
+
+
+@pytest.mark.parametrize("name", ["step.onnx", "graphs.json"])
+def test_the_example_program_refuses_a_changed_file_by_its_name(
+    name: str, exported: Path, clip: tuple[Path, Path, np.ndarray], tmp_path: Path
+):
+    copied = shutil.copytree(exported, tmp_path / "device")
+    data = (copied / name).read_bytes()
+    (copied / name).write_bytes(data.replace(b"fp32", b"int8") if name == "graphs.json" else data[:-1] + b"?")
+    done = example(sys.executable, copied, clip, tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith(name) and done.stderr.count("\n") == 1
+
+
+def test_a_job_refuses_an_export_whose_graph_was_changed(
+    exported: Path, clip: tuple[Path, Path, np.ndarray], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    copied = shutil.copytree(exported, tmp_path / "device")
+    path = copied / "read_decode.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    cv2.imwrite(str(tmp_path / "mask.png"), np.eye(*SIZE, dtype=np.uint8))
+    argv = [str(clip[0]), "--first-mask", str(tmp_path / "mask.png"), "--model", str(copied)]
+    assert segment([*argv, "--out", str(tmp_path / "overlay.mp4")]) == 2
+    said = capfd.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and str(path) in said[0] and "sha256" in said[0]
 
 
 def test_the_example_program_paints_the_masks_of_the_engine(

@@ -1,7 +1,6 @@
 """The teacher at work on one draw: what it sees, what is kept, what stops it. No Ray here."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from pipelines import schema
 from pipelines import teacher as teacher_module
@@ -17,6 +15,7 @@ from pipelines.models import BUILTIN
 from pipelines.plan import ShardPlan
 from pipelines.teacher import Teacher, receipt
 from pipelines.teacher_cache import blueprint
+from vos.checkpoint import load_checkpoint, save_checkpoint
 from vos.clips import checksum, decode_clip, read_clip
 from vos.config import BUILTIN_TEACHER, CacheConfig, FactorConfig, TeacherConfig
 from vos.distillation import correlation
@@ -131,11 +130,10 @@ def test_a_receipt_is_a_function_of_the_shards_bytes(tmp_path: Path):
 
 
 def test_a_teacher_whose_output_is_not_finite_stops_with_the_draw_and_the_frame(tmp_path: Path):
-    shutil.copytree(BUILTIN[BUILTIN_TEACHER], tmp_path / "teacher")
-    weights = load_file(tmp_path / "teacher/model.safetensors")
-    weights = {name: value.float() for name, value in weights.items()}
-    weights["decoder.pred.bias"] = torch.full_like(weights["decoder.pred.bias"], float("nan"))
-    save_file(weights, tmp_path / "teacher/model.safetensors")
+    model, _ = load_checkpoint(BUILTIN[BUILTIN_TEACHER])
+    with torch.no_grad():
+        model.get_parameter("decoder.pred.weight").sign_().mul_(3e38)  # finite weights, whose sums are not
+    save_checkpoint(str(tmp_path / "teacher"), model, {"role": "teacher"})
     with pytest.raises(
         InputError, match=r"draw 0 \(train.*frame \d+\).*not finite.*finished shards are kept"
     ) as refusal:

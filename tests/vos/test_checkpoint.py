@@ -1,5 +1,8 @@
 """Checkpoints: what is saved comes back, what is damaged or foreign is refused by name."""
 
+import hashlib
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -7,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from vos import models
 from vos.checkpoint import load_checkpoint, load_trunk_weights, save_checkpoint
-from vos.errors import InputError
+from vos.errors import InputError, NotFiniteError
 from vos.models import VOSModel, build
 from vos.models.backbones import MobileNetV2Trunk, resnet18_trunk
 
@@ -139,8 +143,125 @@ def test_a_checkpoint_without_feature_statistics_loads_with_features_as_they_are
     path = tmp_path / "model.safetensors"
     old = {name: tensor for name, tensor in load_file(path).items() if "_standard." not in name}
     save_file(old, path)
+    (tmp_path / "model.json").write_text('{"model": "mobilevos-tiny"}')
     model, _ = load_checkpoint(str(tmp_path))
     _assert_same_weights(model, tiny.state_dict())
+
+
+def poisoned(weights: dict[str, Tensor], value: float) -> dict[str, Tensor]:
+    return {**weights, "decoder.pred.bias": torch.full_like(weights["decoder.pred.bias"], value)}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_that_are_not_finite_are_refused_by_name_wherever_they_come_from(
+    tiny: VOSModel, tmp_path: Path, suffix: str, value: float
+):
+    path = tmp_path / f"w{suffix}"
+    write(poisoned(tiny.state_dict(), value), path)
+    error = _refusal(lambda: load_checkpoint(str(path), "mobilevos-tiny"))
+    assert str(path) in error and "decoder.pred.bias" in error and "NaN" in error
+    trunk = {**MobileNetV2Trunk(3).state_dict(), "features.0.1.bias": torch.full((32,), value)}
+    write(trunk, path)
+    error = _refusal(lambda: load_trunk_weights(build("mobilevos-mobilenetv2-noaspp"), str(path)))
+    assert str(path) in error and "features.0.1.bias" in error
+
+
+def test_numbers_that_overflow_in_the_networks_own_type_are_refused(tiny: VOSModel, tmp_path: Path):
+    weights = {**tiny.state_dict(), "decoder.pred.bias": torch.full((1,), 1e300, dtype=torch.float64)}
+    save_file(weights, tmp_path / "w.safetensors")
+    assert "decoder.pred.bias" in _refusal(lambda: load_checkpoint(str(tmp_path / "w.safetensors"), "mobilevos-tiny"))
+
+
+def test_weights_that_are_not_finite_are_not_saved_over_those_that_are(tiny: VOSModel, tmp_path: Path):
+    save_checkpoint(str(tmp_path), tiny, {"step": 1})
+    broken = build("mobilevos-tiny")
+    broken.load_state_dict(poisoned(broken.state_dict(), float("nan")))
+    with pytest.raises(NotFiniteError, match=r"decoder\.pred\.bias"):
+        save_checkpoint(str(tmp_path), broken, {"step": 2})
+    assert load_checkpoint(str(tmp_path))[1]["step"] == 1
+
+
+def test_weights_that_were_changed_or_exchanged_are_refused_with_both_digests(tiny: VOSModel, tmp_path: Path):
+    save_checkpoint(str(tmp_path / "a"), tiny, {})
+    save_checkpoint(str(tmp_path / "b"), build("mobilevos-tiny"), {})
+    path = tmp_path / "a" / "model.safetensors"
+    original = path.read_bytes()
+    changed = [original[:-1] + bytes([original[-1] ^ 1]), (tmp_path / "b" / "model.safetensors").read_bytes()]
+    for content in changed:
+        path.write_bytes(content)
+        error = _refusal(lambda: load_checkpoint(str(tmp_path / "a")))
+        found, expected = (hashlib.sha256(one).hexdigest()[:12] for one in (content, original))
+        assert str(path) in error and found in error and expected in error and "copy" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model", "mobilevos-resnet18"),
+        ("parameters", 7),
+        ("preprocessing", "tensorflow"),
+        ("batch_norm_frozen", True),
+        ("role", "teacher"),
+        ("size_px", 24),
+        ("weights_sha256", "0" * 64),
+        ("seal", None),
+    ],
+)
+def test_an_edited_description_is_refused_and_named(tiny: VOSModel, tmp_path: Path, name: str, value: object):
+    save_checkpoint(str(tmp_path), tiny, {"role": "student"})
+    path = tmp_path / "model.json"
+    about = {**json.loads(path.read_text()), name: value}
+    path.write_text(json.dumps({key: one for key, one in about.items() if one is not None}))
+    assert str(path) in _refusal(lambda: load_checkpoint(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"parameters": 7},
+        {"parameters": "many"},
+        {"preprocessing": "grey"},
+        {"role": "boss"},
+        {"size_px": -1},
+        {"weights_sha256": "../x"},
+        {"batch_norm_frozen": 1},
+    ],
+)
+def test_a_description_of_an_earlier_version_that_contradicts_the_weights_is_refused(
+    tiny: VOSModel, tmp_path: Path, about: dict[str, object]
+):
+    save_checkpoint(str(tmp_path), tiny, {})
+    (tmp_path / "model.json").write_text(json.dumps({"model": "mobilevos-tiny", **about}))
+    assert str(tmp_path) in _refusal(lambda: load_checkpoint(str(tmp_path)))
+
+
+def test_a_checkpoint_of_an_earlier_version_loads_with_one_note(
+    tiny: VOSModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    save_checkpoint(str(tmp_path), tiny, {})
+    (tmp_path / "model.json").write_text('{"model": "mobilevos-tiny", "role": "student"}')
+    for _ in range(2):
+        _assert_same_weights(load_checkpoint(str(tmp_path))[0], tiny.state_dict())
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 1 and str(tmp_path) in said[0] and "cannot be verified" in said[0]
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(Path(models.__file__).parent.glob("builtin_*")), ids=lambda folder: folder.name
+)
+def test_what_ships_is_sealed_and_carries_the_digest_of_its_weights(folder: Path):
+    about = json.loads((folder / "model.json").read_text())
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert about["weights_sha256"] == about["seal"]["of"] == digest
+    assert load_checkpoint(str(folder))[1]["weights_sha256"] == digest
+
+
+def test_a_pipe_in_place_of_the_weights_is_refused_at_once(tiny: VOSModel, tmp_path: Path):
+    save_checkpoint(str(tmp_path), tiny, {})
+    (tmp_path / "model.safetensors").unlink()
+    os.mkfifo(tmp_path / "model.safetensors")
+    assert "not a file" in _refusal(lambda: load_checkpoint(str(tmp_path)))
 
 
 def test_reserved_names_and_values_beyond_json_are_refused_before_anything_is_written(tiny: VOSModel, tmp_path: Path):
@@ -216,6 +337,13 @@ def test_weights_of_another_trunk_are_refused(tmp_path: Path):
     error = _refusal(lambda: load_trunk_weights(build("mobilevos-resnet18"), str(tmp_path / "mobilenet.safetensors")))
     assert "mobilenet.safetensors" in error
     assert "conv1.weight" in error
+
+
+def write(weights: dict[str, Tensor], path: Path) -> None:
+    if path.suffix == ".pth":
+        torch.save(weights, path)
+    else:
+        save_file(weights, path)
 
 
 def _assert_same_weights(model: VOSModel, expected: dict[str, Tensor]) -> None:

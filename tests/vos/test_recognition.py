@@ -25,7 +25,7 @@ def test_a_file_that_is_no_whole_classifier_is_refused_in_one_line(tmp_path: Pat
     damaged, trunk_only = tmp_path / "damaged.safetensors", tmp_path / "trunk.safetensors"
     damaged.write_bytes(b"\x10\0\0\0")
     save_file({"features.0.0.weight": torch.zeros(1)}, str(trunk_only))
-    for path, says in ((tmp_path / "absent", "no such"), (damaged, "truncated"), (trunk_only, "no classifier")):
+    for path, says in ((tmp_path / "absent", "does not exist"), (damaged, "truncated"), (trunk_only, "no classifier")):
         with pytest.raises(InputError, match=says) as error:
             read_classifier(str(path))
         assert str(path) in str(error.value) and "\n" not in str(error.value)
