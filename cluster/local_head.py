@@ -33,6 +33,7 @@ from pathlib import Path
 from pipelines.ray_folders import private_token
 from vos.errors import InputError
 from vos.files import private_folder
+from vos.redaction import redact_all, without_secret
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -247,7 +248,7 @@ def up(settings: Settings) -> None:
         f"Ray is up at {settings.url}: process {head.pid}, {settings.num_cpus} logical CPUs, token required, "
         "every port on loopback\n"
         f"logs      {settings.log} and {temp_dir}/session_latest/logs\n"
-        f"tracking  {env['MLFLOW_TRACKING_URI']}\n\n"
+        f"tracking  {without_secret(env['MLFLOW_TRACKING_URI'])}\n\n"
         "next, from this folder:\n"
         f"  export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS={settings.url}\n"
         "  .venv/bin/ray job submit --working-dir . -- python -m jobs.cache --preset smoke --out runs/cache\n"
@@ -344,7 +345,7 @@ def main() -> int:
                 raise HeadError("another make cluster-up or cluster-down is at work here: wait for it") from None
             action(settings)
     except (HeadError, InputError, OSError) as error:
-        print(f"cluster: {error}", file=sys.stderr)
+        print(f"cluster: {redact_all(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("cluster: interrupted; what was started has been stopped", file=sys.stderr)

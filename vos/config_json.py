@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from vos.errors import InputError
+from vos.redaction import redact_values
 
 Config = TypeVar("Config")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The JSON form of a configuration, nested like its flags."""
-    return dataclasses.asdict(config)
+    """The JSON form of a configuration, nested like its flags, without secrets."""
+    return redact_values(dataclasses.asdict(config))
 
 
 def without(config: Any, fields: Sequence[str]) -> dict[str, Any]:
@@ -68,8 +69,8 @@ def _fits(items: list[Any], kinds: tuple[Any, ...]) -> bool:
 
 
 def dumps(config: Any) -> str:
-    """Canonical JSON: the same configuration always gives the same text."""
-    values = to_dict(config) if dataclasses.is_dataclass(config) else config
+    """Canonical JSON without secrets: the same configuration always gives the same text."""
+    values = to_dict(config) if dataclasses.is_dataclass(config) else redact_values(config)
     return json.dumps(values, indent=1, sort_keys=True) + "\n"
 
 

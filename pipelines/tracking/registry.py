@@ -146,8 +146,8 @@ def resolve(checkpoint: str, folder: str, flag: str = "--checkpoint") -> tuple[s
             version = client.get_model_version(name, found["version"])
         source = client.get_model_version_download_uri(name, str(version.version))
         kept = download_artifacts(artifact_uri=source, tracking_uri=store.store_uri())
-    except (MlflowException, OSError) as error:
-        if store.is_unreachable(error):
+    except (store.Unreachable, MlflowException, OSError) as error:
+        if isinstance(error, store.Unreachable) or store.is_unreachable(error):
             raise InputError(f"{flag} {checkpoint}: {store.store_name()} does not answer; name a folder") from error
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{flag} {checkpoint}: not in the registry of {store.store_name()} ({reason})") from error

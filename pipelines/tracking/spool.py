@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from pipelines.tracking import events, store
 from pipelines.tracking.registry import KEY
 from vos.files import write_atomic
+from vos.redaction import redact_values
 
 PARENT = "mlflow.parentRunId"
 PREFIX = "spooled-"
@@ -38,8 +39,11 @@ class Spool:
         self.folder, self._lock = _own_folder(os.path.join(store.spool_folder(), run_id))
         path = os.path.join(self.folder, "head.json")
         if not os.path.exists(path):
-            write_atomic(path, json.dumps({**head, "store": store.store_name()}).encode())
-        with open(os.path.join(self.folder, "events.jsonl"), "ab+") as file:  # a kill may have cut the last line
+            write_atomic(path, json.dumps(redact_values({**head, "store": store.store_name()})).encode())
+            os.chmod(path, 0o600)
+        with open(
+            os.path.join(self.folder, "events.jsonl"), "ab+", opener=_private
+        ) as file:  # a kill may have cut the last line
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
 
@@ -150,7 +154,10 @@ def _with_known_parent(client: Any, event: events.Event) -> events.Event:
 
 
 def _own_folder(wanted: str) -> tuple[str, BinaryIO]:
-    """A folder for this process alone: the wanted one, or where another process holds it, the next of that name."""
+    """A folder for this process alone: the wanted one, or where another process holds it, the next of that name. Only this user may look
+    into it: a run's words are told to a server that may ask who reads them."""
+    os.makedirs(os.path.dirname(wanted), exist_ok=True)
+    os.chmod(os.path.dirname(wanted), 0o700)
     for number in itertools.count(1):
         folder = wanted if number == 1 else f"{wanted}.{number}"
         os.makedirs(os.path.join(folder, "files"), exist_ok=True)
@@ -158,6 +165,10 @@ def _own_folder(wanted: str) -> tuple[str, BinaryIO]:
         if lock is not None:
             return folder, lock
     raise AssertionError("there is always a next name")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _locked(folder: str) -> BinaryIO | None:
