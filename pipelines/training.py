@@ -239,7 +239,6 @@ def _fit(
         ) from error
     if problem := ray.get(board.problem.remote()):
         raise InputError(str(problem))
-<<<<<<< HEAD
 
 
 def lost_peer(error: BaseException) -> str | None:
@@ -254,8 +253,6 @@ def lost_peer(error: BaseException) -> str | None:
                 return re.sub(r"^\[\S+\] ", "", " ".join(text.split()))[:160]
             failure = getattr(failure, "_base_exc", None) or getattr(failure, "cause", None) or failure.__cause__
     return None
-=======
->>>>>>> cb83e33 (Take secrets out of what is printed, saved and logged)
 
 
 def train_worker(arguments: dict[str, Any]) -> None:

@@ -59,7 +59,10 @@ def from_dict(cls: type[Config], values: dict[str, Any], default: Config, origin
             )
         else:
             changes[name] = value
-    return dataclasses.replace(default, **changes)  # type: ignore[type-var]
+    try:
+        return dataclasses.replace(default, **changes)  # type: ignore[type-var]
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from None
 
 
 def _fits(items: list[Any], kinds: tuple[Any, ...]) -> bool:
