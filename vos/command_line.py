@@ -15,7 +15,7 @@ from vos.config import BUILTINS, JobConfig, SegmentConfig
 from vos.config_json import from_dict
 from vos.errors import InputError, printable
 from vos.json_files import checked, read_json_file
-from vos.paths import absolute, check_address, check_path, check_secret, check_text, is_address
+from vos.paths import absolute, check_address, check_number, check_path, check_secret, check_text, is_address
 from vos.presets import preset
 from vos.redaction import redact_all, redacted_streams
 from vos.seals import SEAL
@@ -189,6 +189,7 @@ def resolve_paths(config: Any, home: str, prefix: str = "--") -> Any:
             changes[field.name] = resolve_paths(value, home, f"{flag}.")
             continue
         for one in value if isinstance(value, tuple) else (value,):
+            check_number(flag, one)
             if isinstance(one, str):
                 check_text(flag, one)
                 if field.name not in OPENED_BY_FFMPEG:

@@ -1,7 +1,8 @@
-"""What a flag may name: a path on this machine or an address, found to be usable before any work is done."""
+"""What the value of a flag may be: a number, a text, a path on this machine or an address, proven before any work is done."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 
@@ -10,6 +11,8 @@ from vos.redaction import has_secret, without_secret
 
 STORES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "file")
 """Schemes that results and caches may be at: those of pyarrow.fs."""
+LARGEST = 2**31
+"""Of whole numbers: what fits 31 bits is taken by every library here."""
 NAME_BYTES, PATH_BYTES, KEY_BYTES = 255, 4095, 1024
 """Limits of Linux, for a name and a path, and of S3, for the name of an object."""
 OWN_NAME_BYTES, OWN_PATH_BYTES = 64, 400
@@ -32,6 +35,16 @@ def absolute(path: str, home: str) -> str:
                 f"{path}: there is no user '{user[1:]}' on this machine; write the whole path, or ./{path}"
             )
     return os.path.normpath(os.path.join(home, expanded))
+
+
+def check_number(flag: str, value: object) -> None:
+    """Raise InputError for a number that is not finite, or beyond 31 bits."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{flag} {value}: give a finite number")
+    if isinstance(value, int | float) and abs(value) >= LARGEST:
+        raise InputError(
+            f"{flag} {str(value)[:40] if abs(value) < 10**40 else 'of so many digits'}: use less than {LARGEST}"
+        )
 
 
 def check_text(flag: str, value: str) -> None:

@@ -13,6 +13,7 @@ import shutil
 from typing import Any
 
 from vos.errors import InputError
+from vos.json_files import checked, parse_json
 
 MODELS = "models:/"
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -20,6 +21,7 @@ SCORE = "val/j_and_f"
 DATA, PROTOCOL = "evaluation.data", "evaluation.protocol"
 KEY = "tracking.id"
 """Tag of every run and version: a name that is known before the server has given it an id."""
+_FIGURE = re.compile(r"\d+(\.\d+)?(e-?\d{1,2})?")
 _RUN = re.compile(r"(?:runs:/)?(?P<id>[0-9a-f]{32})")
 _REFERENCE = re.compile(
     r"models:/(?P<name>[A-Za-z0-9_][A-Za-z0-9_ .-]*)(?:@(?P<alias>[A-Za-z][\w-]*)|/(?P<version>\d+))"
@@ -38,12 +40,12 @@ def verdict(new: dict[str, str], champion: dict[str, str] | None, same: bool = F
     if same:
         return CHAMPION, f"{score}: the champion, evaluated again"
     other = f"version {champion['version']}"
-    if SCORE not in champion:
+    if not _FIGURE.fullmatch(champion.get(SCORE, "")) or DATA not in champion or PROTOCOL not in champion:
         return CHALLENGER, f"{score}: {other} is champion and has no evaluation to compare with"
     if new[DATA] != champion[DATA]:
         return CHALLENGER, f"{score}, on other videos than {other}, the champion: not compared"
     if new[PROTOCOL] != champion[PROTOCOL]:
-        changed = _changes(json.loads(champion[PROTOCOL]), json.loads(new[PROTOCOL]))
+        changed = _changes(champion[PROTOCOL], new[PROTOCOL])
         return CHALLENGER, f"{score}, by another protocol than {other}, the champion ({changed}): not compared"
     if float(new[SCORE]) > float(champion[SCORE]):
         return (
@@ -208,7 +210,15 @@ def _by_alias(client: Any, name: str, alias: str) -> Any | None:
         return None
 
 
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> str:
+def _changes(old: str, new: str) -> str:
+    """What two protocols have differently; the tags of a version may be edited by hand in the pages."""
     from vos.config_json import differences
 
-    return "; ".join(differences(old, new))
+    try:
+        before, after = (
+            checked(parse_json(text, f"the tag {PROTOCOL}", ""), dict[str, Any], f"the tag {PROTOCOL}", "")
+            for text in (old, new)
+        )
+    except InputError:
+        return "the champion's cannot be read"
+    return "; ".join(differences(before, after))

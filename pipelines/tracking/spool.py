@@ -17,16 +17,20 @@ import fcntl
 import itertools
 import json
 import os
+import re
 import shutil
 import sys
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NotRequired, TypedDict
 
 from pipelines.tracking import events, store
 from pipelines.tracking.registry import KEY
+from vos.errors import InputError
 from vos.files import write_atomic
+from vos.json_files import checked, parse_json, read_json_file
 from vos.redaction import redact_values
 
 PARENT = "mlflow.parentRunId"
+ADVICE = "delete the folder to give up this run's words"
 PREFIX = "spooled-"
 """What a run is called that the server has not heard of yet."""
 
@@ -110,7 +114,7 @@ def _waits_for_another(client: Any, folder: str, here: str, elsewhere: dict[str,
         try:
             if not os.path.exists(os.path.join(folder, "head.json")):  # another process was faster
                 return False
-            head = json.loads(_text(os.path.join(folder, "head.json")))
+            head = _head(folder)
             if (wanted := head.get("store", here)) == here:
                 return not _replay_one(client, folder, head)
             elsewhere[wanted] = elsewhere.get(wanted, 0) + 1
@@ -125,9 +129,15 @@ def _waits_for_another(client: Any, folder: str, here: str, elsewhere: dict[str,
 def _replay_one(client: Any, folder: str, head: dict[str, Any]) -> bool:
     """Whether its turn has come: False where the server has not heard of its parent yet, or of the run that it adds to."""
     said_path = os.path.join(folder, "said")
-    said = int(_text(said_path) or 0)
-    lines = _text(os.path.join(folder, "events.jsonl")).splitlines(keepends=True)
-    numbered = [(i, json.loads(line)) for i, line in enumerate(lines) if line.endswith("\n")]  # a kill may cut the last
+    said = _text(said_path) or "0"
+    if not re.fullmatch(r"\d{1,12}", said):
+        raise InputError(f"{said_path}: holds no number; delete the folder, or the file to say everything again")
+    said = int(said)
+    path = os.path.join(folder, "events.jsonl")
+    lines = _text(path).splitlines(keepends=True)
+    numbered = [
+        (i, _event(folder, line)) for i, line in enumerate(lines) if line.endswith("\n")
+    ]  # a kill may cut the last
     parents = [event["values"].get(PARENT, "") for _, event in numbered if event["op"] == "tags"]
     for parent in filter(lambda value: value.startswith(PREFIX), parents):
         if run_id_of(client, parent) is None:
@@ -145,6 +155,51 @@ def _replay_one(client: Any, folder: str, head: dict[str, Any]) -> bool:
     shutil.rmtree(folder)
     print(f"tracking: the run {head.get('name', run_id)} is with the server again", file=sys.stderr)
     return True
+
+
+class _Head(TypedDict):
+    """Either `run_id`, or `key` with or without what makes the run."""
+
+    run_id: NotRequired[str]
+    key: NotRequired[str]
+    experiment: NotRequired[str]
+    name: NotRequired[str]
+    ms: NotRequired[int]
+    store: NotRequired[str]
+
+
+class _Event(TypedDict):
+    op: str
+    path: NotRequired[str]
+    folder: NotRequired[str | None]
+    values: NotRequired[dict[str, str]]
+    entries: NotRequired[list[tuple[str, float, int, int]]]
+    name: NotRequired[str]
+    text: NotRequired[str]
+
+
+def _head(folder: str) -> dict[str, Any]:
+    path = os.path.join(folder, "head.json")
+    head = checked(read_json_file(path, ADVICE), _Head, path, ADVICE)
+    run = head.get("run_id", head.get("key", ""))
+    if not re.fullmatch(r"[0-9a-f]{32}", run) or ("experiment" in head and not {"key", "name", "ms"} <= head.keys()):
+        raise InputError(f"{path}: names no run; {ADVICE}")
+    return dict(head)
+
+
+def _event(folder: str, line: str) -> events.Event:
+    """One event of a spool. Files are those that `append` copied: files/NUMBER/NAME, no links."""
+    path = os.path.join(folder, "events.jsonl")
+    event = checked(parse_json(line, path, ADVICE, finite=False), _Event, path, ADVICE)
+    if "path" in event:
+        place = os.path.join(folder, event["path"])
+        if not re.fullmatch(r"files/\d+/[^/\0]+", event["path"]) or os.path.basename(place) in (".", ".."):
+            raise InputError(f"{path}: names a file outside of the spool; {ADVICE}")
+        inside = os.path.realpath(os.path.join(folder, "files"))
+        parts = [os.path.join(at, name) for at, folders, names in os.walk(place) for name in (*folders, *names)]
+        if any(not os.path.realpath(one).startswith(f"{inside}{os.sep}") for one in (place, *parts)):
+            raise InputError(f"{path}: names a link that leads out of the spool; {ADVICE}")
+    return dict(event)
 
 
 def _with_known_parent(client: Any, event: events.Event) -> events.Event:
