@@ -22,7 +22,6 @@ from vos.clips import checksum, decode_clip, encode_clip, read_clip
 from vos.config import CacheConfig, ClipConfig, DataConfig
 from vos.config_json import dumps, to_dict
 from vos.config_json import fingerprint as fingerprint_of
-from vos.contents import fingerprint
 from vos.draws import draw_clip
 from vos.errors import InputError
 from vos.quantise import dequantise
