@@ -92,12 +92,14 @@ results: setup ## run what is missing of the results' protocol (hours; DAVIS_ROO
 bench: setup ## measure the cache with python -m jobs.benchmark (some ten minutes)
 	@$(PY) -m jobs.benchmark cache
 
-# MLflow's job workers (7 processes for features that are not used here) stay off.
+# MLflow's job workers (7 processes for features that are not used here) stay off. The store, which may hold a password, goes by the
+# environment: everybody on the machine can read command lines.
 ui: setup ## browse runs and models with MLflow on 127.0.0.1:5000
-	@case "$$MLFLOW_TRACKING_URI" in http://*|https://*) echo "MLFLOW_TRACKING_URI is a server already: open $$MLFLOW_TRACKING_URI"; exit 0;; esac; \
+	@case "$$MLFLOW_TRACKING_URI" in http://*|https://*) echo "MLFLOW_TRACKING_URI is a server already: open $$($(PY) -c 'import os, vos.redaction as r; print(r.without_secret(os.environ["MLFLOW_TRACKING_URI"]))')"; exit 0;; esac; \
 	mkdir -p runs && echo "MLflow: http://127.0.0.1:$(UI_PORT)/#/experiments (20 s to come up; stop with Ctrl-C)" && \
 	echo "best J&F per parameter: open the experiment tune, then Views (top right); evaluate, train and cache have one too" && \
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec $(PY) -m mlflow ui --host 127.0.0.1 --port "$(UI_PORT)" --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///runs/mlflow.db}"
+	MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///runs/mlflow.db}" MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+	exec $(PY) -m mlflow ui --host 127.0.0.1 --port "$(UI_PORT)" --workers 1
 
 cluster-up: setup ## start a Ray head on loopback with token authentication (cluster/README.md)
 	@$(PY) cluster/local_head.py up

@@ -29,10 +29,13 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from pipelines.ray_folders import private_token
 from vos.errors import InputError
 from vos.files import private_folder
+from vos.json_files import checked, read_json_file
+from vos.redaction import redact_all, without_secret
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -247,7 +250,7 @@ def up(settings: Settings) -> None:
         f"Ray is up at {settings.url}: process {head.pid}, {settings.num_cpus} logical CPUs, token required, "
         "every port on loopback\n"
         f"logs      {settings.log} and {temp_dir}/session_latest/logs\n"
-        f"tracking  {env['MLFLOW_TRACKING_URI']}\n\n"
+        f"tracking  {without_secret(env['MLFLOW_TRACKING_URI'])}\n\n"
         "next, from this folder:\n"
         f"  export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS={settings.url}\n"
         "  .venv/bin/ray job submit --working-dir . -- python -m jobs.cache --preset smoke --out runs/cache\n"
@@ -288,13 +291,23 @@ def wait_until_ready(settings: Settings, head: subprocess.Popen[bytes], temp_dir
 # --- down ---
 
 
-def read_record(settings: Settings) -> dict[str, str] | None:
-    try:
-        return json.loads(settings.record.read_text())
-    except FileNotFoundError:
+class Record(TypedDict):
+    """What head.json holds."""
+
+    pid: int
+    mark: str
+    url: str
+
+
+def read_record(settings: Settings) -> Record | None:
+    if not os.path.lexists(settings.record):
         return None
-    except ValueError as error:
-        raise HeadError(f"{settings.record} is damaged ({error}): stop Ray by hand, then remove that file") from error
+    advice = "stop Ray by hand, then remove that file"
+    path = str(settings.record)
+    try:
+        return checked(read_json_file(path, advice), Record, path, advice)
+    except InputError as error:
+        raise HeadError(str(error)) from None
 
 
 def stop(settings: Settings, head_pid: int, mark: str) -> int:
@@ -326,7 +339,7 @@ def down(settings: Settings) -> None:
     if record is None:
         print("no cluster of this checkout is up: nothing to stop")
         return
-    count = stop(settings, int(record["pid"]), record["mark"])
+    count = stop(settings, record["pid"], record["mark"])
     print(f"stopped the cluster at {record['url']} ({count} processes)" if count else "the cluster had ended already")
 
 
@@ -344,7 +357,7 @@ def main() -> int:
                 raise HeadError("another make cluster-up or cluster-down is at work here: wait for it") from None
             action(settings)
     except (HeadError, InputError, OSError) as error:
-        print(f"cluster: {error}", file=sys.stderr)
+        print(f"cluster: {redact_all(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("cluster: interrupted; what was started has been stopped", file=sys.stderr)

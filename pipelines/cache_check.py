@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from pipelines import schema, storage
 from pipelines.folders import CONFIG, existing
-from pipelines.manifest import data_of_cache, read_manifest
+from pipelines.manifest import RUN_AGAIN, data_of_cache, read_manifest, shapes_of, shard_path
 from pipelines.models import load_model, weights_digest
 from pipelines.progress import progress_bar
+from pipelines.row_checks import ADVICE, check_clip, check_row
 from pipelines.teacher import Teacher
 from pipelines.teacher_cache import CACHE
 from vos.clips import checksum, decode_clip
@@ -25,7 +24,6 @@ from vos.config import CacheConfig
 from vos.config_json import from_dict
 from vos.datasets import Video
 from vos.distillation import relative_correlation_error
-from vos.draws import ClipDraw
 from vos.errors import InputError
 
 
@@ -50,7 +48,7 @@ def verify_cache(config: CacheConfig) -> str:
     problems: list[str] = []
     with progress_bar("verify", manifest["draws"], "draw") as bar:
         for entry in manifest["shards"]:
-            path = storage.join(config.out, "shards", entry["file"])
+            path = shard_path(config.out, entry["file"])
             if problem := shard_problem(path, entry, manifest):
                 problems.append(f"{path}: {problem}")
             bar.update(entry["rows"])
@@ -58,8 +56,6 @@ def verify_cache(config: CacheConfig) -> str:
     lines.append(
         f"{'ok    ' if not problems else 'FAILED'}  {intact} of {len(manifest['shards'])} shards: checksums, schema, rows"
     )
-    if problem := _coverage_problem(manifest):
-        problems.append(problem)
     if config.verify_rows and not problems:
         for row in _recompute(config, manifest):
             verdict = "FAILED" if row.problem else "ok    "
@@ -83,17 +79,15 @@ def shard_problem(path: str, entry: dict[str, Any], manifest: dict[str, Any]) ->
         data = storage.read_bytes(path)
     except FileNotFoundError:
         return "missing"
-    if damage := schema.damage_of(data):
+    shapes = shapes_of(manifest, schema.MANIFEST)
+    if damage := schema.damage_of(data, shapes):
         return f"damaged ({damage})"
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         return "intact, but not the file that the manifest lists"
-    shapes = schema.Shapes(**manifest["identity"]["shapes"])
-    fields = {field.name: field.type for field in pq.read_schema(pa.BufferReader(data))}
-    for name, (dtype, shape) in shapes.columns().items():
-        wanted = pa.fixed_shape_tensor(pa.from_numpy_dtype(np.dtype(dtype)), shape)
-        if fields.get(name) != wanted:
-            return f"column {name} is {fields.get(name)}, not {wanted}"
-    rows = schema.read_rows(pa.BufferReader(data), [])
+    try:
+        rows = schema.read_rows(pa.BufferReader(data), [])
+    except schema.READ_ERRORS as error:
+        return f"damaged ({' '.join(str(error).split())})"
     wanted_draws = list(range(entry["first_draw"], entry["first_draw"] + entry["rows"]))
     if [row["draw"] for row in rows] != wanted_draws:
         return f"draws {[row['draw'] for row in rows]} instead of {wanted_draws[0]} to {wanted_draws[-1]}"
@@ -101,31 +95,19 @@ def shard_problem(path: str, entry: dict[str, Any], manifest: dict[str, Any]) ->
 
 
 def _row_problem(row: dict[str, Any], shapes: schema.Shapes) -> str:
+    origin = f"draw {row['draw']}"
     try:
-        draw = ClipDraw.from_dict(json.loads(row["record"]))
-        if "frames" in row and checksum(decode_clip(row["frames"], row["labels"])) != row["clip_crc32"]:
-            return f"draw {row['draw']}: its stored frames are not the clip that the teacher saw"
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        return f"draw {row['draw']}: cannot be decoded ({error})"
-    index = row["sample_index"]
-    checks = {
-        "its record is of another draw": draw.number == row["draw"] and draw.num_objects == row["num_objects"],
-        "a sampled cell is outside the grid": index.max() < shapes.grid**2,
-        "a cell is sampled twice": all(len(np.unique(one)) == shapes.samples for one in index),
-        "a label is no object of the clip": row["sample_label"].max() <= row["num_objects"],
-        "a factor is not finite": np.isfinite(schema.factor_of(row)).all(),
-        "a logit is not finite": np.isfinite(schema.logits_of(row)).all(),
-        "its boundary cannot be unpacked": schema.boundary_of(row, shapes.grid).shape
-        == (shapes.queries, shapes.grid, shapes.grid),
-    }
-    return next((f"draw {row['draw']}: {problem}" for problem, holds in checks.items() if not holds), "")
-
-
-def _coverage_problem(manifest: dict[str, Any]) -> str:
-    covered = [
-        n for entry in manifest["shards"] for n in range(entry["first_draw"], entry["first_draw"] + entry["rows"])
-    ]
-    return "" if covered == list(range(manifest["identity"]["draws"])) else "the shards do not cover every draw once"
+        draw = check_row(row, shapes, origin)
+        if "frames" in row:
+            clip = decode_clip(row["frames"], row["labels"], origin)
+            check_clip(clip, draw, shapes, origin)
+            if checksum(clip) != row["clip_crc32"]:
+                return f"{origin}: its stored frames are not the clip that the teacher saw"
+    except InputError as error:
+        return str(error).removesuffix(f"; {ADVICE}")
+    if not all(len(np.unique(one)) == shapes.samples for one in row["sample_index"]):
+        return f"{origin}: a cell is sampled twice"
+    return ""
 
 
 def _recompute(config: CacheConfig, manifest: dict[str, Any]) -> Iterator[Recomputed]:
@@ -138,7 +120,7 @@ def _recompute(config: CacheConfig, manifest: dict[str, Any]) -> Iterator[Recomp
     rows = min(config.verify_rows, manifest["draws"])
     for number in sorted(np.random.default_rng(config.seed).choice(manifest["draws"], rows, replace=False).tolist()):
         entry = next(one for one in reversed(manifest["shards"]) if one["first_draw"] <= number)
-        path = storage.join(config.out, "shards", entry["file"])
+        path = shard_path(config.out, entry["file"])
         stored = schema.read_rows(pa.BufferReader(storage.read_bytes(path)), [])[number - entry["first_draw"]]
         yield _compared(stored, teacher.row(teacher.work(number)))
 
@@ -154,7 +136,7 @@ def teacher_of(config: CacheConfig, videos: list[Video], manifest: dict[str, Any
 
 def made_by(config: CacheConfig, manifest: dict[str, Any]) -> tuple[CacheConfig, list[Video]]:
     """The flags that the cache was made with; --data.root and --teacher.checkpoint may be given anew."""
-    path, repair = storage.join(config.out, CONFIG), "run jobs.cache again with the same flags"
+    path, repair = storage.join(config.out, CONFIG), RUN_AGAIN
     saved = existing(config.out, CACHE).read_json(CONFIG, dict[str, Any], repair)
     if saved is None:
         raise InputError(f"{path}: does not exist; {repair}")

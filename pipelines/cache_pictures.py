@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from typing import Any
 
 import cv2
@@ -12,11 +11,13 @@ import numpy as np
 from pipelines import schema, storage, tracking
 from pipelines.cached_clips import CachedClips
 from pipelines.folders import check_folder
+from pipelines.manifest import RUN_AGAIN
 from pipelines.teacher_cache import CACHE
 from vos.clips import Clip
 from vos.config import CacheConfig
 from vos.draws import ClipDraw
 from vos.images import overlay
+from vos.json_files import parse_json
 
 SHOW = "show"
 """Folder of the pictures."""
@@ -56,7 +57,7 @@ def page(row: dict[str, Any], clip: Clip) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    draw = ClipDraw.from_dict(json.loads(row["record"]))
+    draw = ClipDraw.from_dict(parse_json(row["record"], "the record of a draw", RUN_AGAIN))
     queries, frames = len(row["boundary"]), len(clip.frames)
     figure = Figure(figsize=(12, 3.6 * (queries + 1)), layout="constrained")
     FigureCanvasAgg(figure)

@@ -191,7 +191,7 @@ def plan_and_truth(config: CacheConfig, result: CacheResult) -> str:
         return ""
     columns = manifest["column_bytes"]
     truth = {"bytes": manifest["bytes"], **columns, "footer": manifest["bytes"] - sum(columns.values())}
-    planned = {"bytes": plan.bytes, **plan.column_bytes}
+    planned = {"bytes": plan.bytes, **{name: size for name, size in plan.column_bytes.items() if name in truth}}
     rows = [
         [name, amount(planned[name]), amount(truth[name]), _deviation(planned[name], truth[name])] for name in planned
     ]

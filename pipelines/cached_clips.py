@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 import queue
 import tempfile
@@ -22,14 +21,15 @@ import torch
 from torch import Tensor
 
 from pipelines import schema, storage
-from pipelines.manifest import data_of_cache, read_manifest
+from pipelines.manifest import data_of_cache, read_manifest, shapes_of, shard_path
+from pipelines.row_checks import check_clip, check_row, check_videos
 from vos.clips import Clip, checksum, decode_clip, replay
 from vos.config import ClipConfig, DataConfig
 from vos.config_json import fingerprint, from_dict
 from vos.datasets import Video
 from vos.draws import ClipDraw, draw_clip
 from vos.errors import InputError
-from vos.files import private_folder
+from vos.files import private_folder, read_regular
 from vos.objective import Targets
 from vos.transforms import to_tensor
 
@@ -114,6 +114,7 @@ class CachedClips:
                 f"{folder}: this cache holds no logits; train with --loss.kd 0, or make one with --logits int8"
             )
         self.clip = from_dict(ClipConfig, identity["clip"], ClipConfig(), f"{folder}/{schema.MANIFEST}")
+        self._shapes = shapes_of(self.manifest, f"{folder}/{schema.MANIFEST}")
         self.num_draws = sum(shard["rows"] for shard in self.manifest["shards"])
         self._with_targets = with_targets
         self._stored = identity["frames"] == "store"
@@ -124,21 +125,23 @@ class CachedClips:
         self._columns = None if with_targets else clip_columns
 
     def batch(self, numbers: list[int]) -> Batch:
-        rows = [self._row(number) for number in numbers]
-        clips = [self._replay(row) for row in rows]
-        targets = targets_of(rows, self.clip.crop_px // schema.GRID_STRIDE) if self._with_targets else None
-        return collate(numbers, clips, [row["num_objects"] for row in rows], targets)
+        rows, clips = zip(*(self.row_and_clip(number) for number in numbers), strict=True)
+        targets = targets_of(list(rows), self.clip.crop_px // schema.GRID_STRIDE) if self._with_targets else None
+        return collate(numbers, list(clips), [row["num_objects"] for row in rows], targets)
 
     def row_and_clip(self, number: int) -> tuple[dict[str, Any], Clip]:
         """What is stored of one draw, and its clip."""
-        row = self._row(number)
-        return row, self._replay(row)
+        row, shard = self._row(number)
+        origin = f"{shard}: draw {number}"
+        draw = check_row(row, self._shapes, origin)
+        return row, self._replay(row, draw, origin)
 
-    def _replay(self, row: dict[str, Any]) -> Clip:
-        draw = ClipDraw.from_dict(json.loads(row["record"]))
+    def _replay(self, row: dict[str, Any], draw: ClipDraw, origin: str) -> Clip:
         if self._stored:
-            clip = decode_clip(row["frames"], row["labels"], f"{self.folder}: draw {draw.number}")
+            clip = decode_clip(row["frames"], row["labels"], origin)
+            check_clip(clip, draw, self._shapes, origin)
         else:
+            check_videos(draw, self._videos, origin)
             clip = replay(self._videos, draw, self.clip.crop_px)
         if checksum(clip) != row["clip_crc32"]:
             raise InputError(
@@ -147,37 +150,37 @@ class CachedClips:
             )
         return clip
 
-    def _row(self, number: int) -> dict[str, Any]:
+    def _row(self, number: int) -> tuple[dict[str, Any], str]:
+        """What is stored of a draw, and the path of its shard."""
         place = int(np.searchsorted(self._starts, number, side="right")) - 1
         offset = number - self._starts[place]
         entry = self.manifest["shards"][place]
-        shard = storage.join(self.folder, "shards", entry["file"])
-        path = _intact_shard(shard, self.manifest["recipe"], entry.get("sha256", ""))
+        shard = shard_path(self.folder, entry["file"])
+        path = _intact_shard(shard, self.manifest["recipe"], entry["sha256"], self._shapes, _stamp(shard))
         try:
             row = schema.read_rows(path, [offset // schema.ROW_GROUP_ROWS], self._columns)[
                 offset % schema.ROW_GROUP_ROWS
             ]
         except schema.READ_ERRORS as error:
             raise _damaged(shard, " ".join(str(error).split())) from None
-        if row["draw"] != number:
-            raise _damaged(shard, f"row {offset} holds draw {row['draw']}, not {number}")
-        return row
+        if row.get("draw") != number:
+            raise _damaged(shard, f"row {offset} holds draw {row.get('draw')}, not {number}")
+        return row, shard
 
 
-def prove_shard(path: str, recipe: str, sha256: str = "") -> str:
+def prove_shard(path: str, recipe: str, sha256: str = "", shapes: schema.Shapes | None = None, stamp: str = "") -> str:
     """The local path of a shard whose every byte is as it was written; one on an object store is copied beside the system's
     temporary files first, once per machine.
 
     sha256  of the file that the manifest lists: an earlier copy that is not it is made again
+    shapes  of its columns; one that announces others is not read
+    stamp   tells versions of the file apart for who remembers what was proven
     Raises InputError naming the shard, or the folder of the copies when it is not this user's.
     """
     try:
-        if storage.is_uri(path):
-            path_here = _copy_here(path, recipe, sha256)
-            data = storage.read_bytes(path_here)
-        else:
-            path_here, data = path, storage.read_bytes(path)
-        damage = schema.damage_of(data)
+        path_here = _copy_here(path, recipe, sha256) if storage.is_uri(path) else path
+        data = read_regular(path_here, "shard_bytes", "run jobs.cache again with the same flags to make it again")
+        damage = schema.damage_of(data, shapes)
         if not damage and schema.metadata_of(data).get("recipe") != recipe:
             damage = "it belongs to another cache"
     except OSError as error:
@@ -187,8 +190,18 @@ def prove_shard(path: str, recipe: str, sha256: str = "") -> str:
     return path_here
 
 
-_intact_shard = functools.cache(prove_shard)
-"""Proven once by each process."""
+_intact_shard = functools.lru_cache(1 << 16)(prove_shard)
+"""Proven once by each process, and again when the file is another one."""
+
+
+def _stamp(path: str) -> str:
+    if storage.is_uri(path):
+        return ""  # what is read is the copy of this machine, which nobody else can write
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
 
 
 def _copy_here(path: str, recipe: str, sha256: str) -> str:

@@ -6,20 +6,25 @@ in every shard; `fingerprint` is that of the whole cache, which trainings and se
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
+import os
+import re
 import sys
-from typing import Any
+from typing import Any, Literal, TypedDict, cast
 
 from pipelines import schema, storage
-from pipelines.plan import index_videos, recipe_of
-from vos.config import DataConfig
+from pipelines.plan import ShardPlan, index_videos, recipe_of
+from vos.config import ClipConfig, DataConfig
 from vos.config_json import dumps, fingerprint, from_dict
 from vos.contents import same_videos
 from vos.datasets import Video
 from vos.errors import InputError
+from vos.json_files import checked, parse_json
+from vos.limits import check_limit
 
 DIGEST = "sha256"
+RUN_AGAIN = "run jobs.cache again with the same flags"
 
 
 def write_manifest(
@@ -49,8 +54,9 @@ def write_manifest(
         "shards": [{name: value for name, value in receipt.items() if name != "columns"} for receipt in receipts],
     }
     text = sealed(manifest)
-    storage.write_bytes(storage.join(folder, schema.MANIFEST), text)
-    return json.loads(text)
+    path = storage.join(folder, schema.MANIFEST)
+    storage.write_bytes(path, text)
+    return parse_json(text, path, RUN_AGAIN)
 
 
 def sealed(manifest: dict[str, Any]) -> bytes:
@@ -67,11 +73,13 @@ def read_manifest(folder: str) -> dict[str, Any]:
         raise InputError(
             f"{path}: this teacher cache is absent or unfinished; build or resume it: python -m jobs.cache --out {folder}"
         ) from None
-    try:
-        manifest = json.loads(text)
-        version = manifest.get("schema_version") or manifest["identity"]["schema_version"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        manifest, version = {}, schema.VERSION
+    manifest: Any = None
+    with contextlib.suppress(InputError):
+        manifest = parse_json(text, path, RUN_AGAIN)
+    manifest = manifest if isinstance(manifest, dict) else {}
+    inner = manifest.get("identity")
+    version = manifest.get("schema_version") or (inner.get("schema_version") if isinstance(inner, dict) else None)
+    version = schema.VERSION if version is None else version
     if isinstance(version, int) and version > schema.VERSION:
         raise InputError(
             f"{path}: schema version {version} is newer than this program, which reads {schema.VERSION}; update the program"
@@ -84,9 +92,111 @@ def read_manifest(folder: str) -> dict[str, Any]:
     if manifest.get(DIGEST) != _digest(manifest) or dumps(manifest).encode() != text:
         raise InputError(
             f"{path}: not a cache manifest, or damaged (its checksum does not match); "
-            "run jobs.cache again with the same flags: finished shards are kept"
+            f"{RUN_AGAIN}: finished shards are kept"
         )
+    # The digest says that nothing was lost, not who wrote it.
+    _check_content(checked(manifest, _Manifest, path, RUN_AGAIN), path)
     return manifest
+
+
+class _Shard(TypedDict):
+    number: int
+    file: str
+    first_draw: int
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class _Identity(TypedDict):
+    schema_version: int
+    data: str
+    draws: int
+    seed: int
+    clip: dict[str, Any]
+    shapes: dict[str, int | str]
+    teacher: dict[str, Any]
+    logits: Literal["none", "int8", "fp16"]
+    frames: Literal["replay", "store"]
+
+
+class _Manifest(TypedDict):
+    """What a manifest's readers rely on; it holds more."""
+
+    schema_version: int
+    fingerprint: str
+    recipe: str
+    identity: _Identity
+    data: dict[str, Any]
+    teacher: dict[str, Any]
+    draws: int
+    bytes: int
+    column_bytes: dict[str, int]
+    quantisation: dict[str, float]
+    shards: list[_Shard]
+
+
+def _check_content(manifest: _Manifest, path: str) -> None:
+    """Raise InputError for a manifest whose parts do not agree, or whose shards do not cover every draw once."""
+    identity, shards = cast("dict[str, Any]", manifest["identity"]), manifest["shards"]
+    problem, first = "", 0
+    if manifest["fingerprint"] != fingerprint(identity) or manifest["recipe"] != recipe_of(identity):
+        problem = "its fingerprint is of another identity"
+    for number, shard in enumerate(shards):
+        plan = ShardPlan(number, first, shard["rows"])
+        if (shard["file"], shard["first_draw"], shard["number"]) != (plan.file_name, first, number) or shard[
+            "rows"
+        ] < 1:
+            problem = f"shard {number} is not '{plan.file_name}' with the draws from {first} on"
+            break
+        if shard["bytes"] < 1 or not re.fullmatch(r"[0-9a-f]{64}", shard["sha256"]):
+            problem = f"the size or digest of {plan.file_name} is none"
+            break
+        first += shard["rows"]
+    if not problem and not first == identity["draws"] == manifest["draws"] > 0:
+        problem = f"its shards hold {first} draws instead of {identity['draws']}"
+    if problem:
+        raise InputError(f"{path}: {problem}; {RUN_AGAIN}")
+    shapes_of({"identity": identity}, path)
+
+
+def shapes_of(manifest: dict[str, Any], path: str) -> schema.Shapes:
+    """The shapes of a cache's columns. Raises InputError, naming `path`, where they are not of its clips."""
+    identity = manifest["identity"]
+    clip = from_dict(ClipConfig, identity["clip"], ClipConfig(), path)
+    found = checked(identity["shapes"], _Shapes, path, RUN_AGAIN)
+    shapes = schema.Shapes(**{name: found[name] for name in _Shapes.__annotations__})
+    cells = shapes.grid**2
+    if (
+        (shapes.queries, shapes.objects, shapes.grid)
+        != (clip.num_frames - 1, clip.max_objects, clip.crop_px // schema.GRID_STRIDE)
+        or not 2 <= shapes.samples <= cells
+        or not 1 <= shapes.rank <= shapes.samples
+        or shapes.logits != identity["logits"]
+    ):
+        raise InputError(f"{path}: its shapes are not those of its clips; {RUN_AGAIN}")
+    check_limit("shard_bytes", shapes.queries * (shapes.rank * shapes.samples + shapes.objects * cells) * 4, path)
+    return shapes
+
+
+class _Shapes(TypedDict):
+    queries: int
+    samples: int
+    rank: int
+    objects: int
+    grid: int
+    factor: Literal["int8", "fp16", "fp32"]
+    logits: Literal["none", "int8", "fp16"]
+
+
+def shard_path(folder: str, file: str) -> str:
+    """Where a shard is. Raises InputError where it, or the folder of the shards, is a link that leads out of the cache."""
+    path = storage.join(folder, "shards", file)
+    if not storage.is_uri(path):
+        root = os.path.realpath(folder)
+        if os.path.realpath(path) != os.path.join(root, "shards", file):
+            raise InputError(f"{path}: is a link to another place; copy the cache with the files that it links to")
+    return path
 
 
 def _digest(manifest: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.parquet_layout import Layout, read_layout
 from vos.config import CacheConfig
 from vos.quantise import dequantise
 
@@ -43,6 +45,10 @@ GRID_STRIDE = 4
 MANIFEST = "manifest.json"
 ROW_GROUP_ROWS = 1  # a batch takes single draws in random order: a row is what can be read alone
 ERROR_COLUMNS = ("factor_error", "logit_error")
+PLAIN = ("draw", "record", "num_objects", "clip_crc32")
+PICTURES = ("frames", "labels")
+BYTES_OF_TEXT = 64 * 2**10
+"""Of a row's record, several times over: a draw is some 600 bytes."""
 SEAL = b"sha256"
 _BLANK = b"0" * 64
 READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, IndexError)
@@ -136,15 +142,70 @@ def _seal_entry(value: bytes) -> bytes:
     return SEAL + b"\x18\x40" + value
 
 
-def damage_of(data: bytes) -> str:
-    """What is wrong with the bytes of a shard, "" when every one of them is as it was written."""
+def damage_of(data: bytes, shapes: Shapes | None = None) -> str:
+    """What is wrong with the bytes of a shard, "" when every one of them is as it was written.
+
+    shapes  what its columns must be; a file that announces others, or more than they hold, is damaged before memory is taken for it
+    """
     try:
-        metadata = pq.ParquetFile(pa.BufferReader(data)).metadata
-        seal = (metadata.metadata or {})[SEAL]
+        if problem := _layout_problem(read_layout(data), shapes):
+            return problem
+        file = pq.ParquetFile(pa.BufferReader(data))
+        if shapes is not None and (problem := _types_problem(file.schema_arrow, shapes)):
+            return problem
+        seal = (file.metadata.metadata or {})[SEAL]
     except READ_ERRORS as error:
         return " ".join(str(error).split()) or "no footer"
     digest = hashlib.sha256(data.replace(_seal_entry(seal), _seal_entry(_BLANK))).hexdigest()
     return "" if digest.encode() == seal else "its checksum does not match"
+
+
+def _layout_problem(layout: Layout, shapes: Shapes | None) -> str:
+    """What a shard announces that one of these shapes has not."""
+    for rows, _ in layout.groups:
+        if not 1 <= rows <= ROW_GROUP_ROWS:
+            return f"a row group announces {rows:,} rows"
+    if shapes is None:
+        return ""
+    tensors = shapes.columns()
+    names = [chunk.name for chunk in layout.groups[0][1]] if layout.groups else []
+    stored = [name for name in PICTURES if name in names]
+    wanted = [*PLAIN, *tensors, *stored]
+    elements = [part for name in wanted for part in ((name,) if name in PLAIN else (name, "list", "element"))]
+    if sorted(layout.elements) != sorted(elements) or stored not in ([], list(PICTURES)):
+        return f"its columns are {', '.join(names)[:200] or 'none'}, not those of this cache"
+    sides = shapes.grid * GRID_STRIDE
+    for rows, chunks in layout.groups:
+        if [chunk.name for chunk in chunks] != names or set(names) != set(wanted) or len(names) != len(wanted):
+            return "its row groups have different columns"
+        for chunk in chunks:
+            if chunk.name in tensors:
+                values = rows * math.prod(tensors[chunk.name][1])
+                most = 16 * values + 4096  # a value's bytes, a dictionary beside them, levels
+            elif chunk.name in PICTURES:
+                values = rows * (shapes.queries + 1)
+                most = values * (8 * sides**2 + 4096)
+            else:
+                values, most = rows, rows * BYTES_OF_TEXT
+            if chunk.values != values:
+                return f"column {chunk.name} announces {chunk.values:,} values instead of {values:,}"
+            if chunk.decoded_bytes > most:
+                return f"column {chunk.name} announces {chunk.decoded_bytes:,} bytes, and {most:,} are the most that it can hold"
+    return ""
+
+
+def _types_problem(schema: pa.Schema, shapes: Shapes) -> str:
+    kinds = {"draw": pa.int64(), "record": pa.string(), "num_objects": pa.uint8(), "clip_crc32": pa.uint32()}
+    for name, (dtype, shape) in shapes.columns().items():
+        kinds[name] = pa.fixed_shape_tensor(pa.from_numpy_dtype(np.dtype(dtype)), shape)
+    for field in schema:
+        if field.name in PICTURES:
+            right = pa.types.is_list(field.type) and field.type.value_type == pa.binary()
+        else:
+            right = field.type == kinds[field.name]
+        if not right:
+            return f"column {field.name} is {str(field.type)[:100]}, not {kinds.get(field.name, 'a list of files')}"
+    return ""
 
 
 def metadata_of(data: bytes) -> dict[str, str]:

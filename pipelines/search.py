@@ -22,7 +22,7 @@ from pipelines.folders import check_links, claim, existing, folder_run, identity
 from pipelines.manifest import data_of_cache, read_manifest
 from pipelines.progress import progress_bar
 from pipelines.ray_storage import ray_storage
-from pipelines.session import ray_session, set_threads
+from pipelines.session import ray_session, set_threads, unlogged_credentials
 from pipelines.trials import RECORD, Trial, TrialRecord, repeat_rows, trial_name, trial_of
 from vos.config import TrainConfig, TuneConfig, ValidationConfig
 from vos.config_json import fingerprint, to_dict, without
@@ -256,7 +256,7 @@ def _tuned(
     from tqdm import tqdm
 
     fixed = {"folder": folder, "search_config": config, "base": base, "cache": cache, "parent": parent}
-    fixed["store"] = tracking.environment()
+    fixed["store"] = tracking.environment() | unlogged_credentials()
     gpus = ray.cluster_resources().get("GPU", 0) if base.workers == 1 else 0
     resources = {"cpu": 1.0, "gpu": min(1.0, gpus / config.concurrent)}
     trainable = tune.with_resources(tune.with_parameters(_trial, **fixed), resources)

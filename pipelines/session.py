@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipelines.ray_folders import private_token, session_folder
+from vos.redaction import RedactedStream
 
+AWS_CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names and values of malloc.h
 
 
@@ -64,6 +66,15 @@ def _connect(num_cpus: int, folder: str) -> None:
     )
 
 
+def unlogged_credentials() -> dict[str, str]:
+    """This process's AWS credentials, for a trial's environment. Ray Tune would put them into the description of the trials' environment,
+    which Ray writes into its logs: that is switched off here, and the caller passes them as an argument."""
+    from ray.tune.execution import class_cache
+
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(AWS_CREDENTIALS)
+    return {name: os.environ[name] for name in AWS_CREDENTIALS if name in os.environ}
+
+
 def set_threads(count: int) -> None:
     """Threads of this process, for torch and OpenCV alike: on few cores, several processes of one thread each are the fastest."""
     import cv2
@@ -87,7 +98,7 @@ def _keep_freed_memory() -> None:
 def _native_stderr_closed() -> Iterator[None]:
     """Drop what Ray's native code writes to file descriptor 2 while it starts (it announces its own log level); Python's errors pass."""
     kept, python_stderr = os.dup(2), sys.stderr
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    sys.stderr = RedactedStream(os.fdopen(os.dup(2), "w", buffering=1))
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
     try:

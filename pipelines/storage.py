@@ -18,6 +18,7 @@ from typing import IO
 
 from vos.errors import InputError
 from vos.files import write_atomic
+from vos.paths import check_secret
 from vos.written import Files
 
 LOCK = ".lock"
@@ -35,6 +36,7 @@ def join(folder: str, *names: str) -> str:
 def _filesystem(path: str):
     from pyarrow import fs
 
+    check_secret("the address", path)
     try:
         return fs.FileSystem.from_uri(path)
     except Exception as error:

@@ -83,7 +83,9 @@ def build_cache(config: CacheConfig) -> CacheResult:
         folder = os.path.dirname(owned.path(f"{SHARDS}/-"))
         storage.make_folder(folder)
         _tidy(folder, plan.plans)
-        receipts = {one.number: found for one in plan.plans if (found := _finished(folder, one, plan.recipe))}
+        receipts = {
+            one.number: found for one in plan.plans if (found := _finished(folder, one, plan.recipe, plan.shapes))
+        }
         missing = [one for one in plan.plans if one.number not in receipts]
         digest = fingerprint(plan.identity)
         if not missing and (manifest := _intact_manifest(config.out, digest)):
@@ -164,14 +166,14 @@ def _tidy(folder: str, plans: list[ShardPlan]) -> None:
         print(f"note: {folder}: not part of this cache, left alone: {listed}", file=sys.stderr)
 
 
-def _finished(folder: str, plan: ShardPlan, recipe: str) -> dict[str, Any] | None:
+def _finished(folder: str, plan: ShardPlan, recipe: str, shapes: schema.Shapes) -> dict[str, Any] | None:
     """The receipt of a shard that an earlier run finished, None when it is absent, damaged or of another cache."""
     path = storage.join(folder, plan.file_name)
     try:
         data = storage.read_bytes(path)
     except FileNotFoundError:
         return None
-    damage = schema.damage_of(data)
+    damage = schema.damage_of(data, shapes)
     if (
         not damage
         and schema.metadata_of(data) == shard_metadata(plan, recipe)

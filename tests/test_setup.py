@@ -213,10 +213,19 @@ def test_a_senseless_setting_and_a_taken_port_are_refused_in_one_line(tmp_path):
         assert done.returncode == 2 and word in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+def test_the_address_of_a_tracking_server_is_shown_without_its_password():
+    env = {**os.environ, "MLFLOW_TRACKING_URI": "http://user:pLaNtEd@host.example:5000/x"}
+    command = ["make", "-o", ".venv/.mobilevos-setup", "ui", f"PY={sys.executable}"]  # -o: no set-up from here
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "http://***@host.example:5000/x" in done.stdout, done.stderr
+    assert "pLaNtEd" not in done.stdout + done.stderr
+
+
 @pytest.mark.slow
 def test_the_cluster_refuses_strangers_runs_a_job_and_reports_its_failure_and_stops_completely(local_head, tmp_path):
     port = local_head.free_port()
     env = {**os.environ, "CLUSTER_DIR": str(tmp_path / "cluster"), "CLUSTER_DASHBOARD_PORT": str(port)}
+    env["MLFLOW_TRACKING_URI"] = "http://user:pLaNtEd@127.0.0.1:1/mlflow"
     env |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", "RAY_AUTH_MODE": "token"}
     settings = local_head.Settings(state_dir=tmp_path / "cluster", dashboard_port=port, num_cpus=6, start_timeout_s=240)
     scratch_dir = settings.scratch_dir
@@ -239,6 +248,9 @@ def test_the_cluster_refuses_strangers_runs_a_job_and_reports_its_failure_and_st
         said = submit('import os, sys; print("home", os.environ["MOBILEVOS_HOME"]); print("python", sys.prefix)').stdout
         assert f"home {ROOT}" in said and f"python {sys.prefix}" in said
         assert submit("raise SystemExit(3)").returncode != 0
+        assert "tracking  http://***@127.0.0.1:1/mlflow" in up.stdout and "pLaNtEd" not in up.stdout + up.stderr
+        files = [path for folder in (tmp_path, scratch_dir) for path in folder.rglob("*") if path.is_file()]
+        assert len(files) > 10 and not [path for path in files if b"pLaNtEd" in path.read_bytes()]
     finally:
         down = head("down")
         shutil.rmtree(scratch_dir, ignore_errors=True)

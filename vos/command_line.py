@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -14,8 +13,11 @@ from typing import Any, TypeVar
 
 from vos.config import BUILTINS, JobConfig, SegmentConfig
 from vos.config_json import from_dict
-from vos.errors import InputError
+from vos.errors import InputError, printable
+from vos.json_files import checked, read_json_file
+from vos.paths import absolute, check_address, check_number, check_path, check_secret, check_text, is_address
 from vos.presets import preset
+from vos.redaction import redact_all, redacted_streams
 from vos.seals import SEAL
 
 Job = TypeVar("Job", bound=JobConfig)
@@ -44,6 +46,10 @@ PATH_FIELDS = frozenset(
     }
 )
 PATH_LISTS = frozenset({"exports", "evaluations"})
+WRITTEN = frozenset({"out", "csv", "json", "masks", "docs"})
+"""Path fields that results go to."""
+OPENED_BY_FFMPEG = frozenset({"video"})
+"""Path fields whose addresses are not of a store: a camera's may have a password, and none of them is saved."""
 PATH_KEYWORDS = {
     "checkpoint": ("", *BUILTINS, "copy"),
     "init": ("", *BUILTINS),
@@ -53,9 +59,13 @@ PATH_KEYWORDS = {
 
 
 def run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: list[str] | None = None) -> int:
-    """Parse `argv`, run `job` with the configuration and return the exit code."""
+    """Parse `argv`, run `job` with the configuration and return the exit code. What is printed meanwhile is redacted."""
     argv = sys.argv[1:] if argv is None else argv
-    debug = "--debug" in argv
+    with redacted_streams():
+        return _run_job(cls, description, job, argv)
+
+
+def _run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: list[str]) -> int:
     try:
         job(parse_config(cls, description, argv))
     except SystemExit as stop:  # tyro's own after --help, or a job's verdict
@@ -65,7 +75,7 @@ def run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: 
         return 130
     except Exception as error:
         cause = input_error(error)
-        if cause is None or debug:
+        if cause is None or "--debug" in argv:
             raise
         print(f"error: {cause}", file=sys.stderr)
         return 2
@@ -90,10 +100,13 @@ def input_error(error: BaseException | None) -> str | None:
         # Ray's copy of a worker's exception has the remote traceback as its text and the exception itself as its cause.
         original = getattr(current, "cause", None)
         if isinstance(current, InputError) and not isinstance(original, BaseException):
-            return " ".join(str(current).rsplit("vos.errors.InputError: ", 1)[-1].split())
+            # Redacted once more: the worker's environment is not this one's.
+            text = redact_all(str(current).rsplit("vos.errors.InputError: ", 1)[-1])
+            return printable(" ".join(text.split()))
         if isinstance(current, OSError) and current.errno in _PATH_ERRORS and current.filename:
             reason = (current.strerror or "cannot be used").lower()
-            return f"{current.filename}: {reason}; check the path, its permissions and the space on the disk"
+            text = f"{current.filename}: {reason}; check the path, its permissions and the space on the disk"
+            return printable(redact_all(text))
         queue += [original, current.__cause__, None if current.__suppress_context__ else current.__context__]
         queue += list(getattr(current, "worker_failures", {}).values())
         queue += list(getattr(current, "exceptions", ()))
@@ -106,6 +119,8 @@ def parse_config(cls: type[Job], description: str, argv: list[str]) -> Job:
 
     Raises InputError for a value that cannot be, SystemExit (tyro's) for --help.
     """
+    for before, argument in zip(["", *argv], argv, strict=False):
+        check_text(before if before.startswith("--") else "argument", argument)
     name, rest = _take_flag(argv, "--preset")
     config_file, rest = _take_flag(rest, "--config")
     home = os.environ.get("MOBILEVOS_HOME") or os.getcwd()
@@ -152,48 +167,48 @@ def _parse_flags(cls: type[Job], default: Job, description: str, argv: list[str]
 
 def read_config_file(path: str, home: str) -> dict[str, Any]:
     """A configuration saved as JSON; a relative path is one under `home`. Raises InputError naming the file."""
-    if _is_address(path):
+    check_secret("--config", path)
+    if is_address(path):
         raise InputError(f"--config {path}: only a file on this machine can be read here; copy it and name the copy")
-    path = _absolute(path, home)
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-    except OSError as error:
-        raise InputError(
-            f"--config {path}: {(error.strerror or 'unreadable').lower()}; name a JSON file such as a run's config.json"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"--config {path}: not JSON ({error}); name a run's config.json") from None
-    if not isinstance(values, dict):
-        raise InputError(f"--config {path}: holds no JSON object; name a run's config.json")
+    path = absolute(path, home)
+    advice = "name a JSON file such as a run's config.json"
+    values = checked(read_json_file(path, advice), dict[str, Any], path, advice)
     return {name: value for name, value in values.items() if name != SEAL}  # a user may have edited it, and may
 
 
-def resolve_paths(config: Any, home: str) -> Any:
+def resolve_paths(config: Any, home: str, prefix: str = "--") -> Any:
     """`config` with its relative paths made absolute under `home`, so that they mean the same on every worker.
 
     A submitted job runs in a copy of the project: there the cluster sets MOBILEVOS_HOME to the folder that relative paths mean.
-    URIs (`s3://…`) stay as they are.
+    URIs (`s3://…`) stay as they are. Raises InputError for text, paths and addresses that cannot be used or would give away a secret.
     """
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+        value, flag = getattr(config, field.name), f"{prefix}{field.name.replace('_', '-')}"
         if dataclasses.is_dataclass(value):
-            changes[field.name] = resolve_paths(value, home)
-        elif field.name in PATH_LISTS:
-            changes[field.name] = tuple(one if _is_address(one) else _absolute(one, home) for one in value)
-        elif field.name in PATH_FIELDS and not (value in PATH_KEYWORDS.get(field.name, ("",)) or _is_address(value)):
-            changes[field.name] = _absolute(value, home)
+            changes[field.name] = resolve_paths(value, home, f"{flag}.")
+            continue
+        for one in value if isinstance(value, tuple) else (value,):
+            check_number(flag, one)
+            if isinstance(one, str):
+                check_text(flag, one)
+                if field.name not in OPENED_BY_FFMPEG:
+                    check_secret(flag, one)
+        if field.name in PATH_LISTS:
+            changes[field.name] = tuple(_resolved(flag, field.name, one, home) for one in value)
+        elif isinstance(value, str) and field.name in PATH_FIELDS and value not in PATH_KEYWORDS.get(field.name, ("",)):
+            changes[field.name] = _resolved(flag, field.name, value, home)
     return dataclasses.replace(config, **changes)
 
 
-def _absolute(path: str, home: str) -> str:
-    return os.path.normpath(os.path.join(home, os.path.expanduser(path)))
-
-
-def _is_address(value: str) -> bool:
-    """A URI, or a version in the registry (models:/NAME/3)."""
-    return "://" in value or value.startswith("models:/")
+def _resolved(flag: str, name: str, value: str, home: str) -> str:
+    written = name in WRITTEN
+    if not is_address(value):
+        value = absolute(value, home)
+        check_path(flag, value, written)
+    elif "://" in value and name not in OPENED_BY_FFMPEG:
+        check_address(flag, value, written)
+    return value
 
 
 def _take_flag(argv: list[str], flag: str) -> tuple[str | None, list[str]]:

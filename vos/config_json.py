@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from vos.errors import InputError
+from vos.redaction import redact_values
 
 Config = TypeVar("Config")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The JSON form of a configuration, nested like its flags."""
-    return dataclasses.asdict(config)
+    """The JSON form of a configuration, nested like its flags, without secrets."""
+    return redact_values(dataclasses.asdict(config))
 
 
 def without(config: Any, fields: Sequence[str]) -> dict[str, Any]:
@@ -43,22 +44,43 @@ def from_dict(cls: type[Config], values: dict[str, Any], default: Config, origin
         current = getattr(default, name)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, dict):
-                raise InputError(f"{origin}: field '{name}' holds {value!r}; give an object with the fields of {name}")
+                raise InputError(
+                    f"{origin}: field '{name}' holds {_shown(value)}; give an object with the fields of {name}"
+                )
             changes[name] = from_dict(type(current), value, current, f"{origin}: {name}")  # type: ignore[arg-type]
-        elif get_origin(hints[name]) is Literal and value not in get_args(hints[name]):
+        elif get_origin(hints[name]) is Literal and not any(
+            type(value) is type(one) and value == one for one in get_args(hints[name])
+        ):
             choices = ", ".join(map(str, get_args(hints[name])))
-            raise InputError(f"{origin}: field '{name}' holds {value!r}; it takes one of {choices}")
+            raise InputError(f"{origin}: field '{name}' holds {_shown(value)}; it takes one of {choices}")
         elif isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
-            changes[name] = float(value)
+            changes[name] = _as_float(value, name, origin)
         elif isinstance(current, tuple) and isinstance(value, list) and _fits(value, get_args(hints[name])):
-            changes[name] = tuple(float(item) if float in get_args(hints[name]) else item for item in value)
+            changes[name] = tuple(
+                _as_float(item, name, origin) if float in get_args(hints[name]) else item for item in value
+            )
         elif type(value) is not type(current):
             raise InputError(
-                f"{origin}: field '{name}' holds {value!r}; it takes a {type(current).__name__} like {current!r}"
+                f"{origin}: field '{name}' holds {_shown(value)}; it takes a {type(current).__name__} like {current!r}"
             )
         else:
             changes[name] = value
-    return dataclasses.replace(default, **changes)  # type: ignore[type-var]
+    try:
+        return dataclasses.replace(default, **changes)  # type: ignore[type-var]
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from None
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _as_float(value: int, name: str, origin: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"{origin}: field '{name}' holds a number that is too large") from None
 
 
 def _fits(items: list[Any], kinds: tuple[Any, ...]) -> bool:
@@ -68,8 +90,8 @@ def _fits(items: list[Any], kinds: tuple[Any, ...]) -> bool:
 
 
 def dumps(config: Any) -> str:
-    """Canonical JSON: the same configuration always gives the same text."""
-    values = to_dict(config) if dataclasses.is_dataclass(config) else config
+    """Canonical JSON without secrets: the same configuration always gives the same text."""
+    values = to_dict(config) if dataclasses.is_dataclass(config) else redact_values(config)
     return json.dumps(values, indent=1, sort_keys=True) + "\n"
 
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ from vos import images
 from vos.config import ClipConfig
 from vos.datasets import Video
 from vos.errors import InputError
+from vos.json_files import checked
 
 Affine = tuple[float, float, float, float, float, float]
 Rgb = tuple[float, float, float]
@@ -31,6 +32,7 @@ Rgb = tuple[float, float, float]
 _ORDER_STREAM, _DRAW_STREAM = 0, 1
 _ATTEMPTS = 8  # First frames to try before settling for the frame where an object is surely seen.
 _MOST_HIDDEN = 0.5  # Largest share of an object that a pasted one may cover in the first frame, or be covered itself.
+_SMALLEST, _LARGEST = 1e-4, 1e6  # Of the numbers of an augmentation: pixels, and pixels per pixel.
 _OFF_CENTRE = 0.35  # The chosen object lies at most this share of the crop's side off its centre, each way.
 
 
@@ -107,17 +109,78 @@ class ClipDraw:
         return values if self.paste else {name: value for name, value in values.items() if name != "paste"}
 
     @staticmethod
-    def from_dict(values: dict[str, Any]) -> ClipDraw:
-        augmentation = _augmentation_from(values["augmentation"])
-        frames, objects, context = (tuple(values[name]) for name in ("frames", "objects", "context"))
-        paste = values.get("paste")
-        if paste is not None:
-            paste = Paste(**{**paste, "augmentation": _augmentation_from(paste["augmentation"])})
-        return ClipDraw(values["number"], values["video"], frames, objects, augmentation, context, paste)
+    def from_dict(values: Any, origin: str = "a draw's record") -> ClipDraw:
+        """The inverse of `to_dict`, for JSON that anybody may have written.
+
+        Raises InputError, which begins with `origin`, for values that no draw has: of another type, out of range, not finite.
+        """
+        advice = "make it again"
+        record = checked(values, _DrawRecord, origin, advice)
+        augmentation = _augmentation_from(record["augmentation"])
+        frames, objects, context = (tuple(record[name]) for name in ("frames", "objects", "context"))
+        paste, given = None, record.get("paste")
+        if given is not None:
+            paste = Paste(
+                given["video"],
+                given["first"],
+                given["direction"],
+                given["object_id"],
+                _augmentation_from(given["augmentation"]),
+                given["behind"],
+                given["labelled"],
+            )
+        draw = ClipDraw(record["number"], record["video"], frames, objects, augmentation, context, paste)
+        if problem := _impossible(draw):
+            raise InputError(f"{origin}: {problem}; {advice}")
+        return draw
 
 
-def _augmentation_from(values: dict[str, Any]) -> Augmentation:
-    return Augmentation(**{name: tuple(numbers) for name, numbers in values.items()})
+class _AugmentationRecord(TypedDict):
+    affine: Affine
+    gain: Rgb
+    offset: Rgb
+
+
+class _PasteRecord(TypedDict):
+    video: str
+    first: int
+    direction: Literal[1, -1]
+    object_id: int
+    augmentation: _AugmentationRecord
+    behind: bool
+    labelled: bool
+
+
+class _DrawRecord(TypedDict):
+    """The JSON of a draw."""
+
+    number: int
+    video: str
+    frames: list[int]
+    objects: list[int]
+    augmentation: _AugmentationRecord
+    context: list[int]
+    paste: NotRequired[_PasteRecord | None]
+
+
+def _augmentation_from(values: _AugmentationRecord) -> Augmentation:
+    affine, gain, offset = (tuple(map(float, values[name])) for name in ("affine", "gain", "offset"))
+    return Augmentation(affine, gain, offset)  # pyright: ignore[reportArgumentType]  # their lengths are checked
+
+
+def _impossible(draw: ClipDraw) -> str:
+    """What of a draw no clip has, "" where it may be one."""
+    shown = (*draw.frames, *draw.context, *((draw.paste.first,) if draw.paste else ()))
+    ids = (*draw.objects, *((draw.paste.object_id,) if draw.paste else ()))
+    augmentations = (draw.augmentation, *((draw.paste.augmentation,) if draw.paste else ()))
+    if not 0 <= draw.number < 2**62 or len(draw.frames) < 2 or not all(0 <= one < 2**31 for one in shown):
+        return "its numbers of frames are not those of a clip"
+    if not all(1 <= one <= 255 for one in ids) or not 1 <= len(set(draw.objects)) == len(draw.objects) <= 255:
+        return "its objects are not different numbers from 1 to 255"
+    for one in augmentations:
+        if max(map(abs, (*one.affine, *one.gain, *one.offset))) > _LARGEST or not _SMALLEST < one.source_px < _LARGEST:
+            return "its crop or its colours are beyond all sizes"
+    return ""
 
 
 def video_of_draw(num_videos: int, seed: int, number: int) -> int:

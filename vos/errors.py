@@ -1,5 +1,7 @@
 """The one exception for what a user can cause and repair, and how names from outside are shown."""
 
+from vos.redaction import redact_all
+
 
 def printable(text: str) -> str:
     """`text` on one line that a terminal shows as it stands: what is not printable (control characters, line ends, halves of
@@ -15,12 +17,12 @@ def printable(text: str) -> str:
 class InputError(ValueError):
     """Something the user gave is wrong.
 
-    The message is one line: what is wrong, where (file, row, flag) and how to repair it; it is made `printable` here, whatever names it
-    quotes. A job prints it and exits with 2.
+    The message is one line: what is wrong, where (file, row, flag) and how to repair it; secrets are taken out of it and it is made
+    `printable` here, whatever addresses and names it quotes. A job prints it and exits with 2.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(printable(redact_all(message)))
 
 
 class NotFiniteError(InputError):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pipelines.tracking import registry, store
+from vos.redaction import redact_all, redact_values
 
 Event = dict[str, Any]
 BATCH = 1000
@@ -21,6 +22,11 @@ BATCH = 1000
 def say(client: Any, run_id: str, event: Event) -> Any:
     """Send one event; returns what the store answers (a version's name for `register`), else None."""
     return _SAY[event["op"]](client, run_id, event)
+
+
+def redacted(event: Event) -> Event:
+    """The event without secrets: what MLflow is told, and what is spooled. `path` stays, since a file must be found."""
+    return {name: value if name == "path" else redact_values(value, redact_all) for name, value in event.items()}
 
 
 def joined(events: Iterable[tuple[int, Event]]) -> Iterator[tuple[int, Event]]:

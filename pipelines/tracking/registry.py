@@ -151,8 +151,8 @@ def resolve(checkpoint: str, folder: str, flag: str = "--checkpoint") -> tuple[s
             )
         source = client.get_model_version_download_uri(name, number)
         files = _checkpoint_files(source, store.store_uri(), f"{flag} {checkpoint}")
-    except (MlflowException, OSError) as error:
-        if store.is_unreachable(error):
+    except (store.Unreachable, MlflowException, OSError) as error:
+        if isinstance(error, store.Unreachable) or store.is_unreachable(error):
             raise InputError(f"{flag} {checkpoint}: {store.store_name()} does not answer; name a folder") from error
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{flag} {checkpoint}: not in the registry of {store.store_name()} ({reason})") from error

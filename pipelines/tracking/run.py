@@ -133,6 +133,7 @@ class Run:
         self._say({"op": "reopen"})
 
     def _say(self, event: events.Event) -> Any:
+        event = events.redacted(event)
         with self._lock:
             if self._waiting is None:
                 try:

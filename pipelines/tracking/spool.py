@@ -17,15 +17,20 @@ import fcntl
 import itertools
 import json
 import os
+import re
 import shutil
 import sys
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NotRequired, TypedDict
 
 from pipelines.tracking import events, store
 from pipelines.tracking.registry import KEY
+from vos.errors import InputError
 from vos.files import write_atomic
+from vos.json_files import checked, parse_json, read_json_file
+from vos.redaction import redact_values
 
 PARENT = "mlflow.parentRunId"
+ADVICE = "delete the folder to give up this run's words"
 PREFIX = "spooled-"
 """What a run is called that the server has not heard of yet."""
 
@@ -38,8 +43,11 @@ class Spool:
         self.folder, self._lock = _own_folder(os.path.join(store.spool_folder(), run_id))
         path = os.path.join(self.folder, "head.json")
         if not os.path.exists(path):
-            write_atomic(path, json.dumps({**head, "store": store.store_name()}).encode())
-        with open(os.path.join(self.folder, "events.jsonl"), "ab+") as file:  # a kill may have cut the last line
+            write_atomic(path, json.dumps(redact_values({**head, "store": store.store_name()})).encode())
+            os.chmod(path, 0o600)
+        with open(
+            os.path.join(self.folder, "events.jsonl"), "ab+", opener=_private
+        ) as file:  # a kill may have cut the last line
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
 
@@ -106,7 +114,7 @@ def _waits_for_another(client: Any, folder: str, here: str, elsewhere: dict[str,
         try:
             if not os.path.exists(os.path.join(folder, "head.json")):  # another process was faster
                 return False
-            head = json.loads(_text(os.path.join(folder, "head.json")))
+            head = _head(folder)
             if (wanted := head.get("store", here)) == here:
                 return not _replay_one(client, folder, head)
             elsewhere[wanted] = elsewhere.get(wanted, 0) + 1
@@ -121,9 +129,15 @@ def _waits_for_another(client: Any, folder: str, here: str, elsewhere: dict[str,
 def _replay_one(client: Any, folder: str, head: dict[str, Any]) -> bool:
     """Whether its turn has come: False where the server has not heard of its parent yet, or of the run that it adds to."""
     said_path = os.path.join(folder, "said")
-    said = int(_text(said_path) or 0)
-    lines = _text(os.path.join(folder, "events.jsonl")).splitlines(keepends=True)
-    numbered = [(i, json.loads(line)) for i, line in enumerate(lines) if line.endswith("\n")]  # a kill may cut the last
+    said = _text(said_path) or "0"
+    if not re.fullmatch(r"\d{1,12}", said):
+        raise InputError(f"{said_path}: holds no number; delete the folder, or the file to say everything again")
+    said = int(said)
+    path = os.path.join(folder, "events.jsonl")
+    lines = _text(path).splitlines(keepends=True)
+    numbered = [
+        (i, _event(folder, line)) for i, line in enumerate(lines) if line.endswith("\n")
+    ]  # a kill may cut the last
     parents = [event["values"].get(PARENT, "") for _, event in numbered if event["op"] == "tags"]
     for parent in filter(lambda value: value.startswith(PREFIX), parents):
         if run_id_of(client, parent) is None:
@@ -143,6 +157,51 @@ def _replay_one(client: Any, folder: str, head: dict[str, Any]) -> bool:
     return True
 
 
+class _Head(TypedDict):
+    """Either `run_id`, or `key` with or without what makes the run."""
+
+    run_id: NotRequired[str]
+    key: NotRequired[str]
+    experiment: NotRequired[str]
+    name: NotRequired[str]
+    ms: NotRequired[int]
+    store: NotRequired[str]
+
+
+class _Event(TypedDict):
+    op: str
+    path: NotRequired[str]
+    folder: NotRequired[str | None]
+    values: NotRequired[dict[str, str]]
+    entries: NotRequired[list[tuple[str, float, int, int]]]
+    name: NotRequired[str]
+    text: NotRequired[str]
+
+
+def _head(folder: str) -> dict[str, Any]:
+    path = os.path.join(folder, "head.json")
+    head = checked(read_json_file(path, ADVICE), _Head, path, ADVICE)
+    run = head.get("run_id", head.get("key", ""))
+    if not re.fullmatch(r"[0-9a-f]{32}", run) or ("experiment" in head and not {"key", "name", "ms"} <= head.keys()):
+        raise InputError(f"{path}: names no run; {ADVICE}")
+    return dict(head)
+
+
+def _event(folder: str, line: str) -> events.Event:
+    """One event of a spool. Files are those that `append` copied: files/NUMBER/NAME, no links."""
+    path = os.path.join(folder, "events.jsonl")
+    event = checked(parse_json(line, path, ADVICE, finite=False), _Event, path, ADVICE)
+    if "path" in event:
+        place = os.path.join(folder, event["path"])
+        if not re.fullmatch(r"files/\d+/[^/\0]+", event["path"]) or os.path.basename(place) in (".", ".."):
+            raise InputError(f"{path}: names a file outside of the spool; {ADVICE}")
+        inside = os.path.realpath(os.path.join(folder, "files"))
+        parts = [os.path.join(at, name) for at, folders, names in os.walk(place) for name in (*folders, *names)]
+        if any(not os.path.realpath(one).startswith(f"{inside}{os.sep}") for one in (place, *parts)):
+            raise InputError(f"{path}: names a link that leads out of the spool; {ADVICE}")
+    return dict(event)
+
+
 def _with_known_parent(client: Any, event: events.Event) -> events.Event:
     if event["op"] != "tags" or not event["values"].get(PARENT, "").startswith(PREFIX):
         return event
@@ -150,7 +209,10 @@ def _with_known_parent(client: Any, event: events.Event) -> events.Event:
 
 
 def _own_folder(wanted: str) -> tuple[str, BinaryIO]:
-    """A folder for this process alone: the wanted one, or where another process holds it, the next of that name."""
+    """A folder for this process alone: the wanted one, or where another process holds it, the next of that name. Only this user may look
+    into it: a run's words are told to a server that may ask who reads them."""
+    os.makedirs(os.path.dirname(wanted), exist_ok=True)
+    os.chmod(os.path.dirname(wanted), 0o700)
     for number in itertools.count(1):
         folder = wanted if number == 1 else f"{wanted}.{number}"
         os.makedirs(os.path.join(folder, "files"), exist_ok=True)
@@ -158,6 +220,10 @@ def _own_folder(wanted: str) -> tuple[str, BinaryIO]:
         if lock is not None:
             return folder, lock
     raise AssertionError("there is always a next name")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _locked(folder: str) -> BinaryIO | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipelines.tracking import pages
 from vos.errors import InputError
+from vos.redaction import HIDDEN, hide, without_secret
 
 DEFAULT_STORE = "runs/mlflow.db"
 SPOOL = "runs/mlflow-spool"
@@ -45,9 +46,7 @@ def store_uri() -> str:
 
 def store_name() -> str:
     """The tracking store as it may be written down: without a user's name and password."""
-    scheme, separator, rest = store_uri().partition("://")
-    place, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{place.rpartition('@')[2]}{slash}{path}"
+    return without_secret(store_uri()).replace(f"{HIDDEN}@", "")
 
 
 def environment() -> dict[str, str]:
@@ -61,8 +60,8 @@ def spool_folder() -> str:
 
 def page_line() -> str:
     """The command that opens the pages of this store."""
-    if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
-        return f"open {os.environ['MLFLOW_TRACKING_URI']}"
+    if store_uri().startswith(("http://", "https://")):
+        return f"open {store_name()}"
     return "make ui    (MLflow on http://127.0.0.1:5000)"
 
 
@@ -84,7 +83,7 @@ def connect() -> Any:
     except Exception as error:
         if is_unreachable(error):
             raise Unreachable(f"{store_name()} does not answer") from error
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(hide(str(error), uri).split())[:200]
         raise InputError(
             f"{store_name()}: this MLflow store cannot be used ({reason}); set MLFLOW_TRACKING_URI to one that can"
         ) from error

@@ -284,23 +284,35 @@ def regular_file(tmp_path: Path) -> Path:
 def small_manifest(folder: Path, **changes: Any) -> Path:
     """The manifest of a cache of synthetic videos, without its shards."""
     from pipelines.manifest import sealed
-    from pipelines.plan import index_videos
-    from pipelines.schema import VERSION
-    from vos.config import ClipConfig
-    from vos.contents import fingerprint
+    from pipelines.plan import cache_identity, index_videos, recipe_of
+    from pipelines.schema import VERSION, Shapes
+    from vos.config import CacheConfig, ClipConfig
+    from vos.config_json import dumps
+    from vos.config_json import fingerprint as digest_of
 
     data = DataConfig(synthetic_videos=2, synthetic_frames=4, synthetic_height_px=48)
     version = changes.pop("schema_version", VERSION)
-    identity = {
-        "logits": "int8",
-        "frames": "replay",
-        "data": fingerprint(index_videos(data, "train")),
-        "clip": to_dict(ClipConfig(crop_px=32)),
-        "shapes": {"rank": 16},
+    videos = index_videos(data, "train")
+    settings = CacheConfig(clip=ClipConfig(crop_px=32), draws=1)
+    shapes = {**asdict(Shapes.of(settings, 16)), "rank": 16}
+    made = cache_identity(settings, videos, {"model": "none", "weights": "none"}, shapes)
+    identity = json.loads(dumps({**made, **changes}))
+    shard = {"number": 0, "file": "shard-000000.parquet", "first_draw": 0, "rows": 1, "bytes": 1, "sha256": "0" * 64}
+    manifest = {
+        "schema_version": version,
+        "fingerprint": digest_of(identity),
+        "recipe": recipe_of(identity),
+        "identity": identity,
+        "data": to_dict(data),
+        "teacher": {},
+        "draws": 1,
+        "bytes": 1,
+        "column_bytes": {},
+        "quantisation": {},
+        "shards": [shard],
     }
-    manifest = {"fingerprint": "f", "data": to_dict(data), "shards": [], "identity": identity | changes}
     folder.mkdir()
-    (folder / "manifest.json").write_bytes(sealed(manifest | {"schema_version": version, "recipe": "r"}))
+    (folder / "manifest.json").write_bytes(sealed(manifest))
     return folder
 
 

@@ -104,13 +104,13 @@ def rewritten(copied: Path, change: Callable[[list[dict[str, Any]]], None]) -> s
     [
         (lambda rows: rows.reverse(), "draws [7, 6, 5, 4] instead of 4 to 7"),
         (lambda rows: rows[2].update(draw=4), "instead of 4 to 7"),
-        (lambda rows: rows[0].update(record="{"), "draw 4: cannot be decoded"),
+        (lambda rows: rows[0].update(record="{"), "draw 4: its record: not JSON"),
         (lambda rows: rows[0].update(record=rows[1]["record"]), "draw 4: its record is of another draw"),
         (lambda rows: rows[1]["sample_index"].__setitem__((0, 0), 9999), "draw 5: a sampled cell is outside"),
         (lambda rows: rows[1]["sample_index"].__setitem__((0, 0), rows[1]["sample_index"][0, 1]), "sampled twice"),
         (lambda rows: rows[3]["sample_label"].__setitem__((1, 0), 9), "draw 7: a label is no object"),
-        (lambda rows: rows[3]["factor_scale"].__setitem__(0, np.nan), "draw 7: a factor is not finite"),
-        (lambda rows: rows[3]["logit_scale"].__setitem__((0, 0), np.inf), "draw 7: a logit is not finite"),
+        (lambda rows: rows[3]["factor_scale"].__setitem__(0, np.nan), "draw 7: a factor or its scale is not finite"),
+        (lambda rows: rows[3]["logit_scale"].__setitem__((0, 0), np.inf), "draw 7: a logit or its scale is not finite"),
     ],
 )
 def test_rows_that_make_no_sense_are_found_even_under_a_right_checksum(
@@ -124,7 +124,7 @@ def test_a_manifest_that_leaves_a_draw_out_is_noticed(copied: Path):
     manifest = read_manifest(str(copied))
     del manifest["shards"][1]
     (copied / schema.MANIFEST).write_bytes(sealed(manifest))
-    with pytest.raises(InputError, match="do not cover every draw once"):
+    with pytest.raises(InputError, match="shard 1 is not 'shard-000001.parquet'"):
         check(copied)
 
 

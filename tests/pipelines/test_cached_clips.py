@@ -1,10 +1,9 @@
 """From shards and raw frames to batches: who takes which draw, what is read, and what is refused."""
 
-import hashlib
 import json
 import shutil
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,13 @@ import torch
 from pipelines import schema
 from pipelines.cached_clips import CachedClips, DrawnClips, draws_of_step, prefetched
 from pipelines.manifest import data_of_cache, read_manifest, sealed
-from pipelines.plan import index_videos
+from pipelines.manifest import write_manifest as make_manifest
+from pipelines.plan import ShardPlan, cache_identity, index_videos, recipe_of
+from pipelines.teacher import receipt
 from vos.clips import checksum, decode_clip, encode_clip, read_clip
-from vos.config import ClipConfig, DataConfig
-from vos.config_json import to_dict
-from vos.contents import fingerprint
+from vos.config import CacheConfig, ClipConfig, DataConfig
+from vos.config_json import dumps, to_dict
+from vos.config_json import fingerprint as fingerprint_of
 from vos.draws import draw_clip
 from vos.errors import InputError
 from vos.quantise import dequantise
@@ -43,6 +44,9 @@ def row(number: int, data: DataConfig = DATA, stored: bool = False) -> dict[str,
     clip = read_clip(next(video for video in videos if video.name == draw.video), draw, CLIP.crop_px)
     files = dict(zip(("frames", "labels"), encode_clip(clip), strict=True)) if stored else {}
     tensors = {name: (random.random(shape) * 60).astype(dtype) for name, (dtype, shape) in SHAPES.columns().items()}
+    tensors["sample_label"] = random.integers(
+        len(draw.objects) + 1, size=SHAPES.columns()["sample_label"][1], dtype=np.uint8
+    )
     return {
         "draw": number,
         "record": json.dumps(draw.to_dict()),
@@ -53,33 +57,35 @@ def row(number: int, data: DataConfig = DATA, stored: bool = False) -> dict[str,
     }
 
 
-def write_shard(path: Path, rows: list[dict[str, Any]], recipe: str = "r") -> None:
-    path.write_bytes(schema.to_parquet(rows, SHAPES, {"recipe": recipe}))
+def identity_of(data: DataConfig = DATA, stored: bool = False) -> dict[str, Any]:
+    settings = CacheConfig(clip=CLIP, draws=NUM_DRAWS, frames="store" if stored else "replay")
+    identity = cache_identity(
+        settings, index_videos(data, "train"), {"model": "none", "weights": "none"}, asdict(SHAPES)
+    )
+    return json.loads(dumps(identity))
+
+
+def write_shard(path: Path, rows: list[dict[str, Any]], recipe: str = "") -> None:
+    """recipe: of a cache of the videos DATA where it is left out."""
+    path.write_bytes(schema.to_parquet(rows, SHAPES, {"recipe": recipe or recipe_of(identity_of())}))
 
 
 def write_cache(folder: Path, data: DataConfig = DATA, stored: bool = False) -> Path:
     """A finished cache, written by hand; returns its folder."""
     (folder / "shards").mkdir(parents=True)
-    shards = []
-    for place, (first, count) in enumerate(SHARDS):
-        name = f"shard-{place:06d}.parquet"
-        rows = [row(number, data, stored) for number in range(first, first + count)]
-        write_shard(folder / "shards" / name, rows)
-        shards.append({"number": place, "file": name, "first_draw": first, "rows": count})
-    digest = fingerprint(index_videos(data, "train"))
-    identity = {
-        "clip": to_dict(CLIP),
-        "data": digest,
-        "frames": "store" if stored else "replay",
-        "logits": "int8",
-    }
-    manifest = {"fingerprint": "f", "recipe": "r", "identity": identity, "data": to_dict(data), "shards": shards}
-    write_manifest(folder, manifest | {"schema_version": schema.VERSION})
+    identity, receipts = identity_of(data, stored), []
+    for plan in (ShardPlan(place, first, count) for place, (first, count) in enumerate(SHARDS)):
+        path = folder / "shards" / plan.file_name
+        write_shard(path, [row(number, data, stored) for number in plan.draws], recipe_of(identity))
+        receipts.append(receipt(plan, path.read_bytes()))
+    make_manifest(str(folder), identity, to_dict(data), {}, receipts)
     return folder
 
 
 def write_manifest(folder: Path, manifest: Any) -> None:
-    (folder / schema.MANIFEST).write_bytes(sealed(manifest))
+    """Seal it as one of its identity."""
+    right = {"fingerprint": fingerprint_of(manifest["identity"]), "recipe": recipe_of(manifest["identity"])}
+    (folder / schema.MANIFEST).write_bytes(sealed(manifest | right))
 
 
 @pytest.fixture
@@ -289,7 +295,6 @@ def test_damage_to_a_page_after_the_first_look_at_a_shard_is_noticed_too(cache: 
     page = places["factor"]
     data[page.dictionary_page_offset + page.total_compressed_size - 2] ^= 16
     shard(cache).write_bytes(data)
-    source.batch([2])
     with pytest.raises(InputError, match="damaged"):
         source.batch([3])
 
@@ -305,9 +310,9 @@ def test_a_cache_at_a_uri_is_read_to_its_last_draw_also_after_it_was_extended(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for last in (6, 8):
         write_shard(shard(cache, 1), [row(number) for number in range(6, last + 1)])
-        manifest = read_manifest(str(cache))
-        manifest["shards"][1] |= {"rows": last - 5, "sha256": hashlib.sha256(shard(cache, 1).read_bytes()).hexdigest()}
-        write_manifest(cache, manifest)
+        identity, plans = identity_of() | {"draws": last + 1}, (ShardPlan(0, 0, 6), ShardPlan(1, 6, last - 5))
+        receipts = [receipt(plan, shard(cache, plan.number).read_bytes()) for plan in plans]
+        make_manifest(str(cache), identity, to_dict(DATA), {}, receipts)
         assert CachedClips(f"file://{cache}", DATA).batch([0, last]).draws == [0, last]
 
 
@@ -343,7 +348,7 @@ def row_of(cache: Path, number: int) -> dict[str, Any]:
 
 def test_a_cache_without_logits_says_so_before_it_is_read_for_them(cache: Path):
     manifest = read_manifest(str(cache))
-    manifest["identity"]["logits"] = "none"
+    manifest["identity"]["logits"] = manifest["identity"]["shapes"]["logits"] = "none"
     write_manifest(cache, manifest)
     with pytest.raises(InputError, match=r"no logits.*--loss.kd 0"):
         CachedClips(str(cache), DATA, need_logits=True)

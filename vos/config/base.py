@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from vos.errors import InputError
+from vos.limits import check_limit
 
 Preset = Literal["smoke", "demo", "paper", "davis-cpu"]
 BUILTIN_TEACHER = "builtin"
@@ -39,6 +40,20 @@ class DataConfig:
     """Height of synthetic frames, in pixels; the width is 3/2 of it."""
     synthetic_seed: int = 0
     """Seed of the synthetic data set (not of the training)."""
+
+    def __post_init__(self) -> None:
+        check_limit("synthetic_videos", self.synthetic_videos, f"--data.synthetic-videos {self.synthetic_videos}")
+        if (
+            min(self.synthetic_videos, self.synthetic_frames) < 1
+            or self.synthetic_frames > 100_000
+            or not 8 <= self.synthetic_height_px <= 8192
+            or not 0 <= self.synthetic_seed < 2**31
+        ):
+            raise InputError(
+                f"--data.synthetic-videos {self.synthetic_videos} --data.synthetic-frames {self.synthetic_frames} "
+                f"--data.synthetic-height-px {self.synthetic_height_px} --data.synthetic-seed {self.synthetic_seed}: "
+                "use 1 or more, 1 to 100000, 8 to 8192, and 0 or more"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,5 +46,9 @@ class BenchmarkConfig(JobConfig):
         super().__post_init__()
         if self.draws < 12 or self.rounds < 1:
             raise InputError(f"--draws {self.draws} --rounds {self.rounds}: use 12 or more, and 1 or more")
+        if self.crop_px < 32 or self.crop_px % 16 or self.samples < 2:
+            raise InputError(
+                f"--crop-px {self.crop_px} --samples {self.samples}: use a multiple of 16 from 32 on, and 2 or more"
+            )
         if self.trials < 1 or self.trial_steps < 1:
             raise InputError(f"--trials {self.trials} --trial-steps {self.trial_steps}: use 1 or more of each")

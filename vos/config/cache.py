@@ -56,6 +56,13 @@ class ClipConfig:
             raise InputError(f"--clip.crop-px {self.crop_px}: the encoders have stride 16; use {nearest}")
         if not 0 < self.scale_min <= self.scale_max:
             raise InputError(f"--clip.scale-min {self.scale_min} --clip.scale-max {self.scale_max}: use 0 < min <= max")
+        if self.scale_max > 100 or self.crop_px > 8192 or self.num_frames > 255:
+            raise InputError(
+                f"--clip.scale-max {self.scale_max} --clip.crop-px {self.crop_px} --clip.num-frames {self.num_frames}: "
+                "use 100, 8192 and 255 at most"
+            )
+        if not 0 <= self.rotate_deg <= 180:
+            raise InputError(f"--clip.rotate-deg {self.rotate_deg}: use 0 to 180")
         if not 0 <= self.shear_deg < 60:
             raise InputError(f"--clip.shear-deg {self.shear_deg}: use 0 to less than 60")
         if not (0 <= self.colour <= 1 and 0 <= self.paste <= 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vos.config.base import JobConfig, Preset
+from vos.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,3 +24,11 @@ class DemoConfig(JobConfig):
     """Optimiser steps of each student."""
     teacher_steps: int = 150
     """Steps that fine-tune the built-in teacher on your videos (real data only)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draws < 1 or self.steps < 1 or self.teacher_steps < 0:
+            raise InputError(
+                f"--draws {self.draws} --steps {self.steps} --teacher-steps {self.teacher_steps}: "
+                "use 1 or more, 1 or more, and 0 or more"
+            )

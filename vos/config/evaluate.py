@@ -23,6 +23,10 @@ class MemoryConfig:
     top_k: int = 20
     """Memory positions that each query position reads (0 = all)."""
 
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.top_k < 0:
+            raise InputError(f"--memory.every {self.every} --memory.top-k {self.top_k}: use 1 or more, and 0 or more")
+
 
 def check_working_size(size_px: int, max_frames: int) -> None:
     if size_px < 0:

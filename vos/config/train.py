@@ -83,6 +83,9 @@ class OptimiserConfig:
     def __post_init__(self) -> None:
         if not 0 < self.lr < math.inf:
             raise InputError(f"--optimiser.lr {self.lr}: use a value above 0")
+        for name in ("query_trunk_scale", "value_trunk_scale", "weight_decay", "warmup_steps", "power"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"--optimiser.{name.replace('_', '-')} {getattr(self, name)}: use 0 or more")
         if not 0 <= self.ema < 1:
             raise InputError(f"--optimiser.ema {self.ema}: use 0 to less than 1")
         if not (0 < self.drop_at <= 1 and 0 < self.drop_to <= 1):
