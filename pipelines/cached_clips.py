@@ -208,7 +208,7 @@ def _copy_here(path: str, recipe: str, sha256: str) -> str:
     parent = os.path.join(tempfile.gettempdir(), f"mobilevos-shards-{os.getuid()}")
     folder = os.path.join(parent, recipe)
     for one in (parent, folder):
-        private_folder(one)
+        private_folder(one, close_open=True)
     target = os.path.join(folder, f"{fingerprint(path)[:16]}.parquet")
     if not os.path.exists(target) or not _is_copy(storage.read_bytes(target), sha256):
         # Afterwards it need not be the listed file: a shard that has grown since serves an earlier manifest, here as in a local folder.

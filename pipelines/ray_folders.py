@@ -72,10 +72,14 @@ def _make_token(path: str) -> None:
     with open(descriptor, "w", encoding="ascii") as file:
         file.write(secrets.token_hex(32))
     try:
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
+        if os.path.isfile(path) and not os.path.getsize(path):  # no token for Ray, and in the way of one
+            os.replace(temporary, path)
+        else:
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)
     finally:
-        os.remove(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
 
 
 @contextlib.contextmanager

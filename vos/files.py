@@ -43,21 +43,25 @@ def read_regular(path: str, bound: str, advice: str = "name another file") -> by
             raise InputError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}); {advice}") from None
 
 
-def private_folder(path: str) -> str:
+def private_folder(path: str, close_open: bool = False) -> str:
     """Make a folder (and its parents) that only this user can enter, or make sure that it is one; returns its path.
 
-    For folders whose names others know or can guess: what lies there is code, or is read as if it were ours.
-    Raises InputError where it belongs to somebody else, is a link, or cannot be made.
+    For folders whose names others know or can guess: what lies there is code, or is read as if it were ours. A folder that others
+    can write to is not closed and used, because what they put there already would stay.
+    close_open  close such a folder and use it all the same: for data that is not run
+    Raises InputError where it belongs to somebody else, is a link, lets others write, or cannot be made.
     """
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
         found = os.lstat(path)
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
-            os.chmod(path, 0o700)
-            return path
         problem = "is not a folder of yours"
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+            if close_open or not found.st_mode & 0o022:
+                os.chmod(path, 0o700)
+                return path
+            problem = "other accounts can write there, so what it holds may not be yours"
     except OSError as error:
         problem = f"cannot be made private ({(error.strerror or str(error)).lower()})"
     raise InputError(f"{path}: {problem}; remove it, or set TMPDIR and MOBILEVOS_CACHE to folders of your own")

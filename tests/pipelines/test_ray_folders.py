@@ -71,6 +71,15 @@ def test_a_token_that_others_can_read_or_replace_is_closed(home: Path, open_umas
     assert mode(path) == 0o600 and path.read_text() == "a" * 64 and not mode(path.parent) & 0o022
 
 
+def test_an_empty_token_is_replaced(home: Path) -> None:
+    path = home / ".ray" / "auth_token"
+    path.parent.mkdir()
+    path.touch()
+    private_token()
+    assert mode(path) == 0o600 and len(path.read_text()) == 64
+    assert sorted(one.name for one in path.parent.iterdir()) == ["auth_token"]
+
+
 def test_a_token_of_the_users_own_place_is_closed_too(
     home: Path, open_umask: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +143,23 @@ def test_a_folder_that_somebody_else_prepared_is_refused(tmp_path: Path, kind: s
         os.chown(path, NOBODY, NOBODY)
     with pytest.raises(InputError, match="not a folder of yours"):
         private_folder(str(path))
+
+
+@pytest.mark.parametrize("bits", [0o770, 0o707, 0o777, 0o1777])
+def test_a_folder_that_others_could_write_to_is_refused_with_what_it_holds(tmp_path: Path, bits: int) -> None:
+    path = tmp_path / "cache"
+    path.mkdir()
+    (path / "planted.py").write_text("")
+    path.chmod(bits)
+    with pytest.raises(InputError, match="other accounts can write there") as raised:
+        private_folder(str(path))
+    assert "\n" not in str(raised.value) and mode(path) == bits, "refused, and left as it was"
+
+
+def test_a_folder_that_others_could_only_read_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    path.mkdir(mode=0o755)
+    assert private_folder(str(path)) == str(path) and mode(path) == 0o700
 
 
 def test_compiled_code_is_kept_where_nobody_else_can_put_any(
