@@ -89,9 +89,12 @@ def session_folder() -> Iterator[str]:
         (one for one in (os.environ.get("RAY_TMPDIR"), tempfile.gettempdir()) if one and len(one) <= LONGEST_PARENT),
         "/tmp",
     )
-    base = private_folder(os.path.join(parent, f"{PREFIX}-{os.getuid()}"))
-    _remove_left(base)
-    folder = tempfile.mkdtemp(dir=base, prefix="")
+    try:
+        base = private_folder(os.path.join(parent, f"{PREFIX}-{os.getuid()}"))
+        _remove_left(base)
+        folder = tempfile.mkdtemp(dir=base, prefix="")
+    except InputError:  # somebody else made it first, which must not keep this user from working
+        folder = tempfile.mkdtemp(dir=parent, prefix=f"{PREFIX}-")
     with open(os.path.join(folder, LOCK), "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vos.errors import InputError, NotFiniteError
-from vos.json_files import parse_json
+from vos.json_files import checked, parse_json
 
 MESSAGE_BYTES = 64 * 2**20
 """The longest message that is taken from a peer."""
@@ -45,12 +45,12 @@ class Ranks:
         lengths = [int(length) for length in self._gathered(torch.tensor([len(own)], device=self.device))]
         for rank, length in enumerate(lengths):
             if not 0 < length <= MESSAGE_BYTES:
-                raise InputError(_misbehaves(rank, f"announces a message of {length} bytes"))
+                raise InputError(_misbehaves(f"{rank} announces a message of {length} bytes"))
         padded = own.new_zeros(max(lengths))
         padded[: len(own)] = own
         texts = [part[:length] for part, length in zip(self._gathered(padded), lengths, strict=True)]
         return [
-            parse_json(text.cpu().numpy().tobytes(), f"rank {rank}", _misbehaves(rank, "sends no JSON"), finite=False)
+            parse_json(text.cpu().numpy().tobytes(), f"rank {rank}", _misbehaves("sends no JSON"), finite=False)
             for rank, text in enumerate(texts)
         ]
 
@@ -71,8 +71,9 @@ class Ranks:
             flag = torch.tensor([float(own is not None)], device=self.device)
             dist.all_reduce(flag)
             if flag.item():
-                problems = self.gather((type(own).__name__, str(own)) if own else None)
-                kind, text = next(problem for problem in problems if problem)
+                said = self.gather([type(own).__name__, str(own)] if own else [])
+                problems = checked(said, list[list[str]], "a worker", _misbehaves("sends no error"))
+                kind, text = next((one for one in problems if len(one) == 2), ("", _misbehaves("tells no error")))
                 own = (NotFiniteError if kind == NotFiniteError.__name__ else InputError)(text)
         if own is not None:
             raise own
@@ -84,5 +85,7 @@ class Ranks:
                 dist.broadcast(tensor, 0)
 
 
-def _misbehaves(rank: int, how: str) -> str:
-    return f"worker {rank} {how}: another program may be talking on the training's port; run the same command again to continue"
+def _misbehaves(how: str) -> str:
+    return (
+        f"worker {how}: another program may be talking on the training's port; run the same command again to continue"
+    )

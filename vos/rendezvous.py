@@ -4,8 +4,9 @@ PyTorch's own rendezvous opens its store (`TCPStore`) on every interface of the 
 socket itself, to the address that it is told. gloo and NCCL are bound to the interface of that address. Ranks exchange tensors
 and JSON, never pickles (`vos.ranks`), so whoever reaches these sockets can disturb a training but runs nothing in it.
 
-What remains: neither the store nor gloo asks for a password. On one machine its other accounts, on several machines the private network
-between them, can reach these ports while a training runs. A wait that this causes ends after the timeout.
+What remains: neither the store nor gloo asks for a password, and nothing is encrypted. On one machine its other accounts, on several
+machines the private network between them, can reach these ports while a training runs; who can also read that network could take a
+rank's place and send wrong numbers. A wait that this causes ends after the timeout.
 """
 
 from __future__ import annotations

@@ -120,6 +120,22 @@ def test_a_sessions_folder_is_private_and_gone_afterwards_and_so_is_what_a_kill_
         assert not os.path.exists(killed)
 
 
+def test_a_neighbour_who_took_the_name_first_keeps_nobody_from_working(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Path("/tmp") / f"r{os.getpid()}"[:5]
+    short.mkdir()
+    try:
+        monkeypatch.setenv("RAY_TMPDIR", str(short))
+        (short / f"mobilevos-ray-{os.getuid()}").symlink_to(tmp_path)
+        with session_folder() as folder:
+            assert os.path.dirname(folder) == str(short) and mode(folder) == 0o700
+        assert not list(tmp_path.iterdir())
+    finally:
+        (short / f"mobilevos-ray-{os.getuid()}").unlink()
+        short.rmdir()
+
+
 def test_the_path_of_rays_longest_socket_fits() -> None:
     with session_folder() as folder:
         path = f"{folder}/session_2026-11-27_21-30-11_123456_4194304/sockets/plasma_store.1"
