@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 import pytest
 
 from vos.errors import InputError
 from vos.json_files import MAX_DEPTH, checked, parse_json, read_json_file
+from vos.limits import LIMITS, variable
 
 ADVICE = "copy it again"
 
@@ -99,3 +101,11 @@ def test_a_file_above_the_bound_is_refused_before_it_is_read(tmp_path, monkeypat
     monkeypatch.setenv("MOBILEVOS_MAX_JSON_BYTES", "many")
     with pytest.raises(InputError, match="positive integer"):
         read_json_file(str(tmp_path / "large.json"), ADVICE)
+
+
+def test_every_bound_and_its_default_stands_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "trust.md").read_text(encoding="utf-8")
+    for name, bound in LIMITS.items():
+        sizes = {2**20: "MiB", 2**30: "GiB"}
+        shown = [f"{bound.default:,}", *(f"{bound.default // size} {unit}" for size, unit in sizes.items())]
+        assert any(f"`{variable(name)}` | {text}" in page for text in shown), name
