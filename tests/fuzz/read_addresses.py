@@ -8,7 +8,7 @@ from pathlib import Path
 from numpy.random import Generator
 
 from pipelines import storage
-from pipelines.folders import read_json
+from pipelines.folders import read_plain
 from tests.fuzz.cases import Files, Reader
 from vos.command_line import parse_config
 from vos.config import CacheConfig
@@ -100,7 +100,7 @@ def read_address(folder: Path) -> str:
         return storage.read_bytes(address).decode()
     os.environ["MOBILEVOS_HOME"] = str(folder)
     out = parse_config(CacheConfig, "fuzz", ["--out", address]).out
-    return f"nothing there: {read_json(storage.join(out, 'identity.json'))}"
+    return f"nothing there: {read_plain(storage.join(out, 'identity.json'), dict, 'name another')}"
 
 
 def address_by_others(folder: Path) -> str:

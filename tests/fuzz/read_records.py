@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipelines.folders import claim_folder
+from pipelines.folders import check_folder, claim
 from pipelines.results_records import FORMAT, read_all
 from tests.fuzz.cases import Files, Reader
 from tests.fuzz.json_mutations import json_file_mutations, strict
+from tests.fuzz.seals import sealed, sealed_mutations, unsealed
 from vos.config import TrainConfig
-from vos.config_json import dumps
+from vos.config_json import dumps, fingerprint
 from vos.presets import preset
 
 IDENTITY = {"model": "mobilevos-tiny", "steps": 4, "loss": {"kd": 1.0}, "seed": 0}
@@ -21,7 +22,7 @@ IDENTITY = {"model": "mobilevos-tiny", "steps": 4, "loss": {"kd": 1.0}, "seed": 
 def identity_samples(folder: Path) -> dict[str, Files]:
     return {
         "a training": {
-            "identity.json": dumps(IDENTITY).encode(),
+            "identity.json": sealed({"identity": IDENTITY}, "train", fingerprint(IDENTITY)).encode(),
             "config.json": dumps(preset(TrainConfig, "smoke")).encode(),
         }
     }
@@ -31,14 +32,17 @@ def read_identity(folder: Path) -> bool:
     """Whether the folder is this training's: a folder that says anything else is never taken."""
     config = preset(TrainConfig, "smoke")
     object.__setattr__(config, "out", str(folder))
-    return claim_folder(config, IDENTITY, "a training")
+    return claim(check_folder(config, "train"), config, IDENTITY, "a training")
 
 
 def identity_by_others(folder: Path) -> bool:
     path = folder / "identity.json"
     if not os.path.lexists(path):
+        assert not os.path.lexists(folder / "config.json"), "a folder of other files was taken"
         return False
-    assert strict(path.read_bytes()) == IDENTITY, "a folder whose identity.json does not say this training was taken"
+    assert unsealed(path.read_bytes(), "train")["identity"] == IDENTITY, (
+        "a folder whose identity.json does not say this training was taken"
+    )
     return True
 
 
@@ -94,6 +98,13 @@ def records_by_others(folder: Path) -> Any:
 
 
 READERS = [
-    Reader("identity", identity_samples, read_identity, identity_by_others, json_file_mutations("identity.json"), 1),
+    Reader(
+        "identity",
+        identity_samples,
+        read_identity,
+        identity_by_others,
+        {**json_file_mutations("identity.json"), **sealed_mutations(".none")},
+        1,
+    ),
     Reader("records", record_samples, read_records, records_by_others, json_file_mutations(".json"), 1),
 ]

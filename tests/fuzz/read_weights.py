@@ -20,13 +20,14 @@ from tests.fuzz import weight_files
 from tests.fuzz.byte_mutations import CHANGES, any_bytes, in_one_file
 from tests.fuzz.cases import Files, Mutation, NotTellableError, Reader
 from tests.fuzz.json_mutations import json_changes
-from tests.fuzz.parquet_files import canonical
+from tests.fuzz.seals import RUN, sealed, sealed_mutations, unsealed
 from vos.checkpoint import load_checkpoint, save_checkpoint
 from vos.graph_files import ExportedGraphs
 from vos.graphs import NEEDED
 from vos.models import build
 from vos.models.interface import VOSModel
 from vos.runtimes import OnnxRuntime
+from vos.written import Written
 
 MODEL = "mobilevos-tiny"
 
@@ -72,6 +73,11 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 
 def checkpoint_by_others(folder: Path) -> dict[str, Any]:
     description = json.loads((folder / "model.json").read_bytes())
+    if "seal" in description:  # those of earlier versions have none
+        assert (
+            unsealed((folder / "model.json").read_bytes(), "checkpoint")["weights_sha256"]
+            == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        )
     state = weight_files.parsed((folder / "model.safetensors").read_bytes())
     wanted = {name: tuple(tensor.shape) for name, tensor in build(MODEL).state_dict().items()}
     assert {name: array.shape for name, array in state.items()} == wanted, "other tensors"
@@ -122,7 +128,12 @@ def state_samples(folder: Path) -> dict[str, Files]:
     for step in (1, 2):
         tensors = {"model.a": torch.full((50,), float(step)), "adam.b": torch.zeros(3, 3)}
         training_state.write(
-            str(folder / "run"), Progress(step=step, metrics={"train/total": 0.5}), _tiny(), tensors, about, half=True
+            Written(str(folder / "run"), "train", RUN),
+            Progress(step=step, metrics={"train/total": 0.5}),
+            _tiny(),
+            tensors,
+            about,
+            half=True,
         )
     return {"two steps": _folder_files(folder / "run")}
 
@@ -133,11 +144,11 @@ def _tiny() -> VOSModel:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    saved = training_state.newest(str(folder))
+    saved = training_state.newest(Written(str(folder), "train", RUN))
     if saved is None:
         return {"step": 0}
     for one in saved.random:
-        training_state.set_random_state(one)
+        training_state.set_random_state(one, str(folder))
     return {
         "step": saved.progress.step,
         "folder": os.path.basename(saved.folder),
@@ -150,10 +161,11 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def state_by_others(folder: Path) -> dict[str, Any]:
-    """The newest folder whose files are those that its state.json lists; a state.json without digests of its own is taken at its word."""
+    """The newest folder whose files are those that its state.json lists; where a state.json cannot be parsed, the one before it."""
     for place in sorted((folder / "checkpoints").glob("step-*"), reverse=True):
         try:
-            state = json.loads((place / "state.json").read_bytes(), parse_constant=_no)
+            state = unsealed((place / "state.json").read_bytes(), "train")
+            assert state["seal"]["of"] == RUN
             assert state["format"] == 1 and set(state["sha256"]) == {
                 "state.safetensors",
                 "model.safetensors",
@@ -173,17 +185,21 @@ def state_by_others(folder: Path) -> dict[str, Any]:
     return {"step": 0}
 
 
-def _no(text: str) -> Any:
-    raise ValueError(text)
-
-
 def graph_samples(folder: Path) -> dict[str, Files]:
     found: dict[str, Files] = {}
     for why, size, objects in (("any size", None, None), ("one size", [64, 96], 1)):
         files = {f"{name}.onnx": _graph(name) for name in NEEDED}
-        text: dict[str, Any] = {"model": MODEL, "precision": "fp32", "format": "onnx", "size": size, "objects": objects}
+        text: dict[str, Any] = {
+            "model": MODEL,
+            "parameters": 7,
+            "precision": "fp32",
+            "format": "onnx",
+            "size": size,
+            "objects": objects,
+        }
         text["files"] = {name: f"{name}.onnx" for name in NEEDED}
-        found[why] = {"graphs.json": canonical(text).encode(), **files}
+        text["sha256"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        found[why] = {"graphs.json": sealed(text, "export", RUN).encode(), **files}
     return found
 
 
@@ -198,22 +214,22 @@ def _graph(name: str) -> bytes:
 def read_graphs(folder: Path) -> dict[str, Any]:
     graphs = ExportedGraphs(str(folder))
     graphs.check_objects(1)
-    paths = graphs.paths((64, 96))
-    outside = [path for path in paths.values() if os.path.dirname(os.path.realpath(path)) != str(folder.resolve())]
-    if outside:
-        raise AssertionError(f"a graph outside the folder: {outside[0]}")
+    files = graphs.read((64, 96))
     OnnxRuntime(graphs, 1).prepare((64, 96))
-    digests = {name: hashlib.sha256(Path(path).read_bytes()).hexdigest() for name, path in paths.items()}
-    return {"files": digests, "precision": graphs.precision}
+    return {
+        "files": {name: hashlib.sha256(one.data).hexdigest() for name, one in files.items()},
+        "precision": graphs.precision,
+    }
 
 
 def graphs_by_others(folder: Path) -> dict[str, Any]:
-    text = json.loads((folder / "graphs.json").read_bytes())
+    text = unsealed((folder / "graphs.json").read_bytes(), "export")
     assert text.get("size") in (None, [64, 96]) and text.get("objects") in (None, 0, 1), "not for these frames"
     assert text["precision"] in ("fp32", "int8") and text.get("format", "onnx") == "onnx"
     digests = {}
     for name in NEEDED:
         data = (folder / os.path.basename(text["files"][name])).read_bytes()
+        assert text["sha256"][text["files"][name]] == hashlib.sha256(data).hexdigest(), "another file"
         onnx.checker.check_model(onnx.load_from_string(data))
         digests[name] = hashlib.sha256(data).hexdigest()
         if data != _graph(name):
@@ -226,7 +242,8 @@ def _weight_mutations(names: str, tensors: str) -> dict[str, Mutation]:
         "header": weight_files.on(tensors, weight_files.change_header),
         "numbers": weight_files.on(tensors, weight_files.change_numbers),
     }
-    return {**any_bytes(), **headers, "header 2": headers["header"], **json_changes(lambda name: name.endswith(names))}
+    raw = {**any_bytes(), **headers, **json_changes(lambda name: name.endswith(names))}
+    return {**raw, **sealed_mutations(".safetensors")}
 
 
 def _archives() -> dict[str, Mutation]:
@@ -264,6 +281,7 @@ READERS = [
                 for name, change in CHANGES.items()
             },
             **json_changes(lambda name: name == "graphs.json"),
+            **sealed_mutations(".onnx"),
         },
         1.5,
     ),
