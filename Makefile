@@ -8,7 +8,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo teacher results test test-all lint lock audit bench ui clean cluster-up cluster-down FORCE
+.PHONY: help setup demo teacher results test test-all fuzz lint lock audit bench ui clean cluster-up cluster-down FORCE
 
 PYTHON ?= python3
 TORCH := torch==2.13.0
@@ -16,6 +16,7 @@ TORCH_INSTALL ?=
 ADVISORY_DB ?=
 UI_PORT ?= 5000
 TEST_PROCESSES ?= 2
+FUZZ ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.mobilevos-setup
@@ -58,6 +59,9 @@ test: setup ## the quick tests (no slow ones, no GPU), in two processes
 
 test-all: setup ## every test that this machine can run
 	@$(PY) -m pytest
+
+fuzz: setup ## 10,000 damaged and hostile inputs to every reader, in two processes (minutes; FUZZ="--inputs 500 --seed 2 --reader video")
+	@$(PY) -m tests.fuzz $(FUZZ)
 
 lint: setup ## format, lint and types
 	@$(PY) -m ruff format --check .

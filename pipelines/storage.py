@@ -79,11 +79,15 @@ def write_bytes(path: str, data: bytes, sync: bool = True) -> None:
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole file. Raises FileNotFoundError."""
+    """The whole file. Raises FileNotFoundError, and InputError for a pipe or device, which would be waited for or never end."""
     if is_uri(path):
         filesystem, inner = _filesystem(path)
-        with filesystem.open_input_file(inner) as stream:
-            return stream.read()
+        if filesystem.type_name != "local":
+            with filesystem.open_input_file(inner) as stream:
+                return stream.read()
+        path = inner
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise InputError(f"{path}: is a pipe, socket or device, not a file; remove it or name another folder")
     with open(path, "rb") as file:
         return file.read()
 

@@ -14,15 +14,28 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
+MOST_LETTERS = 580
+"""Of an error line: what a file or flag holds may be quoted in it, and may be megabytes."""
+_END_LETTERS = 150
+
+
+def shortened(text: str) -> str:
+    """`text` without its middle where it is too long for an error line. Its end is kept: it says how to repair it."""
+    if len(text) <= MOST_LETTERS:
+        return text
+    return f"{text[: MOST_LETTERS - _END_LETTERS - 3]} … {text[-_END_LETTERS:]}"
+
+
 class InputError(ValueError):
     """Something the user gave is wrong.
 
     The message is one line: what is wrong, where (file, row, flag) and how to repair it; secrets are taken out of it and it is made
-    `printable` here, whatever addresses and names it quotes. A job prints it and exits with 2.
+    `printable` and `shortened` here, whatever addresses and names it quotes. A job prints it and exits with 2.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(redact_all(message)))
+        # Secrets first: half of one would not be known as such. Cut before as well: escaping a million letters one by one takes a second.
+        super().__init__(shortened(printable(shortened(redact_all(message)))))
 
 
 class NotFiniteError(InputError):

@@ -46,12 +46,12 @@ def _inflate(path: str, parts: Parts, out: np.ndarray | None) -> np.ndarray | No
         return None
     row_bytes = 1 + width  # each row opens with the number of its filter
     labels = out if out is not None and out.shape == (height, width) else np.empty((height, width), np.uint8)
-    # Past its 2-byte head, so that zlib skips its own checksum over the pixels (a sixth of the time): the checksums of
-    # the chunks vouch for them already. In bands, because fresh memory for a whole picture costs a third as much again.
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    # With zlib's own checksum over the pixels, a sixth of the time: a changed stream may have its chunk's checksum made right.
+    # In bands, because fresh memory for a whole picture costs a third as much again.
+    inflater = zlib.decompressobj()
     # What a band leaves unread is copied, so a long file is read in few.
     band_rows = max(1, max(_BAND_BYTES, len(parts.pixels) // 8) // row_bytes)
-    rest = parts.pixels[2:]
+    rest = parts.pixels
     for y in range(0, height, band_rows):
         band = labels[y : y + band_rows]
         try:
@@ -65,6 +65,10 @@ def _inflate(path: str, parts: Parts, out: np.ndarray | None) -> np.ndarray | No
         if rows[:, 0].any():
             return None
         band[:] = rows[:, 1:]
+    try:
+        inflater.decompress(rest, 1)  # the checksum stands behind the last pixel
+    except zlib.error as error:
+        raise InputError(f"{path}: this PNG file is damaged ({error}); write or copy it again") from None
     return labels
 
 

@@ -156,3 +156,12 @@ def test_joining_keeps_both_slashes_of_a_uri():
     assert [storage.is_uri(path) for path in ("s3://b", "file:///b", "/a/b", "a:b", "C:/x")] == [True, True] + [
         False
     ] * 3
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_a_pipe_or_device_in_a_files_place_is_named_and_not_waited_for(prefix: str, tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("pipe", "zero"):
+        with pytest.raises(InputError, match=f"{tmp_path}/{name}: is a pipe, socket or device"):
+            storage.read_bytes(f"{prefix}{tmp_path}/{name}")

@@ -29,3 +29,10 @@ def test_ordinary_names_stay_as_they_are_and_different_names_stay_different():
     assert printable(NAMES["ordinary"]) == NAMES["ordinary"]
     assert len({printable(name) for name in NAMES.values()}) == len(NAMES)
     assert printable("a\nb\x1b\udcff") == r"a\nb\x1b\udcff"
+
+
+@pytest.mark.parametrize("length", [10, 579, 580, 581, 5000, 3_000_000])
+def test_a_long_message_loses_its_middle_and_keeps_the_file_and_the_repair(length: int):
+    text = str(InputError("/data/a.json: holds '" + "\x00" * (length - 40) + "x" * length + "'; give it a number"))
+    assert len(text) < 600 and text.startswith("/data/a.json: holds '") and text.endswith("'; give it a number")
+    assert str(InputError(text)) == text

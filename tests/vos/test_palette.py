@@ -168,3 +168,13 @@ def test_an_absent_file_is_named(tmp_path: Path):
         read_indices(str(tmp_path / "absent.png"))
     with pytest.raises(InputError, match="a folder"):
         read_indices(str(tmp_path))
+
+
+def test_pixels_that_were_changed_under_a_right_chunk_checksum_are_refused(tmp_path: Path):
+    labels = labels_of()
+    raw = bytearray(zlib.compress(b"".join(b"\0" + row.tobytes() for row in labels), 0))
+    raw[100] ^= 1  # stored, not deflated: another label, noticed by zlib's own checksum alone
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", labels.shape[1], labels.shape[0], 8, 0, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(SIGNATURE + header + chunk(b"IDAT", bytes(raw)) + chunk(b"IEND", b""))
+    with pytest.raises(InputError, match=r"a\.png: this PNG file is damaged \(.*incorrect data check"):
+        read_indices(str(tmp_path / "a.png"))
