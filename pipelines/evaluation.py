@@ -5,7 +5,6 @@ Masks are palette PNGs at the original size, in the layout that the DAVIS tools 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -31,6 +30,7 @@ from vos.datasets import FolderVideo, Video
 from vos.engine import Engine
 from vos.errors import InputError
 from vos.graph_files import is_exported
+from vos.json_files import checked, parse_json
 from vos.models.memory import MemoryPolicy
 from vos.names import check_name, read_names
 from vos.video_segmentation import memory_policy, segment_video, segmented_span
@@ -295,10 +295,8 @@ def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
 
 
 def _read_meta(path: str) -> dict[str, Any]:
-    try:
-        return json.loads(storage.read_bytes(path))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); name a meta.json of YouTube-VOS") from None
+    repair = "name a meta.json of YouTube-VOS"
+    return checked(parse_json(storage.read_bytes(path), path, repair), dict[str, Any], path, repair)
 
 
 def _sequence_names(given: str) -> list[str]:

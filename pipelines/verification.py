@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from vos.config_json import dumps, without
 from vos.errors import InputError
 from vos.images import read_frame
 from vos.inference import propagate
+from vos.json_files import checked, parse_json
 from vos.metrics import score_folders
 from vos.models import VOSModel, build
 from vos.models.memory import MemoryPolicy
@@ -118,7 +118,10 @@ def stcn_checks(golden: Path | None) -> Iterator[Check]:
     cases = sorted((golden / "stcn").glob("case_*.npz"))
     if not cases:
         raise InputError(f"{golden}/stcn: holds no case_*.npz; give the folder of golden numbers as --golden")
-    shapes = {name: tuple(shape) for name, shape in json.loads(_need(cases[0].with_suffix(".keys.json"))).items()}
+    names = cases[0].with_suffix(".keys.json")
+    repair = "give the whole folder of golden numbers as --golden"
+    named = checked(parse_json(_need(names), str(names), repair), dict[str, list[int]], str(names), repair)
+    shapes = {name: tuple(shape) for name, shape in named.items()}
     ours = {name: tuple(tensor.shape) for name, tensor in build("stcn").state_dict().items()}
     differing = len(set(ours.items()) ^ set(shapes.items()))
     yield Check(f"STCN: {len(shapes)} official names and shapes, differing", differing, "=", 0)
@@ -254,7 +257,7 @@ def _measure_speed(folder: Path) -> dict[str, float]:
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[1:])} ended with {done.returncode}: {done.stderr.strip()}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return parse_json(done.stdout.splitlines()[-1], "tests.oracle_davis", "run it by hand")
 
 
 def _folder(given: str, flag: str) -> Path | None:

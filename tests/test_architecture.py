@@ -208,3 +208,43 @@ def test_what_waits_for_a_call_is_no_effect_on_import():
     functions = "import os\ndef f():\n    os.makedirs(os.environ['X'])\ng = lambda: os.getcwd()\n"
     source = functions + "if __name__ == '__main__':\n    print(f())"
     assert effect_faults(source, "vos.example") == []
+
+
+JSON_APART = {
+    "vos/json_files.py": "the reader",
+    "vos/example_segment.py": "a program that users take away, without this package",
+    "pipelines/actors.py": "rows of our own, between processes of one session",
+}
+
+
+def test_json_from_outside_is_read_in_one_place() -> None:
+    """`json.loads(dumps(...))`, our own values as JSON reads them back, is no reading."""
+    faults = []
+    for path in sources("jobs", "pipelines", "vos", "cluster"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.load", "json.loads")):
+                continue
+            own = isinstance(node.args[0], ast.Call) and call_name(node.args[0]) == "dumps"
+            if not own and label(path) not in JSON_APART:
+                faults.append(f"{label(path)}, line {node.lineno}")
+    assert faults == [], "use vos.json_files"
+
+
+UNPICKLES = {
+    *("pickle.load", "pickle.loads", "torch.load", "joblib.load"),
+    *(f"dist.{name}_object" for name in ("all_gather", "gather")),
+    *(f"dist.{name}_object_list" for name in ("broadcast", "scatter", "recv")),
+}
+
+
+def test_nothing_is_unpickled() -> None:
+    """numpy's `load` does so only where it is told to."""
+    faults = []
+    for path in sources("jobs", "pipelines", "vos", "cluster"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                allowed = any(keyword.arg == "allow_pickle" for keyword in node.keywords)
+                if allowed or ast.unparse(node.func) in UNPICKLES:
+                    faults.append(f"{label(path)}, line {node.lineno}: {ast.unparse(node.func)}")
+    assert faults == []

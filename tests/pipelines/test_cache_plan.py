@@ -24,7 +24,7 @@ def test_the_forecast_of_a_small_cache_is_its_size_to_the_byte(cache: str, cache
     assert {name: size for name, size in plan.column_bytes.items() if name != "footer"} == manifest["column_bytes"]
     assert plan.factor_error_max == manifest["quantisation"]["factor_error_max"]
     assert plan.teacher_cpu_s > 0 and "online" in text and "N x N" in text
-    assert [path.name for path in tmp_path.iterdir()] == [PLAN_FILE]
+    assert {path.name for path in tmp_path.iterdir()} <= {PLAN_FILE, "identity.json", ".lock", ".written"}, "no shard"
     result = CacheResult(manifest["fingerprint"], manifest, draws_made=10, teacher_cpu_s=plan.teacher_cpu_s)
     compared = plan_and_truth(config, result)
     assert "teacher CPU" in compared and "+0.0 %" in compared
