@@ -34,7 +34,7 @@ def fingerprints(config: BenchmarkConfig) -> Iterator[Row]:
             _touch(videos[:1])
             changed.append(seconds(_reading, videos, 1))
             indexed.append(seconds(load_index, root, "folder", "train"))
-        start = [sum(both) for both in zip(indexed, unchanged, strict=True)]
+        start = [index + known for index, known in zip(indexed, unchanged, strict=True)]
     yield figure("s for contents read for the first time", first, "", lambda _: True, how)
     yield figure("s for contents that did not change", unchanged, "<= 3", lambda value: value <= 3, how)
     yield figure("s for contents of which one video changed", changed, "<= 3", lambda value: value <= 3, how)
