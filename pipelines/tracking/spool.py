@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, NotRequired, TypedDict
 from pipelines.tracking import events, store
 from pipelines.tracking.registry import KEY
 from vos.errors import InputError
-from vos.files import write_atomic
+from vos.files import read_regular, write_atomic
 from vos.json_files import checked, parse_json, read_json_file
 from vos.redaction import redact_values
 
@@ -76,8 +76,8 @@ def replay(client: Any) -> None:
     elsewhere: dict[str, int] = {}
     if not os.path.isdir(root):
         return
-    waiting = [entry.path for entry in os.scandir(root) if os.path.exists(os.path.join(entry.path, "head.json"))]
-    waiting.sort(key=lambda path: os.path.getmtime(os.path.join(path, "head.json")))
+    waiting = [entry.path for entry in os.scandir(root) if os.path.lexists(os.path.join(entry.path, "head.json"))]
+    waiting.sort(key=lambda path: os.lstat(os.path.join(path, "head.json")).st_mtime)
     while waiting:  # heads of one instant come in any order: a child before its parent gets another turn
         later = [folder for folder in waiting if _waits_for_another(client, folder, here, elsewhere)]
         if len(later) == len(waiting):
@@ -112,7 +112,7 @@ def _waits_for_another(client: Any, folder: str, here: str, elsewhere: dict[str,
         return False
     with lock:
         try:
-            if not os.path.exists(os.path.join(folder, "head.json")):  # another process was faster
+            if not os.path.lexists(os.path.join(folder, "head.json")):  # another process was faster
                 return False
             head = _head(folder)
             if (wanted := head.get("store", here)) == here:
@@ -226,11 +226,15 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+def _lock_file(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | os.O_NONBLOCK, 0o600)
+
+
 def _locked(folder: str) -> BinaryIO | None:
-    """The folder's lock file, held until it is closed or the process dies; None while another process holds it."""
-    try:
-        file = open(os.path.join(folder, "lock"), "wb")  # noqa: SIM115
-    except FileNotFoundError:
+    """The folder's lock file, held until it is closed or the process dies; None while another process holds it, or there can be none."""
+    try:  # for reading too, because a FIFO in its place would be waited for
+        file = open(os.path.join(folder, "lock"), "r+b", opener=_lock_file)  # noqa: SIM115
+    except OSError:  # the folder is gone, or something else has this name
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -241,7 +245,11 @@ def _locked(folder: str) -> BinaryIO | None:
 
 
 def _text(path: str) -> str:
-    if not os.path.exists(path):
+    """What a file of the spool says, "" where there is none. Raises InputError for what is no file, or no text."""
+    if not os.path.lexists(path):
         return ""
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    advice = "delete this run's folder"
+    try:
+        return read_regular(path, "json_bytes", advice).decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is no text; {advice}") from None

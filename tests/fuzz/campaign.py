@@ -93,6 +93,8 @@ class Process:
                 if spent[0] == spent[1]:
                     return None
         line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()  # it ended by itself, which must not be taken for our killing it
         return json.loads(line) if line else None
 
     def _cpu_ticks(self) -> float:

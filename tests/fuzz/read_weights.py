@@ -23,7 +23,7 @@ from tests.fuzz.json_mutations import json_changes
 from tests.fuzz.seals import RUN, sealed, sealed_mutations, unsealed
 from vos.checkpoint import load_checkpoint, save_checkpoint
 from vos.graph_files import ExportedGraphs
-from vos.graphs import NEEDED
+from vos.graphs import ENGINE_GRAPHS, NEEDED
 from vos.models import build
 from vos.models.interface import VOSModel
 from vos.runtimes import OnnxRuntime
@@ -204,10 +204,15 @@ def graph_samples(folder: Path) -> dict[str, Files]:
 
 
 def _graph(name: str) -> bytes:
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
-    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
+    """A graph with the tensors of the real one, that adds some weights to the first of them."""
+    real = ENGINE_GRAPHS[name]
+    inputs, outputs = (
+        [helper.make_tensor_value_info(one, TensorProto.FLOAT, [1, 4]) for one in names]
+        for names in (real.inputs, real.outputs)
+    )
     weight = helper.make_tensor("w", TensorProto.FLOAT, [4], np.arange(4, dtype=np.float32).tobytes(), raw=True)
-    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], name, [value], [out], [weight])
+    nodes = [helper.make_node("Add", [real.inputs[0], "w"], [one]) for one in real.outputs]
+    graph = helper.make_graph(nodes, name, inputs, outputs, [weight])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
 
 

@@ -29,6 +29,7 @@ MOST_LETTERS = 600
 def judged(reader: Any, case: Any, expected: Any, folder: Path) -> tuple[str, str]:
     """(outcome, detail): own, other, right, wrong or untold."""
     from tests.fuzz.cases import NotTellableError, lay, same
+    from vos.command_line import input_error
     from vos.errors import InputError
 
     try:
@@ -40,7 +41,10 @@ def judged(reader: Any, case: Any, expected: Any, folder: Path) -> tuple[str, st
     except MemoryError as error:
         return "large", f"MemoryError: {error}"
     except BaseException as error:
-        return "other", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        message = input_error(error)  # what a job prints of an error of the operating system that names a file
+        if message is None or faulty(message, folder):
+            return "other", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return "own", message
     if getattr(sys, "code_was_run", False):
         return "other", "code of the file was run"
     if same(found, expected):
@@ -67,7 +71,8 @@ def faulty(message: str, folder: Path) -> str:
         return f"{len(message)} letters long"
     if not message.isprintable() or not message.strip():
         return "not printable"
-    if str(folder) not in message and "--" not in message and "://" not in message and "standard input" not in message:
+    named = any(place in message for place in (str(folder), "--", "://", "standard input", "argument "))
+    if not (named or message.startswith("/")):
         return "without a file or flag"
     return ""
 
@@ -107,6 +112,22 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + ROOM_GIB * 2**30, resource.RLIM_INFINITY))
 
 
+def _expected(reader: Any, samples: dict[str, Any], root: Path) -> dict[str, Any]:
+    """What the reader says of each unchanged sample; the process ends where one is refused, since nothing can be compared with it."""
+    from tests.fuzz.cases import lay
+
+    expected, place = {}, root / "own" / str(os.getpid())
+    for sample, files in samples.items():
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        lay(place, files)
+        try:
+            expected[sample] = reader.read(place)
+        except Exception as error:
+            raise SystemExit(f"{reader.name}: the unchanged sample {sample} is refused: {error}") from None
+    return expected
+
+
 def main(root: Path) -> None:
     """Answer requests {reader, number, seed} or {reader, known} or {reader, file} until standard input ends."""
     from tests.fuzz import cases, readers
@@ -120,13 +141,7 @@ def main(root: Path) -> None:
         if name not in ready:
             reader = readers.READERS[name]
             samples = readers.load_samples(root, name)
-            expected = {}
-            for sample, files in samples.items():
-                shutil.rmtree(root / "own" / str(os.getpid()), ignore_errors=True)
-                (place := root / "own" / str(os.getpid())).mkdir(parents=True)
-                cases.lay(place, files)
-                expected[sample] = reader.read(place)
-            ready[name] = reader, samples, expected, reader.known(samples)
+            ready[name] = reader, samples, _expected(reader, samples, root), reader.known(samples)
             _limit_memory()
         reader, samples, expected, known = ready[name]
         if "known" in request:
