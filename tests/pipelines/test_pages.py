@@ -45,5 +45,5 @@ def test_the_load_of_the_machine_arrives_with_the_run_and_lies_within_its_bounds
 
 def test_the_table_of_sequences_has_the_fall_of_j_from_the_first_quarter_to_the_last():
     curve = {"id": 1, "frames": [f"{i:05d}" for i in range(1, 9)], "j": [1.0] * 4 + [0.5] * 4, "f": [1.0] * 8}
-    row = {"sequence": "bear", "scores": [curve], "j_and_f": 0.875, "j": 0.75, "f": 1.0, "frames": 8}
+    row = {"sequence": "bear", "scores": {"objects": [curve]}, "j_and_f": 0.875, "j": 0.75, "f": 1.0, "frames": 8}
     assert sequence_csv([row]).splitlines()[1] == "bear,1,8,87.5,75.0,100.0,100.0,50.0"

@@ -189,7 +189,7 @@ def test_a_teacher_that_is_not_the_plan_s_is_refused_with_the_difference(config:
 def test_a_teacher_is_compared_with_its_record_where_there_is_one_wherever_it_was_trained(
     config: ReportConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(results, "_data", lambda _: DATA)
+    monkeypatch.setattr(results, "_data", lambda *_: DATA)
     folder = tmp_path / "teacher"
     folder.mkdir()
     smoke = replace(config, preset="smoke", data=preset(ReportConfig, "smoke").data, teacher=str(folder))
@@ -221,7 +221,7 @@ def test_records_of_two_data_sets_are_not_put_into_one_table(runs: list[Planned]
 def test_a_model_that_is_on_another_machine_is_named_before_anything_is_run(
     config: ReportConfig, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(results, "_data", lambda _: DATA)
+    monkeypatch.setattr(results, "_data", lambda *_: DATA)
     smoke = replace(config, preset="smoke", data=preset(ReportConfig, "smoke").data, only=("memory-first-plain-s1",))
     records = records_of(plan("smoke"))
     del records["memory-first-plain-s1"]
@@ -247,7 +247,7 @@ def test_records_of_other_videos_are_neither_built_upon_nor_written_over(config:
 def test_records_that_began_with_other_weights_of_the_same_name_are_not_built_upon(
     runs: list[Planned], config: ReportConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(results, "_data", lambda _: DATA)
+    monkeypatch.setattr(results, "_data", lambda *_: DATA)
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"others")
     teacher = records_of(runs[:1])["teacher"]

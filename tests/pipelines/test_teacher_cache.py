@@ -16,6 +16,7 @@ from pipelines.storage import only_writer
 from pipelines.teacher_cache import build_cache
 from vos.config import CacheConfig
 from vos.errors import InputError
+from vos.written import LEDGER
 
 
 def shard_digests(folder: str) -> dict[str, str]:
@@ -24,8 +25,8 @@ def shard_digests(folder: str) -> dict[str, str]:
 
 
 def file_digests(folder: str) -> dict[str, str]:
-    """Every file of a cache, also the lists beside the shards."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    """Every file of a cache, also the lists beside the shards; `.written` is in the order in which files were made."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.name != LEDGER)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
