@@ -15,7 +15,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from pipelines import storage
 from pipelines.evaluation import EVALUATE, SUMMARY, Summary
@@ -38,6 +38,26 @@ REPAIR = "name the folder of a finished run, or make it again with another --out
 Record = dict[str, Any]
 FORMAT = 1
 NEEDED = {"name", "kind", "fingerprint", "made_from", "data", "config"}
+
+
+class RecordFields(TypedDict):
+    """Of what kind the fields of a record are that tables, plots and the queue read."""
+
+    format: int
+    name: str
+    kind: str
+    fingerprint: str
+    made_from: dict[str, str]
+    data: dict[str, str]
+    config: dict[str, Any]
+    seed: NotRequired[int]
+    steps: NotRequired[int]
+    figures: NotRequired[dict[str, float]]
+    mlflow_run: NotRequired[str]
+    draws: NotRequired[int]
+    bytes: NotRequired[int]
+
+
 """What every record has."""
 EVERY_JOB = ("out", "overwrite", "preset", "debug", "workers", "data")
 OF_TRAINING = ("threads", "experiment", "checkpoint_every", "micro_batch", "compile", "max_failures", "here", "half")
@@ -116,12 +136,14 @@ def read_all(docs: str) -> dict[str, Record]:
     """Every record, by name. Raises InputError naming a file that is none."""
     folder = storage.join(docs, "runs")
     found = {}
-    for file in storage.list_names(folder):
+    for file in storage.list_all(folder):
         if not file.endswith(".json"):
             continue
-        path = storage.join(folder, file)
-        record = read_plain(path, dict[str, Any], "restore this record of jobs.report or delete it")
-        if record is None or record.get("format") != FORMAT or not record.keys() >= NEEDED:
+        path, repair = storage.join(folder, file), "restore this record of jobs.report or delete it"
+        record = read_plain(path, dict[str, Any], repair)
+        if record is not None and record.get("format") == FORMAT and record.keys() >= NEEDED:
+            checked(record, RecordFields, path, repair)
+        else:
             raise InputError(f"{path}: not a record of jobs.report, or of another version; restore it or delete it")
         found[file.removesuffix(".json")] = record
     return found

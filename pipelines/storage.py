@@ -83,8 +83,16 @@ def read_bytes(path: str) -> bytes:
     if is_uri(path):
         filesystem, inner = _filesystem(path)
         if filesystem.type_name != "local":
-            with filesystem.open_input_file(inner) as stream:
-                return stream.read()
+            try:
+                with filesystem.open_input_file(inner) as stream:
+                    return stream.read()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                reason = " ".join(str(error).split())
+                raise InputError(
+                    f"{path}: cannot be read ({reason}); check the address and your rights there"
+                ) from error
         path = inner
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise InputError(f"{path}: is a pipe, socket or device, not a file; remove it or name another folder")

@@ -189,7 +189,7 @@ def change_lines(rng: Generator, files: Files, corpus: list[Files]) -> Files:
     elif action == 3:
         lines.insert(at, LINES[int(rng.integers(len(LINES)))])
     elif action == 4:
-        lines = lines * 20_000
+        lines = lines * max(1, 200_000 // max(1, sum(map(len, lines))))
     end = str(rng.choice(["\n", "\r\n", "\r", "\n\n"]))
     return files | {name: end.join(lines).encode("utf-8", "surrogateescape")}
 

@@ -11,27 +11,27 @@ from pipelines.folders import check_folder, claim
 from pipelines.results_records import FORMAT, read_all
 from tests.fuzz.cases import Files, Reader
 from tests.fuzz.json_mutations import json_file_mutations, strict
-from tests.fuzz.seals import sealed, sealed_mutations, unsealed
+from tests.fuzz.seals import sealed_mutations, unsealed
 from vos.config import TrainConfig
-from vos.config_json import dumps, fingerprint
 from vos.presets import preset
 
 IDENTITY = {"model": "mobilevos-tiny", "steps": 4, "loss": {"kd": 1.0}, "seed": 0}
 
 
+def training_in(folder: Path) -> TrainConfig:
+    config = preset(TrainConfig, "smoke")
+    object.__setattr__(config, "out", str(folder))
+    return config
+
+
 def identity_samples(folder: Path) -> dict[str, Files]:
-    return {
-        "a training": {
-            "identity.json": sealed({"identity": IDENTITY}, "train", fingerprint(IDENTITY)).encode(),
-            "config.json": dumps(preset(TrainConfig, "smoke")).encode(),
-        }
-    }
+    read_identity(out := folder / "training")
+    return {"a training": {name: (out / name).read_bytes() for name in ("identity.json", "config.json")}}
 
 
 def read_identity(folder: Path) -> bool:
     """Whether the folder is this training's: a folder that says anything else is never taken."""
-    config = preset(TrainConfig, "smoke")
-    object.__setattr__(config, "out", str(folder))
+    config = training_in(folder)
     return claim(check_folder(config, "train"), config, IDENTITY, "a training")
 
 
