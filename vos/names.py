@@ -12,15 +12,15 @@ from vos.files import read_regular
 
 MAX_NAME_BYTES = 200
 """File systems take 255; an ending and the mark of an unfinished file are added."""
-_NOT_IN_A_NAME = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters, and bytes that are not UTF-8, which Python shows as halves of characters."""
+NOT_IN_A_NAME = re.compile(r"[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+"""Control characters, marks that turn the direction of writing, and halves of characters: bytes that are not UTF-8."""
 
 
 def check_name(name: str, where: str) -> str:
     """`name`, proven to be a plain name for a folder or file. Raises InputError, naming `where` it stands."""
     if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise InputError(f"{where}: the name {name[:80]!r} leaves its folder; use plain folder names without slashes")
-    if _NOT_IN_A_NAME.search(name):
+    if NOT_IN_A_NAME.search(name):
         raise InputError(f"{where}: the name {name[:80]!r} holds control characters or is not UTF-8; rename it")
     if len(name) > MAX_NAME_BYTES // 4 and len(name.encode()) > MAX_NAME_BYTES:
         raise InputError(f"{where}: the name {name[:40]}… is longer than {MAX_NAME_BYTES} bytes; shorten it")

@@ -7,6 +7,7 @@ import os
 import re
 
 from vos.errors import InputError
+from vos.names import NOT_IN_A_NAME
 from vos.redaction import has_secret, without_secret
 
 STORES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "file")
@@ -49,11 +50,10 @@ def check_number(flag: str, value: object) -> None:
 
 def check_text(flag: str, value: str) -> None:
     """Raise InputError for a value with control characters, or with bytes that are not UTF-8: no log, file or server takes it whole."""
-    bad = next((one for one in value if ord(one) < 32 or 127 <= ord(one) < 160 or 0xD800 <= ord(one) < 0xE000), None)
-    if bad is not None:
-        kind = "bytes that are not UTF-8" if ord(bad) >= 0xD800 else "a control character"
+    if bad := NOT_IN_A_NAME.search(value):
+        kind = "bytes that are not UTF-8" if "\ud800" <= bad[0] <= "\udfff" else "a control character"
         raise InputError(
-            f"{flag} {value[:200]}: holds {kind} ({bad}); rename it, or make a link to it with a plain name"
+            f"{flag} {value[:200]}: holds {kind} ({bad[0]}); rename it, or make a link to it with a plain name"
         )
 
 

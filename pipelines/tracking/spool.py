@@ -176,6 +176,11 @@ class _Event(TypedDict):
     entries: NotRequired[list[tuple[str, float, int, int]]]
     name: NotRequired[str]
     text: NotRequired[str]
+    status: NotRequired[str]
+    ms: NotRequired[int]
+    digest: NotRequired[str]
+    source: NotRequired[str]
+    context: NotRequired[str]
 
 
 def _head(folder: str) -> dict[str, Any]:

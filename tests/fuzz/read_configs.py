@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from tests.fuzz.byte_mutations import any_bytes
-from tests.fuzz.cases import Files, Mutation, Reader
+from tests.fuzz.cases import Files, Mutation, NotTellableError, Reader
 from tests.fuzz.json_mutations import json_changes
 from vos.command_line import PATH_FIELDS, PATH_LISTS, parse_config
 from vos.config import (
@@ -69,6 +69,8 @@ def config_by_others(folder: Path) -> Any:
         (folder / "config.json").read_bytes(), object_pairs_hook=_once, parse_constant=_no, parse_int=_integer
     )
     assert isinstance(values, dict)
+    if any(isinstance(value, str) and value.startswith("~") for value in values.values()):
+        raise NotTellableError  # the home of a user: what it is, only the system knows
     os.environ["MOBILEVOS_HOME"] = str(folder)
     default = preset(cls, values.get("preset"))
     return _shown(_merged(default, values), folder)

@@ -19,7 +19,7 @@ from pipelines.training_state import Progress
 from tests.fuzz import weight_files
 from tests.fuzz.byte_mutations import CHANGES, any_bytes, in_one_file
 from tests.fuzz.cases import Files, Mutation, NotTellableError, Reader
-from tests.fuzz.json_mutations import json_changes
+from tests.fuzz.json_mutations import json_changes, strict
 from tests.fuzz.seals import RUN, sealed, sealed_mutations, unsealed
 from vos.checkpoint import load_checkpoint, save_checkpoint
 from vos.graph_files import ExportedGraphs
@@ -164,6 +164,7 @@ def state_by_others(folder: Path) -> dict[str, Any]:
     """The newest folder whose files are those that its state.json lists; where a state.json cannot be parsed, the one before it."""
     for place in sorted((folder / "checkpoints").glob("step-*"), reverse=True):
         try:
+            strict((place / "state.json").read_bytes())
             state = unsealed((place / "state.json").read_bytes(), "train")
             assert state["seal"]["of"] == RUN
             assert state["format"] == 1 and set(state["sha256"]) == {

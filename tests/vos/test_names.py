@@ -17,7 +17,12 @@ def test_a_list_is_a_bounded_file_of_plain_names(tmp_path: Path):
     path = tmp_path / "val.txt"
     path.write_text("bear\n\n  ant \n")
     assert read(str(path)) == ["bear", "ant"]
-    for data, words in ((b"bear\n../ant", "leaves"), (b"\xff\xfe", "UTF-8"), (b"a\x1b[m", "control")):
+    for data, words in (
+        (b"bear\n../ant", "leaves"),
+        (b"\xff\xfe", "UTF-8"),
+        (b"a\x1b[m", "control"),
+        ("\u202eb".encode(), "control"),
+    ):
         path.write_bytes(data)
         with pytest.raises(InputError, match=words):
             read(str(path))
