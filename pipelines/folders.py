@@ -164,7 +164,7 @@ def read_plain(path: str, kind: type[Kind], repair: str) -> Kind | None:
         data = storage.read_bytes(path)
     except FileNotFoundError:
         return None
-    return checked(parse_json(data, path, repair, finite=False), kind, path, repair)
+    return checked(parse_json(data, path, repair), kind, path, repair)
 
 
 def _identity(folder: Written) -> dict[str, Any] | None:

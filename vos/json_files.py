@@ -20,6 +20,7 @@ from vos.files import read_regular
 MAX_DEPTH = 64
 MAX_INTEGER = 2**63 - 1
 Kind = TypeVar("Kind")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 """A string (even one that never ends), or a bracket."""
 
@@ -43,13 +44,18 @@ def parse_json(data: bytes | str, origin: str, advice: str, finite: bool = True)
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
         _check_depth(text)
-        return json.loads(
+        value = json.loads(
             text,
             object_pairs_hook=_object,
             parse_int=_integer,
             parse_float=_number if finite else float,
             parse_constant=_no_constant if finite else float,
         )
+        if _HALF.search(text):  # of a pair, perhaps: as UTF-8, halves alone cannot be written
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError:
+        raise InputError(f"{origin}: not JSON (half of a character stands alone); {advice}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{origin}: not JSON (not UTF-8 at byte {error.start}); {advice}") from None
     except ValueError as error:

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, NotRequired, TypedDict
 
 from pipelines.tracking import events, store
 from pipelines.tracking.registry import KEY
-from vos.errors import InputError
+from vos.errors import InputError, printable
 from vos.files import read_regular, write_atomic
 from vos.json_files import checked, parse_json, read_json_file
 from vos.redaction import redact_values
@@ -153,7 +153,7 @@ def _replay_one(client: Any, folder: str, head: dict[str, Any]) -> bool:
         events.say(client, run_id, _with_known_parent(client, event))
         write_atomic(said_path, str(number + 1).encode(), sync=False)
     shutil.rmtree(folder)
-    print(f"tracking: the run {head.get('name', run_id)} is with the server again", file=sys.stderr)
+    print(f"tracking: the run {printable(head.get('name', run_id))} is with the server again", file=sys.stderr)
     return True
 
 
@@ -200,10 +200,10 @@ def _event(folder: str, line: str) -> events.Event:
         place = os.path.join(folder, event["path"])
         if not re.fullmatch(r"files/\d+/[^/\0]+", event["path"]) or os.path.basename(place) in (".", ".."):
             raise InputError(f"{path}: names a file outside of the spool; {ADVICE}")
-        inside = os.path.realpath(os.path.join(folder, "files"))
         parts = [os.path.join(at, name) for at, folders, names in os.walk(place) for name in (*folders, *names)]
-        if any(not os.path.realpath(one).startswith(f"{inside}{os.sep}") for one in (place, *parts)):
-            raise InputError(f"{path}: names a link that leads out of the spool; {ADVICE}")
+        for one in (os.path.join(folder, "files"), os.path.dirname(place), place, *parts):
+            if os.path.islink(one) or not (os.path.isfile(one) or os.path.isdir(one)):
+                raise InputError(f"{path}: names {one}, which is a link or no file; {ADVICE}")
     return dict(event)
 
 

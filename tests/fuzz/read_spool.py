@@ -86,7 +86,7 @@ def read_spool(folder: Path) -> Any:
     if lines:
         if len(lines) > 1:
             raise AssertionError(f"{len(lines)} lines: {lines}")
-        if not os.path.exists(folder / SPOOL / "events.jsonl"):
+        if not os.path.lexists(folder / SPOOL / "events.jsonl"):
             raise AssertionError("what was not sent is gone")
         raise InputError(lines[0] if str(folder) in lines[0] else f"{folder}: {lines[0]}")
     return listener.heard

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from onnx import TensorProto, helper
 
@@ -236,10 +235,9 @@ def graphs_by_others(folder: Path) -> dict[str, Any]:
     for name in NEEDED:
         data = (folder / os.path.basename(text["files"][name])).read_bytes()
         assert text["sha256"][text["files"][name]] == hashlib.sha256(data).hexdigest(), "another file"
-        onnx.checker.check_model(onnx.load_from_string(data))
         digests[name] = hashlib.sha256(data).hexdigest()
         if data != _graph(name):
-            raise NotTellableError  # the weights of a graph have no checksum here
+            raise NotTellableError  # digests made right: what a graph computes proves nothing
     return {"files": digests, "precision": text["precision"]}
 
 

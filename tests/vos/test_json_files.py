@@ -37,6 +37,8 @@ class Record(TypedDict):
         ("", "Expecting value"),
         ('{"a": ', "Expecting value"),
         (b"\xff\xfe", "not UTF-8"),
+        (r'{"a": "\ud800"}', "half of a character"),
+        (r'["\udc00x"]', "half of a character"),
     ],
 )
 def test_what_is_no_plain_json_is_refused_in_one_line_with_file_and_repair(text: str | bytes, reason: str) -> None:
@@ -55,6 +57,7 @@ def test_what_is_no_plain_json_is_refused_in_one_line_with_file_and_repair(text:
         (r'["\"[[[", 1]', ['"[[[', 1]),
         (str(-(2**63) + 1), -(2**63) + 1),
         ("[1.5, true, null]", [1.5, True, None]),
+        (r'"\ud83d\ude00"', "\U0001f600"),
     ],
 )
 def test_plain_json_is_read_as_it_is(text: str, value: Any) -> None:
