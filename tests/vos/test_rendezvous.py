@@ -17,21 +17,12 @@ from typing import Any
 import pytest
 
 from cluster.local_head import is_loopback, listeners
+from tests.chaos.network import Payload
 from vos.errors import InputError
 from vos.rendezvous import LOOPBACK, interface_of
 
 CONTEXT = multiprocessing.get_context("spawn")
 JOIN_S = 60
-
-
-class Payload:
-    """What a stranger sends: unpickled, it makes a file."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, (self.path, "w")
 
 
 def one_rank(rank: int, folder: str, port: Any, go: Any, talk: Callable[[str], Any]) -> None:
