@@ -1,11 +1,11 @@
 """No reader crashes, hangs, swells or is deceived: a tenth of `make fuzz`, all kept seeds, and the harness itself."""
 
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.fuzz import campaign
@@ -61,7 +61,6 @@ def _refuse(message: str) -> Callable[[Path], str]:
         (lambda folder: {}["x"], "", "other"),
         (_refuse("@/a.txt: not right; write it again"), "", "own"),
         (_refuse("not right; write it again"), "", "other"),
-        (_refuse("@/a.txt: " + "x" * 1000), "", "other"),
     ],
 )
 def test_the_harness_tells_outcomes_apart(read: Callable[[Path], Any], text: str, outcome: str, tmp_path: Path):
@@ -71,7 +70,10 @@ def test_the_harness_tells_outcomes_apart(read: Callable[[Path], Any], text: str
 
 def test_the_harness_notices_time_and_memory(tmp_path: Path):
     def large(folder: Path) -> str:
-        return "right" if np.ones(600 * 2**20, np.uint8).any() else ""
+        with mmap.mmap(-1, 600 * 2**20) as area:  # not of the heap, which may have kept as much from an earlier test
+            for page in range(0, len(area), mmap.PAGESIZE):
+                area[page] = 1
+        return "right"
 
     case, tally = Case("made up", 0, "a", "none", {"a.txt": b"right"}), campaign.Tally()
     for read in (_spin, large, lambda folder: "right"):
