@@ -170,7 +170,7 @@ def read_config_file(path: str, home: str) -> dict[str, Any]:
     check_secret("--config", path)
     if is_address(path):
         raise InputError(f"--config {path}: only a file on this machine can be read here; copy it and name the copy")
-    path = absolute(path, home)
+    path = absolute(path, home, "--config")
     advice = "name a JSON file such as a run's config.json"
     values = checked(read_json_file(path, advice), dict[str, Any], path, advice)
     return {name: value for name, value in values.items() if name != SEAL}  # a user may have edited it, and may
@@ -204,7 +204,7 @@ def resolve_paths(config: Any, home: str, prefix: str = "--") -> Any:
 def _resolved(flag: str, name: str, value: str, home: str) -> str:
     written = name in WRITTEN
     if not is_address(value):
-        value = absolute(value, home)
+        value = absolute(value, home, flag)
         check_path(flag, value, written)
     elif "://" in value and name not in OPENED_BY_FFMPEG:
         check_address(flag, value, written)
@@ -219,10 +219,11 @@ def _take_flag(argv: list[str], flag: str) -> tuple[str | None, list[str]]:
     for item in items:
         if item == flag:
             value = next(items, None)
-            if value is None:
-                raise InputError(f"{flag}: give a value after it")
         elif item.startswith(f"{flag}="):
             value = item.split("=", 1)[1]
         else:
             rest.append(item)
+            continue
+        if not value:
+            raise InputError(f"{flag}: give a value after it")
     return value, rest

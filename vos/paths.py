@@ -26,14 +26,14 @@ def is_address(value: str) -> bool:
     return "://" in value or value.startswith("models:/")
 
 
-def absolute(path: str, home: str) -> str:
+def absolute(path: str, home: str, flag: str) -> str:
     """A path on this machine, from `home` where it is relative. Raises InputError for the folder of a user who does not exist."""
     expanded = os.path.expanduser(path)
     if path.startswith("~") and expanded == path:
         user = path.partition("/")[0]
         if user == "~" or not os.path.lexists(os.path.join(home, user)):
             raise InputError(
-                f"{path}: there is no user '{user[1:]}' on this machine; write the whole path, or ./{path}"
+                f"{flag} {path}: there is no user '{user[1:]}' on this machine; write the whole path, or ./{path}"
             )
     return os.path.normpath(os.path.join(home, expanded))
 

@@ -89,7 +89,7 @@ def take_apart(data: bytes, origin: str) -> Parts:
         kind = data[at + 4 : at + 8]
         if end > len(data):
             break
-        if kind in (b"PLTE", b"IDAT") and zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(
+        if kind in (b"PLTE", b"IDAT", b"IEND") and zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(
             data[end - 4 : end], "big"
         ):
             raise InputError(f"{origin}: this PNG file is damaged (wrong checksum); write or copy it again")

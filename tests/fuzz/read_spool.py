@@ -99,6 +99,8 @@ def change_line(rng: Generator, files: Files, corpus: list[Files]) -> Files:
     if not isinstance(data, bytes):
         return files
     lines = data.decode("utf-8", "replace").splitlines()
+    if not lines:
+        return files
     at = int(rng.integers(len(lines)))
     action = int(rng.integers(8))
     if action == 0:
