@@ -240,7 +240,7 @@ def _described(folder: Written, place: str) -> Saved | None:
         return None
     try:
         state = unsealed(data or b"", _State, path, folder.job, None, repair)
-        _check_state(state, folder, place, data or b"", repair)
+        _check_state(state, values[SEAL]["of"], folder, place, repair)
     except InputError:
         if folder.overwrite:
             return None
@@ -251,14 +251,12 @@ def _described(folder: Written, place: str) -> Saved | None:
     )
 
 
-def _check_state(state: _State, folder: Written, place: str, data: bytes, repair: str) -> None:
-    """Raise InputError where a whole `state.json` is not this training's, or not of its folder's step."""
+def _check_state(state: _State, of: str, folder: Written, place: str, repair: str) -> None:
+    """Raise InputError where an unchanged `state.json`, of the identity `of`, is not this training's, or not of its folder's step."""
     path, step = storage.join(place, STATE), state["progress"]["step"]
-    try:
-        unsealed(data, _State, path, folder.job, folder.of, repair)
-    except InputError:
+    if of != folder.of:
         changed = "; ".join(differences(identity_of(folder) or {}, state["config"])) or "another fingerprint"
-        raise InputError(f"{path}: belongs to another training ({changed}); {repair}") from None
+        raise InputError(f"{path}: belongs to another training ({changed}); {repair}")
     if state["format"] != FORMAT or folder_name(step) != os.path.basename(place) or step < 1:
         raise InputError(f"{path}: says step {step} and format {state['format']}, which its folder does not; {repair}")
 
