@@ -41,16 +41,17 @@ def fingerprint(videos: Sequence[Video], on_read: Callable[[int, int], None] | N
     on_read  told (videos read, videos to read) while contents are read
     Raises InputError where a file is gone.
     """
+    kept = code_cache("contents") if any(video.files() for video in videos) else ""
     contents: dict[int, str] = {}
     unknown: list[tuple[int, str]] = []
     for number, video in enumerate(videos):
         state = _state(video)
-        if (found := _recalled(video, state)) is not None:
+        if (found := _recalled(video, state, kept)) is not None:
             contents[number] = found
         else:
             unknown.append((number, state))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        read = pool.map(lambda item: _read(videos[item[0]], item[1]), unknown)
+        read = pool.map(lambda item: _read(videos[item[0]], item[1], kept), unknown)
         for done, ((number, _), content) in enumerate(zip(unknown, read, strict=True), 1):
             contents[number] = content
             if on_read is not None:
@@ -89,7 +90,7 @@ def _state(video: Video) -> str:
     return digest.hexdigest()
 
 
-def _read(video: Video, state: str) -> str:
+def _read(video: Video, state: str, kept: str) -> str:
     """Digest of a video's contents, remembered unless a file may have changed meanwhile."""
     began, newest = time.time(), 0.0
     digest = hashlib.blake2b(digest_size=32)
@@ -104,16 +105,16 @@ def _read(video: Video, state: str) -> str:
     content = digest.hexdigest()
     if video.files() and newest < began - RACY_S and _state(video) == state:
         known = Known(files=state, content=content, check=_check(state, content))
-        write_atomic(_place(video), json.dumps(known).encode(), sync=False)
+        write_atomic(_place(video, kept), json.dumps(known).encode(), sync=False)
     return content
 
 
-def _recalled(video: Video, state: str) -> str | None:
+def _recalled(video: Video, state: str, kept: str) -> str | None:
     """The digest of a video's contents as the cache has it; None where it does not know these very files."""
     if not video.files():
         return hashlib.blake2b(digest_size=32).hexdigest()
     try:
-        known = checked(read_json_file(_place(video), ""), Known, "", "")
+        known = checked(read_json_file(_place(video, kept), ""), Known, "", "")
     except InputError:
         return None
     intact = known["check"] == _check(known["files"], known["content"])
@@ -124,6 +125,6 @@ def _check(files: str, content: str) -> str:
     return hashlib.blake2b(f"{files} {content}".encode(), digest_size=16).hexdigest()
 
 
-def _place(video: Video) -> str:
+def _place(video: Video, kept: str) -> str:
     name = hashlib.blake2b(video.files()[0].encode(errors="surrogateescape"), digest_size=16).hexdigest()
-    return os.path.join(code_cache("contents"), f"{name}.json")
+    return os.path.join(kept, f"{name}.json")

@@ -84,16 +84,9 @@ class MadeGraphs(GraphFiles):
         found = {name: kept_graph(path) for name, path in paths.items()}
         if None in found.values():
             with _only_maker(folder):  # another process may have made them while this one waited
-                found = {name: kept_graph(path) or self._make(name, path, size) for name, path in paths.items()}
+                model = inference_copy(self._model).cpu()  # where its graphs are traced
+                found = {name: kept_graph(path) or _make(name, model, path, size) for name, path in paths.items()}
         return {name: GraphFile(paths[name], data) for name, data in found.items() if data is not None}
-
-    def _make(self, name: str, path: str, size: tuple[int, int]) -> bytes:
-        if os.path.lexists(path):
-            print(f"note: {path}: damaged or unfinished, made again", file=sys.stderr)
-        write_onnx(name, inference_copy(self._model).cpu(), path, Shape(size))  # traced on the CPU
-        data = read_regular(path, "graph_bytes")
-        write_atomic(f"{path}.sha256", _digest_line(data, path))
-        return data
 
     def _digest(self) -> str:
         digest = hashlib.sha256(f"{torch.__version__} {self._model.name} {self._model.preprocessing}".encode())
@@ -181,6 +174,16 @@ def kept_graph(path: str) -> bytes | None:
         return data if read_regular(f"{path}.sha256", "json_bytes") == _digest_line(data, path) else None
     except InputError:
         return None
+
+
+def _make(name: str, model: VOSModel, path: str, size: tuple[int, int]) -> bytes:
+    """Write a graph into the cache, and its digest after it; returns its bytes."""
+    if os.path.lexists(path):
+        print(f"note: {path}: damaged or unfinished, made again", file=sys.stderr)
+    write_onnx(name, model, path, Shape(size))
+    data = read_regular(path, "graph_bytes")
+    write_atomic(f"{path}.sha256", _digest_line(data, path))
+    return data
 
 
 def _digest_line(data: bytes, path: str) -> bytes:
