@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from pipelines.teacher import Teacher, shard_metadata
 from pipelines.teacher_cache import CACHE, Blueprint, CacheResult, blueprint
 from vos.config import CacheConfig
 from vos.errors import InputError
+from vos.json_files import built
 from vos.written import Written
 
 PLAN_FILE = "plan.json"
@@ -40,20 +41,6 @@ class CachePlan:
     bytes: int
     column_bytes: dict[str, int]
     """of the whole cache; `footer` is what Parquet needs beside the columns"""
-    teacher_cpu_s: float
-    teacher_wall_s: float
-    factor_error_mean: float
-    factor_error_max: float
-    logit_error_max: float
-
-
-class _PlanRecord(TypedDict):
-    recipe: str
-    draws: int
-    shards: int
-    sampled_draws: int
-    bytes: int
-    column_bytes: dict[str, int]
     teacher_cpu_s: float
     teacher_wall_s: float
     factor_error_mean: float
@@ -177,15 +164,15 @@ def _text(config: CacheConfig, design: Blueprint, plan: CachePlan) -> str:
 
 def plan_and_truth(config: CacheConfig, result: CacheResult) -> str:
     """The forecast beside what a build took, "" where there was none for this very cache."""
-    folder = Written(config.out, CACHE, files=storage.FILES)
+    folder, repair = Written(config.out, CACHE, files=storage.FILES), "delete it, or plan again"
     try:
-        saved = folder.read_json(PLAN_FILE, _PlanRecord, "delete it, or plan again")
+        saved = folder.read_json(PLAN_FILE, dict[str, Any], repair)
+        plan = None if saved is None else built(saved, CachePlan, folder.path(PLAN_FILE), repair)
     except InputError as error:  # the cache itself is finished
         print(f"note: {error}", file=sys.stderr)
         return ""
-    if saved is None:
+    if plan is None:
         return ""
-    plan = CachePlan(**{name: saved[name] for name in _PlanRecord.__annotations__})
     manifest = result.manifest
     if (plan.recipe, plan.draws) != (manifest["recipe"], manifest["draws"]):
         return ""

@@ -25,7 +25,7 @@ from pipelines.search import TUNE
 from pipelines.search import records as records_of_search
 from pipelines.training import RESULT, Outcome
 from pipelines.training_loop import TRAIN
-from pipelines.trials import Trial, TrialRecord, trial_of
+from pipelines.trials import Trial, trial_of
 from vos.checkpoint import DESCRIPTION
 from vos.config import CacheConfig, EvaluateConfig, JobConfig, TrainConfig, TuneConfig
 from vos.config_json import differences, dumps, fingerprint, without
@@ -235,8 +235,8 @@ def of_search(path: str) -> Record:
 def trials(records: Mapping[str, Record]) -> list[Trial]:
     """Those of the search's record, none where it has not been run."""
     found = records[SEARCH]["trials"] if SEARCH in records else []
-    repair = "restore the record or delete it"
-    return [trial_of(row) for row in checked(found, list[TrialRecord], f"the record {SEARCH}.json", repair)]
+    origin, repair = f"the record {SEARCH}.json", "restore the record or delete it"
+    return [trial_of(row, origin, repair) for row in checked(found, list[Any], origin, repair)]
 
 
 def of_cache(folder: str, teacher_cpu_s: float, draws_made: int) -> Record:

@@ -23,7 +23,7 @@ from pipelines.manifest import data_of_cache, read_manifest
 from pipelines.progress import progress_bar
 from pipelines.ray_storage import ray_storage
 from pipelines.session import ray_session, set_threads, unlogged_credentials
-from pipelines.trials import RECORD, Trial, TrialRecord, repeat_rows, trial_name, trial_of
+from pipelines.trials import RECORD, Trial, repeat_rows, trial_name, trial_of
 from vos.config import TrainConfig, TuneConfig, ValidationConfig
 from vos.config_json import fingerprint, to_dict, without
 from vos.errors import InputError, NotFiniteError
@@ -306,12 +306,13 @@ def records(folder: Written) -> list[Trial]:
 def _record(folder: Written, name: str) -> Trial | None:
     place = f"{TRIALS}/{name}/{RECORD}"
     repair = "delete this file to train the trial again from its last checkpoint"
-    record = folder.read_json(place, TrialRecord, repair)
+    record = folder.read_json(place, dict[str, Any], repair)
     if record is None:
         return None
-    if record["name"] != name or _folder_name(record["parameters"], record["seed"]) != name:
-        raise InputError(f"{folder.path(place)}: is the record of another trial, {record['name']}; {repair}")
-    return trial_of(record)
+    trial = trial_of(record, folder.path(place), repair)
+    if trial.name != name or _folder_name(trial.parameters, trial.seed) != name:
+        raise InputError(f"{folder.path(place)}: is the record of another trial, {trial.name}; {repair}")
+    return trial
 
 
 def _settled(folder: Written, config: TuneConfig, trial: Trial, known: dict[str, Any]) -> Trial:

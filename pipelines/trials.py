@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NotRequired, TypedDict
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from vos.json_files import built
 
 RECORD = "trial.json"
 """What a trial's folder keeps of it."""
 SIGNS = {"w": "w", "temperature": "τ", "density": "d", "kd": "kd", "representation": "λ", "lr": "lr"}
+
+
+Status = Literal["running", "finished", "stopped", "failed", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,8 @@ class Trial:
     score: float
     """J&F of its best validation, below 0 where it reached none"""
     step: int
-    status: str
-    """running, finished, stopped (by ASHA), failed or interrupted"""
+    status: Status
+    """stopped: by ASHA"""
     seconds: float = 0.0
     """of training: steps, validations, checkpoints"""
     teacher_forwards: int = 0
@@ -39,27 +44,13 @@ class Trial:
         return self.status in ("finished", "stopped") or (self.status == "failed" and bool(self.problem))
 
 
-class TrialRecord(TypedDict):
-    """A trial as JSON."""
+def trial_of(record: Any, origin: str, repair: str) -> Trial:
+    """A trial from what its file, or the record of a whole search, says of it; what else that says is left out.
 
-    name: str
-    parameters: dict[str, float]
-    seed: int
-    score: float
-    step: int
-    status: Literal["running", "finished", "stopped", "failed", "interrupted"]
-    seconds: NotRequired[float]
-    teacher_forwards: NotRequired[int]
-    run_id: NotRequired[str]
-    problem: NotRequired[str]
-    validations: NotRequired[list[tuple[int, float]]]
-
-
-def trial_of(record: TrialRecord) -> Trial:
-    """A trial from what its file, or the record of a whole search, says of it; what else that says is left out."""
-    known = {name: value for name, value in record.items() if name in TrialRecord.__annotations__}
-    validations = [(step, score) for step, score in record.get("validations", [])]
-    return Trial(**(known | {"validations": validations}))  # type: ignore[arg-type]
+    Raises InputError, naming `origin`, where that is no trial.
+    """
+    trial = built(record, Trial, origin, repair)
+    return replace(trial, validations=[(step, score) for step, score in trial.validations])
 
 
 def trial_name(parameters: Mapping[str, float], number: int = 0) -> str:

@@ -12,6 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, is_typeddict
 
 from vos.errors import InputError
@@ -74,6 +75,15 @@ def checked(value: Any, kind: type[Kind], origin: str, advice: str) -> Kind:
     return value
 
 
+def built(value: Any, kind: type[Kind], origin: str, advice: str) -> Kind:
+    """A dataclass from the JSON object of its fields; those with a default may be absent, further names are left out.
+
+    Raises InputError that names the file and the place within it.
+    """
+    checked(value, kind, origin, advice)
+    return kind(**{field.name: value[field.name] for field in fields(kind) if field.name in value})  # type: ignore[arg-type]
+
+
 def _misfit(value: Any, kind: Any, place: str) -> str:
     """What is wrong with a value, "" where it is of the kind."""
     origin, arguments = get_origin(kind), get_args(kind)
@@ -89,7 +99,7 @@ def _misfit(value: Any, kind: Any, place: str) -> str:
             if any(type(value) is type(one) and value == one for one in arguments)
             else _wrong(value, _name(kind), place)
         )
-    if is_typeddict(kind):
+    if is_typeddict(kind) or is_dataclass(kind):
         return _misfit_fields(value, kind, place)
     if origin in (list, tuple):
         return _misfit_items(value, kind, place)
@@ -113,9 +123,16 @@ def _misfit_fields(value: Any, kind: Any, place: str) -> str:
         if name in value:
             if problem := _misfit(value[name], one, f"{place}.{name}"):
                 return problem
-        elif kind.__total__ and get_origin(one) is not typing.NotRequired:
+        elif _is_required(kind, name, one):
             return f"{_where(place)}lacks '{name}'"
     return ""
+
+
+def _is_required(kind: Any, name: str, hint: Any) -> bool:
+    if is_typeddict(kind):
+        return kind.__total__ and get_origin(hint) is not typing.NotRequired
+    field = next(field for field in fields(kind) if field.name == name)
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _misfit_items(value: Any, kind: Any, place: str) -> str:
