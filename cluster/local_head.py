@@ -31,10 +31,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from pipelines.ray_folders import private_token
+from pipelines.runtime.ray_folders import private_token
 from vos.errors import InputError
-from vos.files import private_folder
-from vos.json_files import checked, read_json_file
+from vos.files.json_files import checked, read_json_file
+from vos.files.whole import private_folder
 from vos.redaction import redact_all, without_secret
 
 ROOT = Path(__file__).resolve().parents[1]

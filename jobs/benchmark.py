@@ -7,27 +7,24 @@ Examples:
   python -m jobs.benchmark train                                           # trainings and a search, some forty minutes
   python -m jobs.benchmark data                                            # the fingerprint of 20,000 files, a minute
   python -m jobs.benchmark fps --data.root DAVIS                           # every network's speed and memory, a quarter of an hour
-  python -m jobs.benchmark fps --systems stcn openvino --objects 1 --json rows.json
 """
 
 import sys
 
-from vos.command_line import run_job
 from vos.config import BenchmarkConfig, FpsBenchmarkConfig
+from vos.config.command_line import run_job
 
 
 def benchmark(config: BenchmarkConfig) -> None:
-    from pipelines import benchmark as measuring
+    from pipelines.studies.benchmarks.benchmark import measure
 
-    print(measuring.benchmark(config))
-    print(f"rows   {config.json or config.out + '/rows.json'}")
+    print(measure(config))
 
 
 def benchmark_fps(config: FpsBenchmarkConfig) -> None:
-    from pipelines import benchmark_fps as measuring
+    from pipelines.studies.benchmarks.fps import measure_fps
 
-    print(measuring.benchmark_fps(config))
-    print(f"rows   {config.json or config.out + '/rows.json'}\nplots  {config.out}")
+    print(measure_fps(config))
 
 
 def main(argv: list[str] | None = None) -> int:

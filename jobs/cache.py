@@ -11,29 +11,24 @@ Examples:
 
 import sys
 
-from vos.command_line import run_job
 from vos.config import CacheConfig
+from vos.config.command_line import run_job
 
 
 def cache(config: CacheConfig) -> None:
-    from pipelines import cache_check, cache_pictures, cache_plan
-    from pipelines.teacher_cache import build_cache
+    from pipelines.cache.build import build_cache
+    from pipelines.cache.forecast import plan_cache, summary
+    from pipelines.cache.pictures import show_cache
+    from pipelines.cache.verify import verify_cache
 
     if config.plan:
-        print(cache_plan.plan_cache(config)[1])
+        print(plan_cache(config)[1])
     elif config.verify:
-        print(cache_check.verify_cache(config))
+        print(verify_cache(config))
     elif config.show:
-        print("\n".join(f"picture  {path}" for path in cache_pictures.show_cache(config)))
+        print("\n".join(f"picture  {path}" for path in show_cache(config)))
     else:
-        result = build_cache(config)
-        manifest = result.manifest
-        if forecast := cache_plan.plan_and_truth(config, result):
-            print(f"{forecast}\n")
-        size = f"{manifest['draws']} draws in {len(manifest['shards'])} shards, {manifest['bytes'] / 2**20:.1f} MiB"
-        print(f"cache  {config.out}  ({size})")
-        print(f"spent  {result.teacher_cpu_s:.1f} CPU-seconds of the teacher on {result.draws_made} new draws")
-        print(f"next   python -m jobs.train --preset {config.preset} --cache {config.out} --out runs/student")
+        print(summary(config, build_cache(config)))
 
 
 def main(argv: list[str] | None = None) -> int:

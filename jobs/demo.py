@@ -7,12 +7,12 @@ Examples:
 
 import sys
 
-from vos.command_line import run_job
 from vos.config import DemoConfig
+from vos.config.command_line import run_job
 
 
 def demo(config: DemoConfig) -> None:
-    from pipelines.demo import run_demo
+    from pipelines.studies.demo import run_demo
 
     print(run_demo(config))
 

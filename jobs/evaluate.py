@@ -8,20 +8,21 @@ Examples:
 
 import sys
 
-from vos.command_line import run_job
 from vos.config import EvaluateConfig
+from vos.config.command_line import run_job
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    from pipelines import evaluation, report
+    from pipelines.evaluation.evaluate import evaluate_model, score_two_folders
+    from pipelines.evaluation.tables import score_table, sequence_table
 
     if config.gt:
-        scores, path = evaluation.score_two_folders(config)
-        print(report.score_table(scores))
+        scores, path = score_two_folders(config)
+        print(score_table(scores))
         print(f"table  {path}")
         return
-    result = evaluation.evaluate(config)
-    print(report.sequence_table(result))
+    result = evaluate_model(config)
+    print(sequence_table(result))
     print(f"masks  {result.masks}\nrun    {result.run_id}")
     if result.version:
         print(f"model  {result.version}")

@@ -9,14 +9,14 @@ Examples:
 
 import sys
 
-from vos.command_line import run_job
 from vos.config import ExportConfig
+from vos.config.command_line import run_job
 
 
 def export(config: ExportConfig) -> None:
-    from pipelines import release
+    from pipelines.delivery.export import export_model
 
-    print(release.export(config))
+    print(export_model(config))
     print(f"folder {config.out}\ncard   {config.out}/README.md")
 
 

@@ -10,20 +10,21 @@ Examples:
 
 import sys
 
-from vos.command_line import run_job
 from vos.config import ReportConfig
+from vos.config.command_line import run_job
 
 
 def report(config: ReportConfig) -> None:
-    from pipelines import results, results_ship
+    from pipelines.studies.davis import study
+    from pipelines.studies.davis.ship import ship
 
     if config.list:
-        print(results.listed(config))
+        print(study.listed(config))
     elif config.page:
-        print(results.publish(config))
+        print(study.publish(config))
     elif config.ship:
-        print(results_ship.ship(config))
-    elif not results.run(config, tell=print):
+        print(ship(config))
+    elif not study.run(config, tell=print):
         raise SystemExit(1)
 
 

@@ -9,16 +9,16 @@ Examples:
 
 import sys
 
-from vos.command_line import run_job
 from vos.config import SegmentConfig
+from vos.config.command_line import run_job
 
 
 def segment(config: SegmentConfig) -> None:
-    from pipelines import segmenting
+    from pipelines.delivery.segment import raise_if_incomplete, segment_video, summary
 
-    result = segmenting.segment(config)
-    print(segmenting.summary(result))
-    segmenting.raise_if_incomplete(result)
+    result = segment_video(config)
+    print(summary(result))
+    raise_if_incomplete(result)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,14 +7,14 @@ Examples:
 
 import sys
 
-from vos.command_line import run_job
 from vos.config import TrainConfig
+from vos.config.command_line import run_job
 
 
 def train(config: TrainConfig) -> None:
-    from pipelines import training
+    from pipelines.training import launch
 
-    result = training.train(config)
+    result = launch.train(config)
     print(f"checkpoint  {result.checkpoint}")
     print(f"registered  {result.version}  (MLflow run {result.run_id})")
     print(f"next        python -m jobs.evaluate --checkpoint {result.checkpoint}")

@@ -9,20 +9,21 @@ Examples:
 
 import sys
 
-from vos.command_line import run_job
 from vos.config import TuneConfig
+from vos.config.command_line import run_job
 
 
 def tune(config: TuneConfig) -> None:
-    from pipelines import report, search
+    from pipelines.search.search import next_commands, search
+    from pipelines.search.tables import repeat_table, trial_table
 
-    result = search.search(config)
-    print(report.trial_table(result.trials, list(config.space.ranges()), config.seed))
+    result = search(config)
+    print(trial_table(result.trials, list(config.space.ranges()), config.seed))
     if result.repeats:
-        print(report.repeat_table(result.repeats, list(config.space.ranges())))
+        print(repeat_table(result.repeats, list(config.space.ranges())))
     print(f"page   {result.page}")
     print(f"best   {result.best_config}")
-    print("next  ", "\n       ".join(search.next_commands(result.best_config)))
+    print("next  ", "\n       ".join(next_commands(result.best_config)))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,12 +7,12 @@ Examples:
 
 import sys
 
-from vos.command_line import run_job
 from vos.config import VerifyConfig
+from vos.config.command_line import run_job
 
 
 def verify(config: VerifyConfig) -> None:
-    from pipelines import verification
+    from pipelines.studies import verification
 
     if not verification.verify(config, tell=print):
         raise SystemExit(1)

@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
+from vos.config.paths import check_secret
 from vos.errors import InputError
-from vos.files import write_atomic
-from vos.paths import check_secret
-from vos.written import Files
+from vos.files.whole import write_atomic
+from vos.files.written import Files
 
 LOCK = ".lock"
 
@@ -206,4 +206,4 @@ def remove_tree(path: str) -> None:
 
 
 FILES = Files(read_bytes, write_bytes, remove)
-"""Files on this machine and at URIs, for `vos.written`."""
+"""Files on this machine and at URIs, for `vos.files.written`."""

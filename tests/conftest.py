@@ -22,7 +22,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Two threads beside other busy processes are several times slower than one."""
-    from pipelines.session import set_threads
+    from pipelines.runtime.session import set_threads
 
     set_threads(1)
 
@@ -65,7 +65,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ray_cluster(store: str) -> Iterator[None]:
     """One Ray instance for the whole session: starting one takes seconds."""
-    from pipelines.session import ray_session
+    from pipelines.runtime.session import ray_session
 
     with ray_session(num_cpus=8):
         yield

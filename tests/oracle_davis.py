@@ -1,4 +1,4 @@
-"""The official DAVIS-2017 evaluation, written down as plainly as it is defined: the oracle of vos/metrics.py.
+"""The official DAVIS-2017 evaluation, written down as plainly as it is defined: the oracle of vos/metrics/davis.py.
 
 Every object of every frame becomes a full-size boolean mask; contours come from shifted copies, the tolerance from a
 dilation by a disk. After davis2017-evaluation (its davis.py, results.py, metrics.py and utils.py).
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from vos.metrics import score_sequence
+from vos.metrics.davis import score_sequence
 
 Figures = tuple[float, float, float]
 
@@ -102,7 +102,7 @@ def score_folder(gt: str, pred: str) -> dict[int, tuple[Figures, Figures]]:
 
 
 def compare_speed(gt: str, pred: str, repeats: int) -> tuple[float, float]:
-    """Median milliseconds of processor time per frame and object of (oracle, vos.metrics), PNG decoding included.
+    """Median milliseconds of processor time per frame and object of (oracle, vos.metrics.davis), PNG decoding included.
 
     Sequence by sequence the two take turns, and time spent waiting for the processor is not counted, so that a busy
     machine slows both alike.
@@ -135,11 +135,11 @@ def main() -> None:
     cv2.setNumThreads(1)
     naive_ms, fast_ms = compare_speed(options.gt, options.pred, options.repeats)
     if options.json:
-        print(json.dumps({"oracle": naive_ms, "vos.metrics": fast_ms}))
+        print(json.dumps({"oracle": naive_ms, "vos.metrics.davis": fast_ms}))
         return
     ratio = naive_ms / fast_ms if fast_ms else math.inf
     print(f"oracle       {naive_ms:7.2f} ms per frame and object")
-    print(f"vos.metrics  {fast_ms:7.2f} ms\nratio        {ratio:7.1f}")
+    print(f"vos.metrics.davis  {fast_ms:7.2f} ms\nratio        {ratio:7.1f}")
 
 
 if __name__ == "__main__":

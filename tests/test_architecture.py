@@ -13,8 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("jobs", "pipelines", "vos")
 MAY_IMPORT = {"jobs": {"jobs", "pipelines", "vos"}, "pipelines": {"pipelines", "vos"}, "vos": {"vos"}}
-JOBS_TAKE_FROM_VOS = {"vos.config", "vos.command_line"}
-JOB_LINES = range(10, 46)
+JOBS_TAKE_FROM_VOS = {"vos.config"}
+LEAF = "pipelines.studies"
+JOB_LINES = range(15, 41)
 
 # Calls that change the process, the file system or a library's state: nothing of that may happen on import.
 EFFECTS = {
@@ -69,6 +70,8 @@ def import_faults(source: str, module: str) -> list[str]:
             faults.append(f"{module} imports {name}: vos knows neither Ray nor MLflow")
         if top == "mlflow" and module.split(".")[:2] != ["pipelines", "tracking"]:
             faults.append(f"{module} imports {name}: only pipelines/tracking/ imports mlflow")
+        if f"{name}.".startswith(f"{LEAF}.") and layer != "jobs" and not f"{module}.".startswith(f"{LEAF}."):
+            faults.append(f"{module} imports {name}: only jobs and {LEAF} itself import {LEAF}")
         if layer == "jobs" and top == "vos" and not any(f"{name}.".startswith(f"{m}.") for m in JOBS_TAKE_FROM_VOS):
             faults.append(f"{module} imports {name}: a job takes from vos only {sorted(JOBS_TAKE_FROM_VOS)}")
     return faults
@@ -128,6 +131,64 @@ def test_importing_a_module_has_no_effect():
     assert all_faults(effect_faults) == []
 
 
+def import_graph(files: dict[str, Path]) -> dict[str, set[str]]:
+    """Which module of `files` imports which others of them: anywhere in its source, in functions and for type checking too."""
+    graph: dict[str, set[str]] = {}
+    for module, path in files.items():
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        names = set(imported_modules(ast.parse(path.read_text(encoding="utf-8")), package))
+        names |= {name.rpartition(".")[0] for name in names if name not in files}
+        graph[module] = (names & files.keys()) - {module}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of nodes that can reach each other, each sorted; none in a graph without a circle."""
+
+    def reach(start: str) -> set[str]:
+        seen: set[str] = set()
+        queue = [start]
+        while queue:
+            following = graph.get(queue.pop(), set()) - seen
+            seen |= following
+            queue += following
+        return seen
+
+    reached = {node: reach(node) for node in graph}
+    groups = {tuple(sorted(other for other in reached[node] if node in reached.get(other, ()))) for node in graph}
+    return [list(group) for group in sorted(groups) if group]
+
+
+def room(module: str) -> str:
+    """`pipelines.cache.plan` -> `pipelines.cache`; a file that stands beside the rooms is one of its own."""
+    return ".".join(module.split(".")[:2])
+
+
+def test_no_module_and_no_room_imports_itself_by_a_detour():
+    graph = import_graph({module_name(path): path for path in sources(*LAYERS)})
+    assert circles(graph) == []
+    # A package's own __init__ re-exports what its modules hold: as a room it is its modules.
+    rooms: dict[str, set[str]] = {}
+    for module, imported in graph.items():
+        rooms.setdefault(room(module), set()).update({room(name) for name in imported} - {room(module)})
+    rooms.pop("vos", None)
+    assert circles(rooms) == []
+
+
+def test_a_circle_is_found_also_where_an_import_waits_for_a_call_or_for_type_checking(tmp_path: Path):
+    sources_of = {
+        "a": "import b",
+        "b": "def f():\n    from c import x",
+        "c": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a",
+        "d": "import a",
+    }
+    files = {}
+    for name, source in sources_of.items():
+        files[name] = tmp_path / f"{name}.py"
+        files[name].write_text(source)
+    assert circles(import_graph(files)) == [["a", "b", "c"]]
+
+
 JOBS = [path for path in sources("jobs") if path.name != "__init__.py"]
 
 
@@ -145,7 +206,7 @@ def test_a_job_is_a_short_entry_point_with_a_main_and_example_lines(path: Path):
 
 def test_the_configuration_loads_without_the_heavy_libraries():
     code = (
-        "import sys, vos.config, vos.command_line;"
+        "import sys, vos.config, vos.config.command_line;"
         "print(*sorted({'torch', 'ray', 'mlflow', 'cv2', 'pyarrow', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -159,17 +220,19 @@ def test_no_file_is_a_drawer_for_leftovers():
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("vos.losses", "import ray"),
-        ("vos.losses", "def f():\n    from mlflow import log_metric"),
-        ("vos.models.memory", "from pipelines.schema import X"),
-        ("vos.losses", "import importlib\nimportlib.import_module('pipelines.plan')"),
-        ("pipelines.plan", "import jobs.cache"),
-        ("pipelines.plan", "from mlflow.tracking import MlflowClient"),
+        ("vos.distillation.supervised", "import ray"),
+        ("vos.distillation.supervised", "def f():\n    from mlflow import log_metric"),
+        ("vos.models.memory", "from pipelines.cache.schema import X"),
+        ("vos.distillation.supervised", "import importlib\nimportlib.import_module('pipelines.cache.plan')"),
+        ("pipelines.cache.plan", "import jobs.cache"),
+        ("pipelines.cache.plan", "from mlflow.tracking import MlflowClient"),
         ("pipelines.tracking_two", "import mlflow"),
-        ("pipelines.plan", "from tests.conftest import ROOT"),
+        ("pipelines.cache.plan", "from tests.conftest import ROOT"),
         ("pipelines.inner.plan", "from ...jobs import cache"),
         ("jobs.cache", "from vos import losses"),
-        ("jobs.cache", "import vos.datasets"),
+        ("jobs.cache", "import vos.data.datasets"),
+        ("pipelines.training.loop", "def f():\n    from pipelines.studies import demo"),
+        ("pipelines.studies_two", "import pipelines.studies.demo"),
     ],
 )
 def test_a_forbidden_import_is_found(module: str, source: str):
@@ -179,6 +242,8 @@ def test_a_forbidden_import_is_found(module: str, source: str):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
+        ("pipelines.studies.demo", "from pipelines.studies.davis import page"),
+        ("jobs.demo", "from pipelines.studies.demo import run_demo"),
         ("jobs.cache", "from vos.config import CacheConfig\nfrom pipelines import teacher_cache"),
         ("pipelines.tracking.store", "import mlflow\nimport ray\nfrom .. import schema"),
         ("vos.models.memory", "import torch\nfrom ..errors import InputError\nfrom .encoders import Encoder"),
@@ -211,9 +276,9 @@ def test_what_waits_for_a_call_is_no_effect_on_import():
 
 
 JSON_APART = {
-    "vos/json_files.py": "the reader",
-    "vos/example_segment.py": "a program that users take away, without this package",
-    "pipelines/actors.py": "rows of our own, between processes of one session",
+    "vos/files/json_files.py": "the reader",
+    "vos/inference/example_segment.py": "a program that users take away, without this package",
+    "pipelines/runtime/actors.py": "rows of our own, between processes of one session",
 }
 
 
@@ -228,7 +293,7 @@ def test_json_from_outside_is_read_in_one_place() -> None:
             own = isinstance(node.args[0], ast.Call) and call_name(node.args[0]) == "dumps"
             if not own and label(path) not in JSON_APART:
                 faults.append(f"{label(path)}, line {node.lineno}")
-    assert faults == [], "use vos.json_files"
+    assert faults == [], "use vos.files.json_files"
 
 
 UNPICKLES = {

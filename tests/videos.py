@@ -10,7 +10,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from vos.synthetic import synthetic_index
+from vos.data.synthetic import synthetic_index
 
 
 class Kind(NamedTuple):

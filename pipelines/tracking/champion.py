@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vos.config_json import differences
 from vos.errors import InputError
-from vos.json_files import checked, parse_json
+from vos.files.canonical import differences
+from vos.files.json_files import checked, parse_json
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 SCORE = "val/j_and_f"

@@ -1,7 +1,7 @@
 """A checkpoint folder as a model in MLflow's format, which loads where only torch and a few wheels are installed.
 
-The loader is `vos/served.py`, and the package `vos` (its Python files) travels with the weights, so nothing is pickled and neither Ray
-nor this checkout is needed.
+The loader is `vos/inference/served.py`, and the package `vos` (its Python files) travels with the weights, so nothing is pickled
+and neither Ray nor this checkout is needed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 
 import vos
-from pipelines.models import copy_checkpoint
-from vos.files import write_atomic
+from pipelines import storage
+from vos.files.limits import check_limit
+from vos.files.whole import inside, read_regular, write_atomic
+from vos.models.checkpoint import DESCRIPTION, WEIGHTS
 
 REQUIRED = ("torch", "numpy", "opencv-python-headless", "pillow", "safetensors")
 """What `vos` imports to segment; given outright, because MLflow's own search for it takes 18 s."""
@@ -44,7 +46,7 @@ def packaged(folder: str, serving: dict[str, Any], figures: dict[str, float]) ->
         model = os.path.join(work, "model")
         mlflow.pyfunc.save_model(
             model,
-            loader_module="vos.served",
+            loader_module="vos.inference.served",
             data_path=data,
             code_paths=[code],
             signature=_signature(),
@@ -86,3 +88,20 @@ def _example() -> dict[str, np.ndarray]:
     frames[0, 8:20, 8:20] = frames[1, 8:20, 11:23] = 220
     mask[8:20, 8:20] = 1
     return {"frames": frames, "mask": mask}
+
+
+def copy_checkpoint(path: str, folder: str) -> list[str]:
+    """Copy the files of a checkpoint folder, local or a URI, and no others; returns their names, none where there is none.
+
+    Raises InputError for a file that is too large, and locally for links and for anything but regular files.
+    """
+    bounds = {WEIGHTS: "checkpoint_bytes", DESCRIPTION: "json_bytes"}
+    names = [name for name in storage.list_names(path) if name in bounds]
+    for name in names:
+        if storage.is_uri(path):
+            data = storage.read_bytes(storage.join(path, name))
+            check_limit(bounds[name], len(data), storage.join(path, name))
+        else:
+            data = read_regular(inside(path, name, path), bounds[name], "copy the checkpoint again")
+        write_atomic(os.path.join(folder, name), data, sync=False)
+    return names

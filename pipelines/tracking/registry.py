@@ -16,8 +16,8 @@ from typing import Any
 
 from pipelines.tracking.champion import CHALLENGER, CHAMPION, DATA, PROTOCOL, verdict
 from vos.errors import InputError
-from vos.files import inside, read_regular, write_atomic
-from vos.limits import check_limit
+from vos.files.limits import check_limit
+from vos.files.whole import inside, read_regular, write_atomic
 
 MODELS = "models:/"
 WEIGHTS_TAG, FINITE_TAG = "weights.sha256", "weights.finite"
@@ -75,7 +75,7 @@ def register(client: Any, run_id: str, event: dict[str, Any]) -> str:
 
 def packaged_weights(path: str) -> str:
     """The digest of the weights in a model's folder (`packaging`). Raises InputError where they are damaged or not finite."""
-    from vos.checkpoint import DIGEST, load_checkpoint
+    from vos.models.checkpoint import DIGEST, load_checkpoint
 
     return load_checkpoint(os.path.join(path, *PACKAGED))[1][DIGEST]
 
@@ -132,7 +132,7 @@ def resolve(checkpoint: str, folder: str, flag: str = "--checkpoint") -> tuple[s
     from mlflow.exceptions import MlflowException
 
     from pipelines.tracking import store
-    from vos.checkpoint import WEIGHTS
+    from vos.models.checkpoint import WEIGHTS
 
     found = _REFERENCE.fullmatch(checkpoint)
     if found is None or ".." in found["name"]:
@@ -174,7 +174,7 @@ def _checkpoint_files(source: str, store_uri: str, origin: str) -> dict[str, byt
 
     Raises InputError, which begins with `origin`, where they are absent, too large, or (on this machine) links.
     """
-    from vos.checkpoint import DESCRIPTION, WEIGHTS
+    from vos.models.checkpoint import DESCRIPTION, WEIGHTS
 
     bounds = {WEIGHTS: "checkpoint_bytes", DESCRIPTION: "json_bytes"}
     find = _local_files if source.startswith(("/", "file:")) or ":/" not in source else _remote_files

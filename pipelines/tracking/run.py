@@ -21,7 +21,7 @@ from pipelines.tracking import events, spool, store
 from pipelines.tracking.load import CPU, Sampler
 from pipelines.tracking.spool import Spool
 from vos.config import JobConfig
-from vos.config_json import to_dict
+from vos.files.canonical import to_dict
 
 
 class Run:

@@ -25,8 +25,8 @@ from typing import Any, BinaryIO, NotRequired, TypedDict
 from pipelines.tracking import events, store
 from pipelines.tracking.registry import KEY
 from vos.errors import InputError, printable
-from vos.files import read_regular, write_atomic
-from vos.json_files import checked, parse_json, read_json_file
+from vos.files.json_files import checked, parse_json, read_json_file
+from vos.files.whole import read_regular, write_atomic
 from vos.redaction import redact_values
 
 PARENT = "mlflow.parentRunId"

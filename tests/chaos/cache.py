@@ -17,9 +17,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from pipelines import schema
-from pipelines.cached_clips import prove_shard
-from pipelines.manifest import read_manifest
+from pipelines.cache import schema
+from pipelines.cache.manifest import read_manifest
+from pipelines.cache.read import prove_shard
 from tests.chaos.processes import Command
 from vos.errors import InputError
 

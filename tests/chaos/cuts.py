@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.videos import KINDS, Kind, pictures, write_video
 from vos.errors import InputError
-from vos.video_files import open_video
+from vos.media.video_files import open_video
 
 REFUSED, ENDED, NOTED, PASSED = "refused", "frames, then refused", "end cannot be verified", "taken for whole"
 OUTCOMES = (REFUSED, ENDED, NOTED, PASSED)

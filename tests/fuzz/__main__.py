@@ -38,8 +38,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def try_all(only: list[str] | None, inputs: int, seed: int, processes: int, keep: Path | None) -> Tally:
     """Make the samples, try every input."""
-    from pipelines.progress import progress_bar
-    from pipelines.session import set_threads
+    from pipelines.runtime.progress import progress_bar
+    from pipelines.runtime.session import set_threads
     from tests.fuzz.readers import READERS, make_samples
 
     set_threads(1)

@@ -8,10 +8,10 @@ from pathlib import Path
 from numpy.random import Generator
 
 from pipelines import storage
-from pipelines.folders import read_plain
+from pipelines.runtime.output_folder import read_plain
 from tests.fuzz.cases import Files, Reader
-from vos.command_line import parse_config
 from vos.config import CacheConfig
+from vos.config.command_line import parse_config
 
 ADDRESSES = (
     *(

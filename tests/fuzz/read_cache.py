@@ -15,20 +15,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import schema
-from pipelines.cache_check import verify_cache
-from pipelines.cached_clips import CachedClips
-from pipelines.manifest import read_manifest, write_manifest
-from pipelines.plan import plan_shards
-from pipelines.teacher import Teacher
-from pipelines.teacher_cache import blueprint
+from pipelines.cache import schema
+from pipelines.cache.build import blueprint
+from pipelines.cache.manifest import read_manifest, write_manifest
+from pipelines.cache.plan import plan_shards
+from pipelines.cache.read import CachedClips
+from pipelines.cache.teacher import Teacher
+from pipelines.cache.verify import verify_cache
 from tests.fuzz import parquet_files
 from tests.fuzz.byte_mutations import any_bytes
 from tests.fuzz.cases import Files, NotTellableError, Reader
 from tests.fuzz.json_mutations import json_changes
-from vos.clips import checksum
 from vos.config import CacheConfig, ClipConfig, DataConfig, FactorConfig
-from vos.config_json import to_dict
+from vos.data.clips import checksum
+from vos.files.canonical import to_dict
 
 DATA = DataConfig(kind="synthetic", synthetic_videos=2, synthetic_frames=6, synthetic_height_px=48)
 CONFIG = CacheConfig(

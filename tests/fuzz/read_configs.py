@@ -13,7 +13,6 @@ from typing import Any, get_args, get_origin, get_type_hints
 from tests.fuzz.byte_mutations import any_bytes
 from tests.fuzz.cases import Files, Mutation, NotTellableError, Reader
 from tests.fuzz.json_mutations import json_changes
-from vos.command_line import PATH_FIELDS, PATH_LISTS, parse_config
 from vos.config import (
     CacheConfig,
     EvaluateConfig,
@@ -24,8 +23,9 @@ from vos.config import (
     TuneConfig,
     VerifyConfig,
 )
-from vos.config_json import dumps
-from vos.presets import preset
+from vos.config.command_line import PATH_FIELDS, PATH_LISTS, parse_config
+from vos.config.presets import preset
+from vos.files.canonical import dumps
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 JOBS: dict[str, Any] = {

@@ -16,8 +16,8 @@ from tests.fuzz.byte_mutations import any_bytes, in_one_file
 from tests.fuzz.cases import Files, Mutation, Reader
 from tests.fuzz.json_mutations import json_changes, strict
 from tests.fuzz.read_images import png
-from vos.datasets import load_index
-from vos.synthetic import synthetic_index
+from vos.data.datasets import load_index
+from vos.data.synthetic import synthetic_index
 
 SIZE = (32, 32)
 ENDINGS = (".png", ".jpg", ".jpeg")

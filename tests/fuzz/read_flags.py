@@ -13,8 +13,8 @@ from numpy.random import Generator
 
 from tests.fuzz.cases import Files, Reader
 from tests.fuzz.read_configs import CONTROL, JOBS
-from vos.command_line import PATH_FIELDS, PATH_KEYWORDS, parse_config
-from vos.presets import preset
+from vos.config.command_line import PATH_FIELDS, PATH_KEYWORDS, parse_config
+from vos.config.presets import preset
 
 VALUES = (
     *(

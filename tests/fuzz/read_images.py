@@ -14,8 +14,8 @@ from PIL import Image
 from tests.fuzz import png_files
 from tests.fuzz.byte_mutations import STRANGERS, any_bytes
 from tests.fuzz.cases import Files, NotTellableError, Reader
-from vos.images import check_complete, read_frame, read_mask
-from vos.synthetic import synthetic_index
+from vos.data.synthetic import synthetic_index
+from vos.media.images import check_complete, read_frame, read_mask
 
 SIZE = (36, 52)
 

@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipelines.folders import check_folder, claim
-from pipelines.results_records import FORMAT, read_all
+from pipelines.runtime.output_folder import check_folder, claim
+from pipelines.studies.davis.records import FORMAT, read_all
 from tests.fuzz.cases import Files, Reader
 from tests.fuzz.json_mutations import json_file_mutations, strict
 from tests.fuzz.seals import sealed_mutations, unsealed
 from vos.config import TrainConfig
-from vos.presets import preset
+from vos.config.presets import preset
 
 IDENTITY = {"model": "mobilevos-tiny", "steps": 4, "loss": {"kd": 1.0}, "seed": 0}
 

@@ -15,8 +15,8 @@ from numpy.random import Generator
 
 from tests.fuzz.byte_mutations import CUTS, any_bytes, in_one_file, pick
 from tests.fuzz.cases import Files, Mutation, NotTellableError, Reader
-from vos.synthetic import synthetic_index
-from vos.video_files import open_video, read_pipe
+from vos.data.synthetic import synthetic_index
+from vos.media.video_files import open_video, read_pipe
 
 SIZE = (48, 64)
 NUM_FRAMES = 8

@@ -13,20 +13,20 @@ import numpy as np
 import torch
 from onnx import TensorProto, helper
 
-from pipelines import training_state
-from pipelines.training_state import Progress
+from pipelines.training import state as training_state
+from pipelines.training.state import Progress
 from tests.fuzz import weight_files
 from tests.fuzz.byte_mutations import CHANGES, any_bytes, in_one_file
 from tests.fuzz.cases import Files, Mutation, NotTellableError, Reader
 from tests.fuzz.json_mutations import json_changes, strict
 from tests.fuzz.seals import RUN, sealed, sealed_mutations, unsealed
-from vos.checkpoint import load_checkpoint, save_checkpoint
-from vos.graph_files import ExportedGraphs
-from vos.graphs import ENGINE_GRAPHS, NEEDED
+from vos.files.written import Written
+from vos.inference.graph_files import ExportedGraphs
+from vos.inference.graphs import ENGINE_GRAPHS, NEEDED
+from vos.inference.runtimes import OnnxRuntime
 from vos.models import build
+from vos.models.checkpoint import load_checkpoint, save_checkpoint
 from vos.models.interface import VOSModel
-from vos.runtimes import OnnxRuntime
-from vos.written import Written
 
 MODEL = "mobilevos-tiny"
 

@@ -29,7 +29,7 @@ MOST_LETTERS = 600
 def judged(reader: Any, case: Any, expected: Any, folder: Path) -> tuple[str, str]:
     """(outcome, detail): own, other, right, wrong or untold."""
     from tests.fuzz.cases import NotTellableError, lay, same
-    from vos.command_line import input_error
+    from vos.config.command_line import input_error
     from vos.errors import InputError
 
     try:

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from vos.config import DataConfig
-from vos.config_json import to_dict
-from vos.images import write_frame, write_mask
-from vos.synthetic import synthetic_index, write_davis
+from vos.data.synthetic import synthetic_index, write_davis
+from vos.files.canonical import to_dict
+from vos.media.images import write_frame, write_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = sorted(
@@ -220,7 +220,7 @@ def test_a_split_that_does_not_exist_is_named_with_those_that_do(
 
 def inline_teacher(config: Any, plan: Any, missing: Any) -> Iterator[Any]:
     """The teacher's actor without Ray around it."""
-    from pipelines.teacher import Teacher
+    from pipelines.cache.teacher import Teacher
 
     teacher = Teacher(config, plan.videos, plan.shapes, plan.recipe)
     for one in missing:
@@ -229,7 +229,7 @@ def inline_teacher(config: Any, plan: Any, missing: Any) -> Iterator[Any]:
 
 def inline_segmenter(config: Any, videos: Any, policy: Any, folder: Any, info: Any, label: str) -> Iterator[Any]:
     """The evaluation's actor without Ray around it."""
-    from pipelines.evaluation import SegmentActor
+    from pipelines.evaluation.evaluate import SegmentActor
 
     actor = SegmentActor(config, videos, policy, folder, info)
     for number in range(len(videos)):
@@ -246,7 +246,7 @@ def with_a_palette_index_that_no_object_has(davis: Path) -> None:
 def test_a_palette_index_without_object_is_named_by_the_cache_which_keeps_no_half_shard(
     davis: Path, tmp_path: Path, store: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("pipelines.teacher_cache._run_teacher", inline_teacher)
+    monkeypatch.setattr("pipelines.cache.build._run_teacher", inline_teacher)
     with_a_palette_index_that_no_object_has(davis)
     out = tmp_path / "out"
     argv = ["--data.root", str(davis), "--out", str(out), "--draws", "6", "--shard-draws", "6", "--clip.crop-px", "32"]
@@ -258,9 +258,9 @@ def test_a_palette_index_without_object_is_named_by_the_cache_which_keeps_no_hal
 def test_a_palette_index_without_object_is_named_by_the_evaluation_which_keeps_whole_masks_only(
     davis: Path, tmp_path: Path, store: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    from vos.images import check_complete
+    from vos.media.images import check_complete
 
-    monkeypatch.setattr("pipelines.evaluation._segment_all", inline_segmenter)
+    monkeypatch.setattr("pipelines.evaluation.evaluate._segment_all", inline_segmenter)
     with_a_palette_index_that_no_object_has(davis)
     out = tmp_path / "out"
     argv = ["--data.root", str(davis), "--out", str(out), "--checkpoint", "copy"]
@@ -283,12 +283,13 @@ def regular_file(tmp_path: Path) -> Path:
 
 def small_manifest(folder: Path, **changes: Any) -> Path:
     """The manifest of a cache of synthetic videos, without its shards."""
-    from pipelines.manifest import sealed
-    from pipelines.plan import cache_identity, index_videos, recipe_of
-    from pipelines.schema import VERSION, Shapes
+    from pipelines.cache.manifest import sealed
+    from pipelines.cache.plan import cache_identity, recipe_of
+    from pipelines.cache.schema import VERSION, Shapes
+    from pipelines.runtime.videos import index_videos
     from vos.config import CacheConfig, ClipConfig
-    from vos.config_json import dumps
-    from vos.config_json import fingerprint as digest_of
+    from vos.files.canonical import dumps
+    from vos.files.canonical import fingerprint as digest_of
 
     data = DataConfig(synthetic_videos=2, synthetic_frames=4, synthetic_height_px=48)
     version = changes.pop("schema_version", VERSION)
@@ -374,8 +375,8 @@ def test_a_cache_of_other_videos_is_named(tmp_path: Path, capfd: pytest.CaptureF
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A whole checkpoint of the small student."""
-    from vos.checkpoint import save_checkpoint
     from vos.models import build
+    from vos.models.checkpoint import save_checkpoint
 
     save_checkpoint(str(tmp_path / "checkpoint"), build("mobilevos-tiny"), {"role": "student"})
     return tmp_path / "checkpoint"

@@ -8,11 +8,11 @@ import cv2
 import pytest
 from PIL import Image
 
-from pipelines.demo import run_demo
+from pipelines.studies.demo import run_demo
 from vos.config import DataConfig, DemoConfig
-from vos.images import write_frame, write_mask
-from vos.presets import preset
-from vos.synthetic import synthetic_index
+from vos.config.presets import preset
+from vos.data.synthetic import synthetic_index
+from vos.media.images import write_frame, write_mask
 
 
 def test_the_demo_ends_with_a_table_a_picture_and_a_video(ray_cluster: None, store: str, tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_the_demo_ends_with_a_table_a_picture_and_a_video(ray_cluster: None, sto
 def test_both_students_start_from_the_same_weights_and_see_the_same_clips(tmp_path: Path) -> None:
     import torch
 
-    from pipelines.training import new_model
+    from pipelines.training.launch import new_model
     from vos.config import TrainConfig
 
     config = preset(TrainConfig, "smoke")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vos.config import CacheConfig, TrainConfig
-from vos.presets import preset
+from vos.config.presets import preset
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def cache_config(tmp_path_factory: pytest.TempPathFactory) -> CacheConfig:
 @pytest.fixture(scope="session")
 def cache(ray_cluster: None, cache_config: CacheConfig) -> str:
     """A finished cache, built by one worker."""
-    from pipelines.teacher_cache import build_cache
+    from pipelines.cache.build import build_cache
 
     build_cache(cache_config)
     return cache_config.out

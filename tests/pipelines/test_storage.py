@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines import storage
-from vos.command_line import input_error
+from vos.config.command_line import input_error
 from vos.errors import InputError
 
 

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vos.command_line import OPENED_BY_FFMPEG, PATH_LISTS, run_job
 from vos.config import TrainConfig, TuneConfig
-from vos.config_json import dumps, to_dict
+from vos.config.command_line import OPENED_BY_FFMPEG, PATH_LISTS, run_job
 from vos.errors import InputError
+from vos.files.canonical import dumps, to_dict
 from vos.redaction import RedactedStream, has_secret, hide, redact, redact_all, visible, without_secret
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,7 +145,7 @@ def test_a_saved_configuration_holds_no_secret():
 
 def test_an_error_of_ours_is_printed_without_secrets(tmp_path: Path):
     code = (
-        "import sys\nfrom vos.command_line import run_job\nfrom vos.config import TrainConfig\n"
+        "import sys\nfrom vos.config.command_line import run_job\nfrom vos.config import TrainConfig\n"
         "def job(config):\n    print('at', sys.argv[1])\n    raise RuntimeError(sys.argv[1])\n"
         "run_job(TrainConfig, '', job, [])"
     )

@@ -1,7 +1,7 @@
 """What can be configured: one frozen dataclass per job.
 
-No torch, no Ray here, so `--help` answers at once. A preset (`vos/presets.py`) is a whole value, flags change single fields
-(`vos/command_line.py`), and the resolved value is saved as `config.json` beside every output.
+No torch, no Ray here, so `--help` answers at once. A preset (`vos/config/presets.py`) is a whole value, flags change single fields
+(`vos/config/command_line.py`), and the resolved value is saved as `config.json` beside every output.
 """
 
 from vos.config.base import (

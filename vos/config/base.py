@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from vos.errors import InputError
-from vos.limits import check_limit
+from vos.files.limits import check_limit
 
 Preset = Literal["smoke", "demo", "paper", "davis-cpu"]
 BUILTIN_TEACHER = "builtin"

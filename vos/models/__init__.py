@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from vos.errors import InputError
 from vos.models.interface import Decoded, QueryFeatures, VOSModel
-from vos.models.student import STUDENTS, Student
-from vos.models.teacher import STCN
+from vos.models.mobilevos import STUDENTS, Student
+from vos.models.stcn import STCN
 
 __all__ = ["Decoded", "QueryFeatures", "VOSModel", "build", "names"]
 

@@ -11,7 +11,7 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vos.models.backbones import PixelRange, StridedConv2d, Trunk, TrunkFeatures, conv_norm, kaiming_init
+from vos.models.trunk import PixelRange, StridedConv2d, Trunk, TrunkFeatures, conv_norm, kaiming_init
 
 _EPSILON = 1e-3  # of BatchNorm, TensorFlow's
 
@@ -54,9 +54,10 @@ class _MBConv(nn.Module):
 
 
 class EfficientNetLite0Trunk(Trunk):
-    """112 channels at stride 16, 40 at stride 8, 24 at stride 4. Takes ImageNet-normalised frames like every trunk; its weights expect
-    (x - 127) / 128 and TensorFlow's padding, which recognising DAVIS frames with the file's classifier confirms (`vos/recognition.py` does
-    the same for MobileNetV2)."""
+    """112 channels at stride 16, 40 at stride 8, 24 at stride 4. Takes ImageNet-normalised frames like every trunk.
+
+    Its weights expect (x - 127) / 128 and TensorFlow's padding, which recognising DAVIS frames with the file's classifier confirms
+    (`vos/published/recognition.py` does the same for MobileNetV2)."""
 
     def __init__(self, in_channels: int = 3) -> None:
         super().__init__()

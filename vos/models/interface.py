@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vos.models.backbones import Trunk, TrunkFeatures
 from vos.models.decoder import Decoder
+from vos.models.trunk import Trunk, TrunkFeatures
 
 
 class QueryFeatures(NamedTuple):

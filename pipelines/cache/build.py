@@ -1,0 +1,219 @@
+"""Plan -> teacher -> shards -> manifest: the teacher runs once, on Ray Data actors, and what it says is kept.
+
+One row of the Ray data set is one planned shard. An actor loads the teacher once, turns the shard's draws into rows and writes the whole
+file (temporary name, fsync, rename); only a small receipt travels back. So a shard's bytes depend on nothing but the plan, a kill
+loses only the shards in work, and a second run does just what is missing. The manifest, written last, makes the cache complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines import storage, tracking
+from pipelines.cache import schema
+from pipelines.cache.manifest import read_manifest, write_manifest
+from pipelines.cache.plan import COSMETIC, ShardPlan, cache_identity, plan_shards, recipe_of
+from pipelines.cache.teacher import Teacher, receipt, shard_metadata
+from pipelines.runtime.actors import run_on_actors
+from pipelines.runtime.models import load_model, weights_digest
+from pipelines.runtime.output_folder import CONFIG, NOTHING, identity_of, mark, output_folder
+from pipelines.runtime.progress import progress_bar
+from pipelines.runtime.session import ray_session
+from pipelines.runtime.videos import index_videos, log_cache, log_videos
+from vos.config import CacheConfig
+from vos.config.as_json import without
+from vos.data.datasets import Video
+from vos.errors import InputError
+from vos.files.canonical import differences, dumps, fingerprint, to_dict
+from vos.files.written import WHATEVER, Written
+
+CACHE, SHARDS = "cache", "shards"
+
+
+@dataclass(frozen=True)
+class CacheResult:
+    """A finished cache, and what this run did for it."""
+
+    fingerprint: str
+    manifest: dict[str, Any]
+    draws_made: int
+    teacher_cpu_s: float
+    """CPU seconds of the teacher actors in this run"""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Everything that is known of a cache before any frame is decoded."""
+
+    videos: list[Video]
+    teacher: dict[str, Any]
+    shapes: schema.Shapes
+    identity: dict[str, Any]
+    plans: list[ShardPlan]
+
+    @property
+    def recipe(self) -> str:
+        return recipe_of(self.identity)
+
+
+def blueprint(config: CacheConfig) -> Blueprint:
+    """Index the videos and load the teacher. Raises InputError for what is wrong with either."""
+    videos = index_videos(config.data, "train")
+    model, info = load_model(config.teacher.checkpoint)
+    shapes = schema.Shapes.of(config, model.decoder.pred.in_channels)
+    teacher = {"model": info["model"], "weights": weights_digest(model)}
+    identity = cache_identity(config, videos, teacher, dataclasses.asdict(shapes))
+    # As JSON reads it back: tuples are lists there, and it is compared with what a file holds.
+    return Blueprint(videos, info, shapes, json.loads(dumps(identity)), plan_shards(config.draws, config.shard_draws))
+
+
+def build_cache(config: CacheConfig) -> CacheResult:
+    """Build the cache, finish one that was interrupted, or extend one. Raises InputError for bad input and for a folder that
+    holds another cache."""
+    plan = blueprint(config)
+    with output_folder(config, CACHE) as owned:
+        _claim_folder(owned, config, plan.identity)
+        folder = os.path.dirname(owned.path(f"{SHARDS}/-"))
+        storage.make_folder(folder)
+        _tidy(folder, plan.plans)
+        receipts = {
+            one.number: found for one in plan.plans if (found := _finished(folder, one, plan.recipe, plan.shapes))
+        }
+        missing = [one for one in plan.plans if one.number not in receipts]
+        digest = fingerprint(plan.identity)
+        if not missing and (manifest := _intact_manifest(config.out, digest)):
+            return CacheResult(digest, manifest, 0, 0.0)
+        _take_over(owned, missing)
+        made, cpu_s = sum(one.num_draws for one in missing), 0.0
+        with tracking.start_run("cache", f"cache-{digest[:8]}", config, {"cache.fingerprint": digest}) as run:
+            began = time.monotonic()
+            if missing:
+                for done in _run_teacher(config, plan, missing):
+                    receipts[done["receipt"]["number"]] = done["receipt"]
+                    cpu_s += done["cpu_s"]
+            ordered = [receipts[one.number] for one in plan.plans]
+            manifest = write_manifest(config.out, plan.identity, to_dict(config.data), plan.teacher, ordered)
+            size = manifest["bytes"]
+            run.log_metrics(
+                {
+                    "cache/draws": config.draws,
+                    "cache/mib": size / 2**20,
+                    "cache/kib_per_draw": size / 1024 / config.draws,
+                    "cache/teacher_cpu_s": cpu_s,
+                    "cache/wall_s": time.monotonic() - began,
+                    **{f"cache/{name}": value for name, value in manifest["quantisation"].items()},
+                }
+            )
+            run.log_dict(manifest, schema.MANIFEST)
+            log_videos(run, config.data, "train", plan.videos, "teacher")
+            log_cache(run, config.out, manifest, "made")
+    return CacheResult(digest, manifest, made, cpu_s)
+
+
+def _claim_folder(folder: Written, config: CacheConfig, identity: dict[str, Any]) -> None:
+    """Say whose folder this is before any work; refuse one that holds a cache of another configuration."""
+    old = identity_of(folder)
+    if config.extend and old in (None, NOTHING):
+        raise InputError(f"{config.out}: no cache to extend; leave --extend out to build one")
+    if old not in (None, NOTHING, identity) and not config.overwrite:
+        changed = differences(old, identity)
+        draws = old.get("draws")
+        grown = set(old) == set(identity) and recipe_of(old) == recipe_of(identity) and isinstance(draws, int)
+        grown = grown and draws < identity["draws"]
+        if grown and not config.extend:
+            raise InputError(
+                f"{config.out}: holds a cache of {draws} draws; add --extend to make it one of {config.draws}"
+            )
+        if not grown:
+            raise InputError(
+                f"{config.out}: holds a cache of another configuration ({'; '.join(changed)}); choose another --out or delete it"
+            )
+    mark(folder, identity)
+    # Without what may differ from run to run, so that the same cache is the same files.
+    folder.write_json(CONFIG, _lasting(config))
+
+
+def _take_over(folder: Written, missing: list[ShardPlan]) -> None:
+    """Write down that the manifest and the missing shards are ours to write. Raises InputError where other files have their names."""
+    names = [schema.MANIFEST, *(f"{SHARDS}/{one.file_name}" for one in missing)]
+    folder.check(name for name in names if not folder.knows(name))
+    folder.record(dict.fromkeys(names, WHATEVER))
+
+
+def _lasting(config: CacheConfig) -> dict[str, Any]:
+    kept = ("preset", "data", "teacher.checkpoint")
+    return without(config, [field for field in COSMETIC if field not in kept])
+
+
+def _tidy(folder: str, plans: list[ShardPlan]) -> None:
+    """Remove what a killed writer left under a temporary name; name what is not ours and leave it alone."""
+    ours = {plan.file_name for plan in plans}
+    strangers = []
+    for name in storage.list_names(folder):
+        if re.fullmatch(r"shard-\d{6}\.parquet\.[0-9a-f]{32}\.tmp", name):
+            storage.remove(storage.join(folder, name))
+        elif name not in ours:
+            strangers.append(name)
+    if strangers:
+        listed = ", ".join(strangers[:5]) + (" …" if len(strangers) > 5 else "")
+        print(f"note: {folder}: not part of this cache, left alone: {listed}", file=sys.stderr)
+
+
+def _finished(folder: str, plan: ShardPlan, recipe: str, shapes: schema.Shapes) -> dict[str, Any] | None:
+    """The receipt of a shard that an earlier run finished, None when it is absent, damaged or of another cache."""
+    path = storage.join(folder, plan.file_name)
+    try:
+        data = storage.read_bytes(path)
+    except FileNotFoundError:
+        return None
+    damage = schema.damage_of(data, shapes)
+    if (
+        not damage
+        and schema.metadata_of(data) == shard_metadata(plan, recipe)
+        and schema.num_rows(data) == plan.num_draws
+    ):
+        return receipt(plan, data)
+    if damage:
+        print(f"note: {path}: damaged ({damage}), made again", file=sys.stderr)
+    return None
+
+
+def _intact_manifest(folder: str, digest: str) -> dict[str, Any] | None:
+    try:
+        manifest = read_manifest(folder)
+    except InputError:
+        return None
+    return manifest if manifest["fingerprint"] == digest else None
+
+
+def _run_teacher(config: CacheConfig, plan: Blueprint, missing: list[ShardPlan]) -> Iterator[dict[str, Any]]:
+    """What the actors say of the missing shards, as they come."""
+    done = config.draws - sum(one.num_draws for one in missing)
+    made_bytes = made_draws = 0
+    with ray_session(num_cpus=2 * config.actors + 2), progress_bar("teacher", config.draws, "draw", done) as bar:
+        arguments = {"config": config, "videos": plan.videos, "shapes": plan.shapes, "recipe": plan.recipe}
+        items = [dataclasses.asdict(one) for one in missing]
+        try:
+            for answer in run_on_actors(items, Teacher, arguments, config.actors, config.teacher.gpus):
+                made_bytes += answer["receipt"]["bytes"]
+                made_draws += answer["receipt"]["rows"]
+                bar.update(answer["receipt"]["rows"])
+                yield answer
+        except InputError as error:
+            if os.strerror(errno.ENOSPC).lower() not in str(error):
+                raise
+            left = config.draws - done - made_draws
+            needed = f"about {left * made_bytes / made_draws / 2**20:.0f} MiB" if made_draws else "some space"
+            raise InputError(
+                f"{config.out}: the disk is full: {needed} more for the {left} draws that are left; "
+                f"finished shards stay valid: free space and run the same command again ({error})"
+            ) from error

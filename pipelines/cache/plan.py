@@ -1,0 +1,67 @@
+"""From a configuration and a video index to numbered clip draws, grouped into shards. No frame is decoded here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.cache.schema import VERSION
+from pipelines.runtime.videos import data_fingerprint
+from vos.config import CacheConfig
+from vos.config.as_json import without
+from vos.data.datasets import Video
+from vos.files.canonical import fingerprint
+
+COSMETIC = (
+    *("out", "overwrite", "preset", "debug", "workers", "extend", "plan", "verify", "verify_rows", "show", "data"),
+    *("teacher.checkpoint", "teacher.workers", "teacher.gpus"),
+)
+"""Fields of CacheConfig that change no byte. The videos and the teacher are in the identity by their content, not by their place."""
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One shard: its place in the plan decides its name and its draws, never the order in which work arrives."""
+
+    number: int
+    first_draw: int
+    num_draws: int
+
+    @property
+    def file_name(self) -> str:
+        return f"shard-{self.number:06d}.parquet"
+
+    @property
+    def draws(self) -> range:
+        return range(self.first_draw, self.first_draw + self.num_draws)
+
+
+def plan_shards(num_draws: int, shard_draws: int) -> list[ShardPlan]:
+    """Shards of `shard_draws` consecutive draws; the last one may be shorter."""
+    starts = range(0, num_draws, shard_draws)
+    return [ShardPlan(i, first, min(shard_draws, num_draws - first)) for i, first in enumerate(starts)]
+
+
+def cache_identity(
+    config: CacheConfig, videos: list[Video], teacher: dict[str, str], shapes: Mapping[str, object]
+) -> dict[str, Any]:
+    """Everything that decides the bytes of the cache, as JSON; `vos.config` fields that are not here are in COSMETIC.
+
+    `teacher`: architecture and digest of the weights; the path they came from decides nothing.
+    """
+    settings = without(config, COSMETIC)
+    if config.sampling == "boundary":  # caches older than the option are of this kind: their bytes stay what they are
+        del settings["sampling"]
+    return {
+        **settings,
+        "schema_version": VERSION,
+        "data": data_fingerprint(videos),
+        "teacher": {**settings["teacher"], **teacher},
+        "shapes": shapes,
+    }
+
+
+def recipe_of(identity: dict[str, Any]) -> str:
+    """Fingerprint of what decides a row: the number of draws only says how many there are, so a cache can grow."""
+    return fingerprint({name: value for name, value in identity.items() if name != "draws"})

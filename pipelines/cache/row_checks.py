@@ -1,0 +1,86 @@
+"""A row of the cache, proven before its numbers index memory: a shard's digest only says that it is whole, not who made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pipelines.cache import schema
+from vos.data.clips import Clip
+from vos.data.datasets import Video
+from vos.data.draws import Augmentation, ClipDraw
+from vos.errors import InputError
+from vos.files.json_files import parse_json
+
+FARTHEST_PX = 32_000
+"""Images are sampled at 16-bit coordinates."""
+ADVICE = "run jobs.cache again with the same flags to repair it"
+
+
+def check_row(row: dict[str, Any], shapes: schema.Shapes, origin: str) -> ClipDraw:
+    """The draw of a row whose values are all possible. Raises InputError that begins with `origin`, the shard and the row."""
+    for name in schema.PLAIN:
+        if row.get(name) is None:
+            raise InputError(f"{origin}: its {name} is missing; {ADVICE}")
+    draw = ClipDraw.from_dict(parse_json(row["record"], f"{origin}: its record", ADVICE), f"{origin}: its record")
+    index = row.get("sample_index")
+    holds = {
+        "its record is of another draw": draw.number == row["draw"] and draw.num_objects == row["num_objects"],
+        "it has other numbers of frames or objects than the cache": len(draw.frames) == shapes.queries + 1
+        and draw.num_objects <= shapes.objects,
+        "its crop lies beyond all frames": all(
+            _farthest(one, shapes.grid * schema.GRID_STRIDE) < FARTHEST_PX
+            for one in (draw.augmentation, *((draw.paste.augmentation,) if draw.paste else ()))
+        ),
+    }
+    if index is not None:  # all of the teacher's columns are there, or none
+        holds |= {
+            "a sampled cell is outside the grid": int(index.max(initial=0)) < shapes.grid**2,
+            "a label is no object of the clip": int(row["sample_label"].max(initial=0)) <= draw.num_objects,
+            "a factor or its scale is not finite": _are_finite(row, "factor"),
+            "a logit or its scale is not finite": _are_finite(row, "logits", "logit_scale"),
+        }
+    if (problem := next((text for text, right in holds.items() if not right), "")) or (problem := _pictures(row, draw)):
+        raise InputError(f"{origin}: {problem}; {ADVICE}")
+    return draw
+
+
+def check_videos(draw: ClipDraw, videos: Mapping[str, Video], origin: str) -> None:
+    """Raise InputError where the videos that a draw names are not there, or are shorter or smaller than it says."""
+    parts = [(draw.video, (*draw.frames, *draw.context), draw.augmentation)]
+    if draw.paste is not None:
+        parts.append((draw.paste.video, (draw.paste.first,), draw.paste.augmentation))
+    for name, frames, augmentation in parts:
+        video = videos.get(name)
+        if video is None or max(frames) >= video.num_frames or augmentation.source_px > min(video.size):
+            raise InputError(f"{origin}: its draw of {name} is of no clip of these videos; {ADVICE}")
+
+
+def check_clip(clip: Clip, draw: ClipDraw, shapes: schema.Shapes, origin: str) -> None:
+    """Raise InputError where a stored clip is not of the cache's size, or has labels that are no objects of the draw."""
+    side = shapes.grid * schema.GRID_STRIDE
+    wanted = (len(draw.frames), side, side)
+    if clip.frames.shape != (*wanted, 3) or clip.labels.shape != wanted or int(clip.labels.max()) > draw.num_objects:
+        raise InputError(f"{origin}: its stored frames are not a clip of {side} x {side} pixels of this draw; {ADVICE}")
+
+
+def _farthest(augmentation: Augmentation, crop_px: int) -> float:
+    """The largest coordinate that a crop shows, in pixels of its source."""
+    a, b, c, d, e, f = map(abs, augmentation.affine)
+    return max((a + b) * crop_px + c, (d + e) * crop_px + f)
+
+
+def _are_finite(row: dict[str, Any], name: str, scale: str = "factor_scale") -> bool:
+    """Whether the numbers that a column stands for are finite; integers are by their scale."""
+    found = row.get(scale, row.get(name))
+    return found is None or bool(np.isfinite(found).all())
+
+
+def _pictures(row: dict[str, Any], draw: ClipDraw) -> str:
+    for name in schema.PICTURES:
+        files = row.get(name)
+        if name in row and (not files or len(files) != len(draw.frames) or not all(files)):
+            return f"its {name} are not one file for each frame"
+    return ""

@@ -1,0 +1,209 @@
+"""A video and the masks of its first frame -> an overlay video and palette PNGs, frame by frame through the real-time engine.
+
+What ends early (a truncated file, a pipe that breaks off, Ctrl-C) leaves whole files of all that was done; the line that says so comes
+after the result. Reading, the network and writing take turns in one thread: on few cores, threads beside the network's own only slow it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipelines.delivery.segment_inputs import (
+    SEGMENT,
+    check_masks,
+    check_outputs,
+    mask_files,
+    mask_folder,
+    open_source,
+    read_masks,
+)
+from pipelines.runtime.models import find_model, load_engine
+from pipelines.runtime.output_folder import OutputFile
+from pipelines.runtime.progress import progress_bar
+from pipelines.runtime.session import set_threads
+from vos.config import SegmentConfig
+from vos.errors import InputError, printable
+from vos.inference.engine import Engine
+from vos.inference.runtimes import available_threads
+from vos.media.images import mask_png, overlay
+from vos.media.object_masks import ObjectMask
+from vos.media.video_files import FrameStream
+from vos.media.video_writer import VideoWriter
+
+WARM_UP_FRAMES = 3
+RECENT_FRAMES = 1000
+
+
+@dataclass
+class Segmentation:
+    """What was done; `problem` says why it is less than all, and `exit_code` is then not 0."""
+
+    out: str
+    masks: str
+    engine: Engine
+    source: FrameStream
+    encoder: str
+    notes: list[str]
+    num_frames: int = 0
+    seconds: float = 0.0
+    engine_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_FRAMES))
+    """Of the last frames; the first ones, in which runtimes compile, are left out."""
+    problem: str = ""
+    exit_code: int = 0
+
+
+def segment_video(config: SegmentConfig) -> Segmentation:
+    """Segment the whole video. Raises InputError for bad input, before anything is written."""
+    check_outputs(config)
+    masks = read_masks(config)
+    source = open_source(config)
+    check_masks(config, masks, source)
+    if source.unverified_end:
+        print(f"note     {printable(source.unverified_end)}", file=sys.stderr)
+    set_threads(config.threads or available_threads())
+    with tempfile.TemporaryDirectory() as folder:
+        model = find_model(config.model, folder)
+        engine = load_engine(
+            model, config.runtime, config.precision, config.size_px, config.threads, upsampling=config.upsampling
+        )
+        with progress_bar(printable(os.path.basename(source.name)), source.num_frames, " frames") as bar:
+            return _follow(config, engine, source, masks, bar)
+
+
+def summary(result: Segmentation) -> str:
+    """The lines that a job prints at its end."""
+    engine, (height, width) = result.engine, result.source.size
+    lines = {
+        "overlay": f"{result.out} ({result.encoder}, {width}x{height}, {float(result.source.fps):.5g} fps)",
+        "masks": result.masks or "none",
+        "frames": f"{result.num_frames}, objects {' '.join(map(str, engine.object_ids))}; "
+        f"{result.num_frames / max(1e-9, result.seconds):.1f} FPS with reading and writing",
+    }
+    if result.engine_s:
+        middle = float(np.median(result.engine_s))
+        lines["engine"] = f"{1000 * middle:.1f} ms a frame, {1 / middle:.1f} FPS (median)"
+    rows, columns = engine.working_size
+    smaller = f", frames at {columns}x{rows}" if engine.working_size != result.source.size else ""
+    lines["runtime"] = f"{engine.runtime}, {engine.precision} ({engine.reason}), {engine.threads} threads{smaller}"
+    notes = [f"note     {note}" for note in result.notes]
+    return "\n".join(map(printable, [*(f"{name:8} {words}" for name, words in lines.items()), *notes]))
+
+
+def raise_if_incomplete(result: Segmentation) -> None:
+    """Raises InputError where the source or a disk ended it, SystemExit 130 (said on standard error) after Ctrl-C."""
+    if result.exit_code == 130:
+        print(printable(result.problem), file=sys.stderr)
+        raise SystemExit(130)
+    if result.problem:
+        raise InputError(result.problem)
+
+
+def _follow(
+    config: SegmentConfig, engine: Engine, source: FrameStream, masks: dict[int, ObjectMask], bar: Any
+) -> Segmentation:
+    first = next(source.frames)
+    engine.start(first, masks[0].labels)
+    result = Segmentation(
+        config.out, mask_folder(config), engine, source, "", [m.note for m in masks.values() if m.note]
+    )
+    began = time.perf_counter()
+    overlay_file = OutputFile(config.out, SEGMENT, config.overwrite)
+    owned, name = mask_files(result.masks, config)
+    with (
+        VideoWriter(config.out, source.size, source.fps, ready=overlay_file.record) as writer,
+        _Interrupt() as interrupt,
+    ):
+        result.encoder = writer.encoder
+        frame, labels = first, masks[0].labels
+        try:
+            for index in itertools.count():
+                if index:
+                    with interrupt.at_once():
+                        frame = next(source.frames)
+                    labels = _step(engine, frame, masks.get(index), index, result)
+                writer.write(overlay(frame, labels))
+                if result.masks:
+                    stem = source.stems[index] if source.stems else f"{index:05d}"
+                    owned.write(f"{name}/{stem}.png", mask_png(labels), sync=False)
+                result.num_frames += 1
+                if result.engine_s:
+                    bar.set_postfix_str(f"engine {1000 * result.engine_s[-1]:.0f} ms", refresh=False)
+                bar.update()
+                if interrupt.asked:
+                    raise KeyboardInterrupt
+        except StopIteration:
+            late = [index for index in masks if index >= result.num_frames]
+            if late:
+                result.problem = f"--add {late[0]}:…: {source.name} ended before that frame"
+        except InputError as error:
+            result.problem = str(error)
+        except KeyboardInterrupt:
+            result.problem, result.exit_code = "interrupted", 130
+    result.seconds = time.perf_counter() - began
+    if result.problem and not result.num_frames:
+        raise InputError(result.problem)
+    if result.problem:
+        result.exit_code = result.exit_code or 2
+        kept = f"{result.out} and {result.masks}" if result.masks else result.out
+        result.problem = f"{result.problem}; the first {result.num_frames} frames are done and kept in {kept}"
+    result.notes += _left_over(result)
+    return result
+
+
+def _step(engine: Engine, frame: np.ndarray, added: ObjectMask | None, index: int, result: Segmentation) -> np.ndarray:
+    began = time.perf_counter()
+    labels = engine.step(frame)
+    if index >= WARM_UP_FRAMES:
+        result.engine_s.append(time.perf_counter() - began)
+    return labels if added is None else engine.add_object(frame, added.labels)
+
+
+class _Interrupt:
+    """Ctrl-C ends the work between two frames, so that files are finished; at once while a frame is waited for, or the second time."""
+
+    def __init__(self) -> None:
+        self.asked = self._at_once = False
+        self._before: Any = None
+
+    def __enter__(self) -> _Interrupt:
+        # A shell that starts a job in the background has it ignore Ctrl-C, which is for the job in front.
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if threading.current_thread() is threading.main_thread() and not ignored:
+            self._before = signal.signal(signal.SIGINT, self._heard)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    @contextmanager
+    def at_once(self) -> Any:
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def _heard(self, *_: object) -> None:
+        if self.asked or self._at_once:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def _left_over(result: Segmentation) -> list[str]:
+    """Masks of an earlier, longer video would pass for this one's."""
+    names = [name for name in os.listdir(result.masks) if name.endswith(".png")] if result.masks else []
+    more = len(names) - result.num_frames
+    return [f"{result.masks} also holds {more} PNGs that this video did not write"] if more > 0 else []

@@ -1,0 +1,464 @@
+"""Checkpoint -> masks -> J, F and FPS, one sequence per row of a Ray Data set; or two folders of masks -> scores.
+
+Masks are palette PNGs at the original size, in the layout that the DAVIS tools read. Speed is measured afterwards, alone, by one process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from pipelines import storage, tracking
+from pipelines.evaluation.pages import PAGES, log_pages, page_names
+from pipelines.runtime.actors import run_on_actors
+from pipelines.runtime.models import BUILTIN, load_engine, load_model
+from pipelines.runtime.output_folder import CONFIG, OutputFile, check_folder, claim, output_folder
+from pipelines.runtime.progress import progress_bar
+from pipelines.runtime.session import ray_session, set_threads
+from pipelines.runtime.videos import index_videos, log_videos
+from vos.config import EvaluateConfig
+from vos.config.as_json import without
+from vos.data.datasets import FolderVideo, Video
+from vos.errors import InputError
+from vos.files.canonical import to_dict
+from vos.files.json_files import checked, parse_json
+from vos.files.names import check_name, read_names
+from vos.files.written import Written
+from vos.inference.engine import Engine
+from vos.inference.graph_files import is_exported
+from vos.inference.whole_video import memory_policy, segment_video, segmented_span
+from vos.models.checkpoint import DESCRIPTION, DIGEST, WEIGHTS, is_infinite, load_checkpoint, save_checkpoint
+from vos.models.memory import MemoryPolicy
+
+if TYPE_CHECKING:
+    from vos.metrics.scores import Scores, SequenceScore
+
+EVALUATE = "evaluate"
+SUMMARY, SCORES, MASKS = "summary.json", "scores.csv", "masks"
+COSMETIC = ("out", "overwrite", "debug", "preset", "workers", "threads", "register", "csv")
+COPY = "copy"
+"""The baseline that repeats the first mask."""
+ENGINE_MEMORY = MemoryPolicy("first_recent", top_k=None)
+"""What the engine remembers and reads."""
+
+
+class _Sequence(TypedDict):
+    sequence: str
+    j_and_f: float
+    j: float
+    f: float
+    frames: int
+
+
+class Summary(TypedDict):
+    """What `summary.json` of a finished evaluation says; scores are in [0, 1]."""
+
+    metrics: dict[str, float]
+    sequences: list[_Sequence]
+    model: str
+    parameters: int
+    run_id: str
+    size_px: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured: summary metrics by their MLflow names, one row per sequence, and where the masks are."""
+
+    metrics: dict[str, float]
+    sequences: list[dict[str, Any]]
+    masks: str
+    parameters: int
+    model: str
+    run_id: str = ""
+    version: str = ""
+    """The registered version with its alias and the reason, where --register asked for one."""
+
+
+def evaluate_model(config: EvaluateConfig, label: str = "") -> Evaluation:
+    """Segment every sequence of the split, score it and measure speed. Raises InputError for bad input."""
+    videos = index_videos(config.data, config.split)
+    if storage.is_uri(config.out):
+        raise InputError(f"--out {config.out}: masks are written to a local folder; choose one and copy it afterwards")
+    if config.register and not any(ground_truth(video, config.max_frames)[1] for video in videos):
+        raise InputError("--register: none of these sequences can be scored; evaluate a split that has ground truth")
+    if config.register and is_exported(config.checkpoint):
+        raise InputError(
+            f"--register: {config.checkpoint} holds exported graphs; evaluate the checkpoint that they are of"
+        )
+    masks = os.path.join(config.out, MASKS)
+    _check_apart(videos, masks)
+    check_folder(config, EVALUATE)
+    csv = OutputFile(config.csv, EVALUATE, config.overwrite) if config.csv else None
+    if csv:
+        csv.check()
+    with tempfile.TemporaryDirectory() as place:
+        chosen, registered = _local_checkpoint(config, place)
+        model, info = _segmenter(chosen)
+        with output_folder(config, EVALUATE) as folder:
+            _check_names(folder, videos)
+            claim(folder, config, without(config, COSMETIC), "an evaluation", replaces=True)
+            if registered[0]:  # where every actor finds it
+                chosen = replace(chosen, checkpoint=_kept(folder, chosen.checkpoint))
+            storage.make_folder(masks)
+            subject = _Subject(videos, chosen, model, info, registered)
+            return _evaluate_into(folder, config, subject, csv, label)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is evaluated: on which videos, from which checkpoint, what is known of it, and as which registered version ("" if none)."""
+
+    videos: list[Video]
+    config: EvaluateConfig
+    model: Any
+    info: dict[str, Any]
+    registered: tuple[str, str]
+
+
+def _evaluate_into(
+    folder: Written, config: EvaluateConfig, of: _Subject, csv: OutputFile | None, label: str
+) -> Evaluation:
+    model, info, videos = of.model, of.info, of.videos
+    policy = ENGINE_MEMORY if config.runtime else memory_policy(config.memory, infinite=is_infinite(info))
+    tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
+    if isinstance(model, Engine):
+        tags |= {"runtime": model.runtime, "precision": model.precision, "runtime.reason": model.reason}
+    name = label or f"{os.path.basename(config.checkpoint.rstrip('/'))} on {config.split}"
+    with tracking.start_run("evaluate", name, config, tags) as run:
+        _remove_earlier(folder, videos)
+        data = log_videos(run, config.data, config.split, videos, "evaluation")
+        rows = sorted(_segment_all(of.config, videos, policy, folder, info, label), key=lambda row: row["sequence"])
+        scored = [row for row in rows if row["scores"]]
+        metrics = _write_scores(folder, csv, scored) if scored else {}
+        if model is not None and config.fps.sequences:
+            metrics |= _measure_speed(config, model, policy, videos[: config.fps.sequences], run)
+        run.log_metrics(metrics)
+        if scored:
+            run.log_artifact(folder.path(SCORES))
+            log_pages(run, folder, os.path.join(config.out, MASKS), videos, scored, config.max_frames)
+        sequences = [_Sequence(**{key: row[key] for key in _Sequence.__annotations__}) for row in scored]
+        run.log_dict({"metrics": metrics, "sequences": sequences}, SUMMARY)
+        version = ""
+        if config.register:
+            evaluation = {
+                "metrics": metrics,
+                "data": data,
+                "weights": info[DIGEST],
+                "protocol": _protocol(config, policy),
+                "serving": {"size_px": config.size_px, "memory": to_dict(config.memory)},
+            }
+            version = _register(run, of.config.checkpoint, model, info, evaluation, of.registered)
+        summary = Summary(
+            metrics=metrics,
+            sequences=sequences,
+            model=info["model"],
+            parameters=info["parameters"],
+            run_id=run.run_id,
+            size_px=config.size_px,
+        )
+        folder.write_json(SUMMARY, summary)
+    rows = [dict(row) for row in sequences]
+    return Evaluation(
+        metrics, rows, os.path.join(config.out, MASKS), info["parameters"], info["model"], run.run_id, version
+    )
+
+
+def _kept(folder: Written, checkpoint: str) -> str:
+    """A registered version copied below --out; returns its folder there."""
+    place = f"checkpoint/{os.path.basename(checkpoint)}"
+    for name in storage.list_names(checkpoint):
+        folder.write(f"{place}/{name}", storage.read_bytes(os.path.join(checkpoint, name)))
+    return os.path.dirname(folder.path(f"{place}/{WEIGHTS}"))
+
+
+def _mask_name(video: Video, index: int) -> str:
+    return f"{MASKS}/{video.name}/{video.frame_name(index)}.png"
+
+
+def _check_names(folder: Written, videos: list[Video]) -> None:
+    """Raise InputError, before any work, where a file that is not this job's has the name of one to be written."""
+    masks = (_mask_name(video, index) for video in videos for index in range(video.num_frames))
+    folder.check([SUMMARY, SCORES, CONFIG, *page_names(videos), *masks])
+
+
+def _check_apart(videos: list[Video], masks: str) -> None:
+    """In a folder of frames with first masks, these lie where an evaluation into that folder would write its own."""
+    place = os.path.join(os.path.realpath(masks), "")
+    for video in videos:
+        if isinstance(video, FolderVideo) and os.path.join(os.path.realpath(video.mask_folder), "").startswith(place):
+            out = os.path.dirname(masks)
+            raise InputError(f"--out {out}: {video.mask_folder} holds the true masks of the data; choose another --out")
+
+
+def _remove_earlier(folder: Written, videos: list[Video]) -> None:
+    """Delete what an earlier evaluation left and this one will write: an interruption leaves no mixture that reads as finished.
+
+    The masks of other sequences stay: they may be another split's. What this job did not write stays too.
+    """
+    pages = [f"{PAGES}/{name}" for name in storage.list_names(os.path.join(folder.root, PAGES))]
+    for name in (SUMMARY, SCORES, *(name for name in pages if folder.knows(name))):
+        folder.remove(name)
+    for video in videos:
+        own = {f"{video.frame_name(index)}.png" for index in range(video.num_frames)}
+        for name in storage.list_names(os.path.join(folder.root, MASKS, video.name)):
+            if name in own:
+                folder.remove(f"{MASKS}/{video.name}/{name}")
+
+
+def _segmenter(config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
+    """What segments (a network, an engine, or None for the copy of the first mask), and what is known of it."""
+    if config.checkpoint == COPY:
+        return None, {"model": COPY, "parameters": 0}
+    if not config.runtime:
+        return load_model(config.checkpoint)
+    engine = load_engine(config.checkpoint, config.runtime, config.precision, config.size_px, config.threads)
+    return engine, engine.description
+
+
+def _local_checkpoint(config: EvaluateConfig, place: str) -> tuple[EvaluateConfig, tuple[str, str]]:
+    """The configuration with its checkpoint as something to load, and name and number of the registered version that it is, or "".
+
+    place  where a registered version is copied to
+    """
+    if not tracking.is_reference(config.checkpoint):
+        return config, ("", "")
+    folder, name, version = tracking.resolve(config.checkpoint, place)
+    return replace(config, checkpoint=folder), (name, version)
+
+
+def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
+    """What must be equal for two evaluations of the same videos to be comparable."""
+    memory = {"kind": policy.kind, "top_k": policy.top_k or 0}
+    if policy.kind == "infinite":
+        memory["every"] = config.memory.every
+        if policy.include_last:  # not named where it is off: versions evaluated before it was named are still compared
+            memory["include_last"] = True
+    return {"split": config.split, "size_px": config.size_px, "max_frames": config.max_frames, "memory": memory}
+
+
+def _register(
+    run: tracking.Run,
+    checkpoint: str,
+    model: Any,
+    info: dict[str, Any],
+    evaluation: dict[str, Any],
+    registered: tuple[str, str],
+) -> str:
+    """registered: name and number of the version that was evaluated, or "": a new one, named after its architecture, is made then."""
+    checkpoint, (name, version) = BUILTIN.get(checkpoint, checkpoint), registered
+    name = name or info["model"]
+    if WEIGHTS in storage.list_names(checkpoint):
+        return run.register_evaluated(name, checkpoint, evaluation, version)
+    with tempfile.TemporaryDirectory() as folder:
+        if checkpoint.endswith(".safetensors"):  # with the description beside it, without which it does not load
+            shutil.copyfile(checkpoint, os.path.join(folder, WEIGHTS))
+            shutil.copyfile(os.path.join(os.path.dirname(checkpoint), DESCRIPTION), os.path.join(folder, DESCRIPTION))
+        else:  # an official STCN file, which gets another digest in our format
+            if isinstance(model, Engine):
+                model, reread = load_model(checkpoint)
+                _check_same(checkpoint, reread, info)
+            save_checkpoint(folder, model, {"role": "teacher"})
+            evaluation = {**evaluation, "weights": load_checkpoint(folder)[1][DIGEST]}
+        return run.register_evaluated(name, folder, evaluation, version)
+
+
+def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
+    """Score `--pred` against `--gt`; returns the scores and the path of the per-object table that was written."""
+    from vos.metrics.davis import score_folders
+
+    csv = OutputFile(config.csv, EVALUATE, config.overwrite) if config.csv else None
+    if csv:
+        csv.check()
+    else:
+        check_folder(config, EVALUATE).check([SCORES])
+    names = _sequence_names(config.sequences) if config.sequences else None
+    seen = None
+    if config.meta:
+        from vos.metrics.scores import seen_objects
+
+        seen = seen_objects(_read_meta(config.meta), _read_meta(config.train_meta))
+    scores = score_folders(config.gt, config.pred, config.workers, config.protocol, sequences=names, seen=seen)
+    if csv:
+        csv.write(scores.csv().encode())
+        return scores, config.csv
+    with output_folder(config, EVALUATE) as folder:
+        claim(folder, config, without(config, COSMETIC), "scores", replaces=True)
+        folder.write(SCORES, scores.csv().encode())
+    return scores, storage.join(config.out, SCORES)
+
+
+def _read_meta(path: str) -> dict[str, Any]:
+    repair = "name a meta.json of YouTube-VOS"
+    return checked(parse_json(storage.read_bytes(path), path, repair), dict[str, Any], path, repair)
+
+
+def _sequence_names(given: str) -> list[str]:
+    """Names separated by commas, or the lines of a file."""
+    path = os.path.join(os.environ.get("MOBILEVOS_HOME", ""), given)
+    if os.path.exists(path) and not os.path.isdir(path):
+        names = read_names(path, "give --sequences a text file with one folder name per line")
+    else:
+        names = [check_name(name.strip(), "--sequences") for name in given.split(",") if name.strip()]
+    if not names:
+        raise InputError(
+            f"--sequences {given}: no list of folder names; give names separated by commas or a split file"
+        )
+    return names
+
+
+def ground_truth(video: Video, max_frames: int = 0) -> tuple[str, list[int]]:
+    """By which protocol a video is scored, and the frames whose true masks that takes, ascending; none where nothing can be scored.
+
+    max_frames  only the first so many frames are segmented (0 = all)
+
+    DAVIS's protocol is for videos that show every object from the first frame on, each frame with a mask; of anything else YouTube-VOS's
+    takes the frames that have one, and each object after its first. Masks that do no more than introduce objects are no ground truth: in
+    YouTube-VOS's valid and test they leave out the objects that are known already.
+    """
+    from vos.metrics.scores import DAVIS2017, YOUTUBEVOS
+
+    given = set(video.first_seen.values())
+    davis = len(video.annotated) == video.num_frames and len(given) == 1
+    # DAVIS leaves out the first and the last frame, YouTube-VOS the first.
+    least = 3 if davis else 2
+    span = segmented_span(video, max_frames)
+    frames = [index for index in video.annotated if index in span]
+    scored = len(frames) >= least and not given.issuperset(video.annotated)
+    return DAVIS2017 if davis else YOUTUBEVOS, frames if scored else []
+
+
+def segment_and_score(
+    model: Any, video: Video, policy: Any, size_px: int, max_frames: int, folder: Written | None = None
+) -> SequenceScore | None:
+    """Segment one video, write its masks into `folder` (if given), and score the frames that have ground truth.
+
+    Returns a SequenceScore, or None where the video has no ground truth beyond its first masks (`ground_truth`).
+    """
+    from vos.media.images import mask_png
+    from vos.metrics.davis import score_masks
+
+    protocol, scored = ground_truth(video, max_frames)
+    truth, predictions, frames = [], [], []
+    for index, labels in segment_video(model, video, policy, size_px, max_frames):
+        if folder is not None:
+            folder.write(_mask_name(video, index), mask_png(labels), sync=False)
+        if index in scored:
+            truth.append(video.mask(index))
+            predictions.append(labels)
+            frames.append(video.frame_name(index))
+    if not truth:
+        return None
+    return score_masks(
+        np.stack(truth),
+        np.stack(predictions),
+        sorted(video.first_seen),
+        name=video.name,
+        frames=frames,
+        protocol=protocol,
+    )
+
+
+def _check_same(checkpoint: str, own: dict[str, Any], info: dict[str, Any]) -> None:
+    """Raise InputError where the weights are not those with which the evaluation began."""
+    if own.get(DIGEST) != info.get(DIGEST):
+        raise InputError(f"{checkpoint}: its weights have changed since the evaluation began; evaluate it again")
+
+
+class SegmentActor:
+    """Loads the network once; each call segments and scores one sequence."""
+
+    def __init__(
+        self, config: EvaluateConfig, videos: list[Video], policy: Any, folder: Written, info: dict[str, Any]
+    ) -> None:
+        import torch
+
+        set_threads(config.threads)
+        self._model, own = _segmenter(config)
+        _check_same(config.checkpoint, own, info)
+        if torch.cuda.is_available() and isinstance(self._model, torch.nn.Module):
+            self._model = self._model.to("cuda")
+        self._config, self._videos, self._policy, self._folder = config, videos, policy, folder
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        video = self._videos[item["id"]]
+        score = segment_and_score(
+            self._model, video, self._policy, self._config.size_px, self._config.max_frames, self._folder
+        )
+        row: dict[str, Any] = {"sequence": video.name, "scores": None}
+        if score is not None:
+            row |= {
+                "scores": score.to_json(),
+                "j_and_f": score.j_and_f,
+                "j": score.j,
+                "f": score.f,
+                "frames": len({name for one in score.objects for name in one.frames}),
+            }
+        return row
+
+
+def _segment_all(
+    config: EvaluateConfig, videos: list[Video], policy: Any, folder: Written, info: dict[str, Any], label: str
+) -> Iterator[dict[str, Any]]:
+    with ray_session(num_cpus=2 * config.workers + 2):
+        arguments = {"config": config, "videos": videos, "policy": policy, "folder": folder, "info": info}
+        with progress_bar(label or info["model"], len(videos), "sequence") as bar:
+            for row in run_on_actors([{"id": i} for i in range(len(videos))], SegmentActor, arguments, config.workers):
+                bar.update()
+                yield row
+
+
+def _write_scores(folder: Written, csv: OutputFile | None, rows: list[dict[str, Any]]) -> dict[str, float]:
+    from vos.metrics.davis import merge
+    from vos.metrics.scores import SequenceScore
+
+    scores = merge([SequenceScore.from_json(row["scores"]) for row in rows])
+    folder.write(SCORES, scores.csv().encode())
+    if csv:
+        csv.write(scores.csv().encode())
+    summary = scores.summary()
+    return {"val/j_and_f": summary["j_and_f"], "val/j": summary["j_mean"], "val/f": summary["f_mean"]}
+
+
+def _measure_speed(
+    config: EvaluateConfig, model: Any, policy: Any, videos: list[Video], run: tracking.Run
+) -> dict[str, float]:
+    import torch
+
+    from vos.data.transforms import resize_labels
+    from vos.inference.timing import hardware, measure_engine_fps, measure_fps
+    from vos.inference.whole_video import first_mask, network_frame, network_size
+
+    set_threads(config.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not isinstance(model, Engine):
+        model = model.to(device)
+    short, long = [], []
+    for video in videos:
+        if isinstance(model, Engine):
+            span = segmented_span(video, config.max_frames)
+            images, labels = [video.frame(index) for index in span], first_mask(video, span.start)
+            short.append(measure_engine_fps(model, images, labels))
+            long.append(measure_engine_fps(model, images, labels, repeats=config.fps.long_repeats))
+            continue
+        size = network_size(video, config.size_px)
+        span = segmented_span(video, config.max_frames)
+        frames = [network_frame(video, index, size).to(device) for index in span]
+        labels = torch.from_numpy(resize_labels(first_mask(video, span.start), size)).long()
+        short.append(measure_fps(model, frames, labels, policy))
+        long.append(measure_fps(model, frames, labels, policy, repeats=config.fps.long_repeats))
+    height, width = short[0].size
+    protocol = (
+        f"batch 1, {height}x{width}, first frame and decoding excluded, {', '.join(video.name for video in videos)}"
+    )
+    run.set_tags({"fps.protocol": protocol, "fps.hardware": hardware()})
+    return {
+        "fps/short": float(np.median([speed.fps for speed in short])),
+        "fps/long": float(np.median([speed.fps for speed in long])),
+    }

@@ -1,0 +1,129 @@
+"""What an evaluation shows in MLflow: a table of sequences, J over time, best and worst sequences, and one of them moving."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from pipelines import storage
+from pipelines.evaluation import pictures
+from pipelines.tracking import Run
+from vos.data.datasets import Video
+from vos.files.written import Written
+from vos.inference.whole_video import segmented_span
+from vos.media.images import frame_file
+
+PAGES = "pages"
+TABLE, CURVES, SHEET = "sequences.csv", "j-over-time.png", "best-and-worst.jpg"
+SHOWN = 3
+"""Best and worst sequences that are shown, each."""
+COLOURS = 10
+"""Curves that can be told apart."""
+COLUMNS = ("sequence", "objects", "frames", "J&F", "J", "F", "J first quarter", "J last quarter")
+
+
+def page_names(videos: list[Video]) -> list[str]:
+    """The names that files of the pages may have."""
+    films = [f"worst-{video.name}{ending}" for video in videos for ending in pictures.FILM_ENDINGS]
+    return [f"{PAGES}/{name}" for name in (TABLE, CURVES, SHEET, *films)]
+
+
+def log_pages(
+    run: Run, folder: Written, masks: str, videos: list[Video], rows: list[dict[str, Any]], max_frames: int
+) -> None:
+    """Make the table and pictures in OUT/pages and keep them with the run.
+
+    rows: of the scored sequences, {"sequence", "scores", "j_and_f", "j", "f", "frames"}, at least one.
+    """
+    ranked = sorted(rows, key=lambda row: -row["j_and_f"])
+    paths = [
+        folder.write(f"{PAGES}/{TABLE}", sequence_csv(ranked).encode()),
+        folder.write(f"{PAGES}/{CURVES}", j_over_time(ranked)),
+    ]
+    by_name = {video.name: video for video in videos}
+    shown = ranked if len(ranked) <= 2 * SHOWN else ranked[:SHOWN] + ranked[-SHOWN:]
+    chosen = [by_name[row["sequence"]] for row in shown]
+    titles = [
+        f"{_rank(ranked.index(row), len(ranked))}: {row['sequence']}   J&F {100 * row['j_and_f']:.1f}   J {100 * row['j']:.1f}   "
+        f"F {100 * row['f']:.1f}"
+        for row in shown
+    ]
+    titles[0] += "   (white: true contours)"
+    notes = [_frame_notes(video, row) for video, row in zip(chosen, shown, strict=True)]
+    spans = [segmented_span(video, max_frames) for video in chosen]
+    sheet = pictures.contact_sheet(chosen, titles, notes, spans, masks)
+    paths.append(folder.write(f"{PAGES}/{SHEET}", frame_file(SHEET, sheet, quality=90)))
+    with tempfile.TemporaryDirectory() as place:
+        name = os.path.join(place, f"worst-{ranked[-1]['sequence']}")
+        film = pictures.save_overlay_video(name, chosen[-1], masks, spans[-1])
+        paths.append(folder.write(f"{PAGES}/{os.path.basename(film)}", storage.read_bytes(film)))
+    for path in paths:
+        run.log_artifact(path)
+
+
+def sequence_csv(ranked: list[dict[str, Any]]) -> str:
+    """One line a sequence, the best first, in percent."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in ranked:
+        curve = mean_curve(row)
+        quarter = max(1, len(curve) // 4)
+        figures = (row["j_and_f"], row["j"], row["f"], curve[:quarter].mean(), curve[-quarter:].mean())
+        counts = (len(row["scores"]["objects"]), row["frames"])
+        writer.writerow((row["sequence"], *counts, *(f"{100 * figure:.1f}" for figure in figures)))
+    return text.getvalue()
+
+
+def mean_curve(row: dict[str, Any]) -> np.ndarray:
+    """J of each scored frame (T,), the mean over objects; of those that are scored there, where objects appear late."""
+    names = sorted({name for item in row["scores"]["objects"] for name in item["frames"]})
+    values = [
+        [item["j"][item["frames"].index(name)] for item in row["scores"]["objects"] if name in item["frames"]]
+        for name in names
+    ]
+    return np.array([np.mean(value) for value in values])
+
+
+def j_over_time(ranked: list[dict[str, Any]]) -> bytes:
+    """A PNG: J of each sequence over its scored frames; of many, only the best and worst have names. The thick line is the mean."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    curves = [100 * mean_curve(row) for row in ranked]
+    named = set(range(len(ranked)))
+    if len(ranked) > COLOURS:
+        named = {*range(SHOWN), *range(len(ranked) - SHOWN, len(ranked))}
+    for number, (row, curve) in enumerate(zip(ranked, curves, strict=True)):
+        x = np.arange(1, len(curve) + 1)
+        if number in named:
+            axes.plot(x, curve, lw=1.4, marker=".", label=f"{row['sequence']}  J {100 * row['j']:.0f}")
+        else:
+            axes.plot(x, curve, lw=0.8, color="0.75")
+    longest = max(len(curve) for curve in curves)
+    mean = [np.mean([curve[i] for curve in curves if i < len(curve)]) for i in range(longest)]
+    axes.plot(np.arange(1, longest + 1), mean, lw=3, color="black", label="mean of sequences")
+    axes.set(xlabel="scored frame", ylabel="J (%)", ylim=(-2, 102), title="J over time")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    target = io.BytesIO()
+    figure.savefig(target, format="png")
+    return target.getvalue()
+
+
+def _rank(place: int, count: int) -> str:
+    return f"best {place + 1}" if place < (count + 1) // 2 else f"worst {count - place}"
+
+
+def _frame_notes(video: Video, row: dict[str, Any]) -> dict[int, str]:
+    index_of = {video.frame_name(index): index for index in range(video.num_frames)}
+    names = sorted({name for item in row["scores"]["objects"] for name in item["frames"]})
+    return {index_of[name]: f"  J {100 * j:.0f}" for name, j in zip(names, mean_curve(row), strict=True)}

@@ -1,0 +1,143 @@
+"""Pictures of results: strips and sheets of frames with masks over them, and the same moving."""
+
+from __future__ import annotations
+
+import io
+import os
+
+import cv2
+import numpy as np
+
+from pipelines import storage
+from vos.data.datasets import Video
+from vos.errors import InputError
+from vos.media.images import overlay, read_mask
+
+LABEL_PX = 22
+GAP_PX = 3
+FILM_ENDINGS = (".mp4", ".avi")
+"""Of what `save_overlay_video` may write."""
+
+
+def strip(video: Video, rows: dict[str, str], span: range, columns: int = 6, width_px: int = 260) -> np.ndarray:
+    """Rows of masks over `columns` frames spread over `span`: (H, W, 3) uint8 RGB.
+
+    rows: title -> folder of predicted masks, or "" for the ground truth.
+    """
+    indices = np.linspace(span.start, span.stop - 1, columns).round().astype(int)
+    lines = []
+    for title, masks in rows.items():
+        cells = [_cell(video, int(i), masks, width_px, f"frame {i}" if not lines else "") for i in indices]
+        lines.append(_titled(_joined(cells, axis=1), title))
+    return _joined(lines, axis=0)
+
+
+def animation(video: Video, rows: dict[str, str], span: range, width_px: int = 280, frame_ms: int = 80) -> bytes:
+    """An endless GIF of the frames of `span`: the rows side by side, frame by frame."""
+    from PIL import Image
+
+    pictures = []
+    for index in span:
+        cells = [_titled(_cell(video, index, masks, width_px, ""), title) for title, masks in rows.items()]
+        pictures.append(Image.fromarray(_joined(cells, axis=1)))
+    target = io.BytesIO()
+    pictures[0].save(target, "GIF", save_all=True, append_images=pictures[1:], duration=frame_ms, loop=0)
+    return target.getvalue()
+
+
+def contact_sheet(
+    videos: list[Video],
+    titles: list[str],
+    notes: list[dict[int, str]],
+    spans: list[range],
+    masks: str,
+    columns: int = 6,
+    width_px: int = 220,
+) -> np.ndarray:
+    """One row a video: predicted masks over frames spread over its span, the true contour in white: (H, W, 3) uint8 RGB.
+
+    titles, spans  of each video: the words over its row, and its segmented frames
+    notes          frame index -> words on that frame
+    """
+    rows = []
+    for video, title, words, span in zip(videos, titles, notes, spans, strict=True):
+        indices = np.linspace(span.start, span.stop - 1, columns).round().astype(int).tolist()
+        cells = [_cell(video, i, masks, width_px, f"frame {i}{words.get(i, '')}", truth=True) for i in indices]
+        rows.append(_titled(_joined(cells, axis=1), title))
+    return _joined([_padded(row, max(row.shape[1] for row in rows)) for row in rows], axis=0)
+
+
+def save_overlay_video(path: str, video: Video, masks: str, span: range, width_px: int = 480, fps: int = 10) -> str:
+    """Ground truth beside prediction as a video file; returns its path, `path` plus the ending of what could be written.
+
+    VP9 in MP4 first: OpenCV's wheels can write it and browsers play it; they carry no H.264 encoder.
+    """
+    width, height = (_even(width_px), _even(round(video.size[0] * width_px / video.size[1])))
+    size = (2 * width + GAP_PX + 1, height + LABEL_PX)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    for codec, ending in (("vp09", ".mp4"), ("avc1", ".mp4"), ("mp4v", ".mp4"), ("MJPG", ".avi")):
+        writer = cv2.VideoWriter(path + ending, cv2.VideoWriter.fourcc(*codec), fps, size)
+        if writer.isOpened():
+            break
+    else:
+        raise InputError(f"{path}: this OpenCV writes no video; install opencv-python-headless")
+    for index in span:
+        cells = [
+            _titled(_cell(video, index, folder, width, "", height), title)
+            for folder, title in (("", f"{video.name}, ground truth"), (masks, f"prediction, frame {index}"))
+        ]
+        writer.write(cv2.cvtColor(_padded(_joined(cells, axis=1), size[0]), cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path + ending
+
+
+def save_png(path: str, picture: np.ndarray) -> None:
+    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    assert done
+    storage.write_bytes(path, data.tobytes())
+
+
+def _cell(
+    video: Video, index: int, masks: str, width_px: int, note: str, height_px: int = 0, truth: bool = False
+) -> np.ndarray:
+    """A frame with masks over it: those of the folder, or the true ones; `truth` draws the true contour in white."""
+    labels = (
+        read_mask(os.path.join(masks, video.name, f"{video.frame_name(index)}.png")) if masks else video.mask(index)
+    )
+    frame = video.frame(index)
+    height, width = frame.shape[:2]
+    size = (width_px, height_px or round(height * width_px / width))
+    frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if width_px < width else cv2.INTER_LINEAR)
+    if labels is not None:
+        frame = overlay(frame, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT))
+    true_labels = video.mask(index) if truth else None
+    if true_labels is not None:
+        small = cv2.resize(true_labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        for label in np.unique(small[small > 0]):
+            lines, _ = cv2.findContours((small == label).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            frame = cv2.drawContours(np.ascontiguousarray(frame), lines, -1, (255, 255, 255), 1)
+    if note:
+        cv2.putText(frame, note, (6, size[1] - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 3, cv2.LINE_AA)
+        cv2.putText(frame, note, (6, size[1] - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
+    return frame
+
+
+def _titled(picture: np.ndarray, title: str) -> np.ndarray:
+    bar = np.full((LABEL_PX, picture.shape[1], 3), 255, np.uint8)
+    cv2.putText(bar, title, (4, LABEL_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (30, 30, 30), 1, cv2.LINE_AA)
+    return np.concatenate([bar, picture])
+
+
+def _padded(picture: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=255)
+
+
+def _even(pixels: int) -> int:
+    return pixels - pixels % 2
+
+
+def _joined(pictures: list[np.ndarray], axis: int) -> np.ndarray:
+    gap = list(pictures[0].shape)
+    gap[axis] = GAP_PX
+    spaced = [item for picture in pictures for item in (picture, np.full(gap, 255, np.uint8))]
+    return np.concatenate(spaced[:-1], axis=axis)

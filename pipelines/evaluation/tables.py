@@ -1,0 +1,74 @@
+"""Results as text tables."""
+
+from __future__ import annotations
+
+from pipelines.evaluation.evaluate import Evaluation
+from pipelines.runtime.tables import percent, table
+from vos.metrics.scores import Scores
+from vos.published.figures import METHOD_OF_MODEL, published
+
+
+def sequence_table(result: Evaluation) -> str:
+    """One row per sequence, then the mean over objects, then the speed."""
+    rows = [
+        [row["sequence"], percent(row["j_and_f"]), percent(row["j"]), percent(row["f"])] for row in result.sequences
+    ]
+    metrics = result.metrics
+    rows.append(
+        [
+            "all objects",
+            percent(metrics.get("val/j_and_f")),
+            percent(metrics.get("val/j")),
+            percent(metrics.get("val/f")),
+        ]
+    )
+    text = table(["sequence", "J&F", "J", "F"], rows)
+    if "fps/short" in metrics:
+        text += f"\nfps    short {metrics['fps/short']:.1f}, long {metrics['fps/long']:.1f}"
+    return "\n".join([text, *reported_lines(result.model)])
+
+
+def reported_lines(model: str) -> list[str]:
+    """What the paper says of this model, marked as reported: other machines, all of DAVIS, the authors' training."""
+    if model not in METHOD_OF_MODEL:
+        return []
+    row = published(METHOD_OF_MODEL[model])
+    lines = []
+    for name, quality in (("DAVIS-2016", row.davis16), ("DAVIS-2017", row.davis17)):
+        if quality is not None:
+            figures = (
+                f"J&F {percent(quality.j_and_f)}, J {percent(quality.j)}, F {percent(quality.f)}, FPS {quality.fps}"
+            )
+            lines.append(f"{row.source}: {row.method} on {name}: {figures} (the authors' training and machine)")
+    return lines
+
+
+def score_table(scores: Scores) -> str:
+    """One row per sequence, then the averages of the protocol; labels that no scored object has are named."""
+    rows = [[one.sequence, percent(one.j_and_f), percent(one.j), percent(one.f)] for one in scores.sequences]
+    rows.append([f"mean ({scores.protocol})", percent(scores.j_and_f), percent(scores.j), percent(scores.f)])
+    lines = [table(["sequence", "J&F", "J", "F"], rows)]
+    if scores.seen is not None:
+        summary = scores.summary()
+        halves = ", ".join(
+            f"{key} {percent(summary[key])}" for key in ("j_seen", "f_seen", "j_unseen", "f_unseen", "g")
+        )
+        lines.append(f"split: {halves}")
+    for one in scores.sequences:
+        if one.ignored_labels:
+            labels = ", ".join(map(str, one.ignored_labels))
+            lines.append(
+                f"note: {one.sequence}: predicted label {labels} is no object of the ground truth; scored as background"
+            )
+    return "\n".join(lines)
+
+
+def method_table(results: dict[str, Evaluation]) -> str:
+    """One row per method: size, accuracy in percent, speed."""
+    rows = []
+    for name, result in results.items():
+        metrics = result.metrics
+        accuracy = [percent(metrics.get(f"val/{key}")) for key in ("j_and_f", "j", "f")]
+        speed = [f"{metrics[key]:.1f}" if key in metrics else "-" for key in ("fps/short", "fps/long")]
+        rows.append([name, f"{result.parameters / 1e6:.2f} M" if result.parameters else "-", *accuracy, *speed])
+    return table(["method", "params", "J&F", "J", "F", "FPS short", "FPS long"], rows)

@@ -1,0 +1,90 @@
+"""Which network a configuration names: a checkpoint folder (local or URI), an official STCN file, or what comes with the project."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vos.models
+from pipelines import storage, tracking
+from pipelines.tracking.packaging import copy_checkpoint
+from vos.config import AS_TRAINED, BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENTS, BUILTIN_TEACHER
+from vos.errors import InputError
+from vos.inference.engine import Engine
+from vos.inference.graph_files import is_exported
+from vos.models.checkpoint import DIGEST, load_checkpoint
+from vos.models.interface import VOSModel
+
+_MODELS = os.path.dirname(os.path.abspath(vos.models.__file__))
+BUILTIN = {
+    BUILTIN_TEACHER: os.path.join(_MODELS, "builtin_teacher"),
+    BUILTIN_DAVIS_TEACHER: os.path.join(_MODELS, "builtin_davis_teacher"),
+    **{name: os.path.join(_MODELS, name.replace("-", "_")) for name in BUILTIN_STUDENTS.values()},
+}
+"""The folders of what comes with the project, by the names that a user may give."""
+
+
+def load_model(path: str) -> tuple[VOSModel, dict[str, Any]]:
+    """The network at `path`, in eval mode, and what its checkpoint says of it (`role` is teacher or student).
+
+    Raises InputError when the file is missing, damaged or of another architecture.
+    """
+    if path in BUILTIN:
+        return load_checkpoint(BUILTIN[path])
+    if not storage.is_uri(path):
+        return load_checkpoint(path)
+    with tempfile.TemporaryDirectory() as folder:
+        if not copy_checkpoint(path, folder):
+            raise InputError(f"{path}: no checkpoint there; name the --out folder of a finished jobs.train")
+        return load_checkpoint(folder)
+
+
+def load_engine(
+    path: str, runtime: str, precision: str = "auto", size_px: int = 0, threads: int = 0, upsampling: str = "bilinear"
+) -> Engine:
+    """The real-time engine of a checkpoint (as `load_model` takes it) or of a folder of exported graphs; arguments as Engine's, and
+    AS_TRAINED for the `size_px` of its model.json."""
+    model, info = (path, {}) if is_exported(path) else load_model(path)
+    if size_px == AS_TRAINED:
+        size_px = int(info.get("size_px", 0))
+    engine = Engine(model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling)
+    engine.description |= {name: info[name] for name in (DIGEST,) if name in info}
+    return engine
+
+
+def find_model(name: str, folder: str) -> str:
+    """What `load_engine` takes for a name that a user may give: a path, a name of the registry, or the id of an MLflow run.
+
+    folder  where a registered version is copied to
+    Raises InputError where it is none of them.
+    """
+    path = os.path.join(os.environ.get("MOBILEVOS_HOME", ""), os.path.expanduser(name))
+    if name in BUILTIN or storage.is_uri(name):
+        return name
+    if name and os.path.exists(path):
+        return path
+    reference = name if tracking.is_reference(name) else tracking.reference_of(name)
+    if not reference:
+        raise InputError(
+            f"--model {name}: no such file or folder; give a folder of jobs.train or jobs.export, a .safetensors or .pth file, "
+            "models:/NAME@champion, champion, the id of an MLflow run, builtin-student, builtin-davis or builtin"
+        )
+    return tracking.resolve(reference, folder, "--model")[0]
+
+
+def weights_digest(model: VOSModel) -> str:
+    """Digest of names and weights: two files with the same weights have the same digest."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(_bytes(value))
+    return digest.hexdigest()[:32]
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,63 @@
+"""The videos that a configuration names, and what a run read, logged to MLflow by the fingerprint of its content."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines.runtime.progress import progress_bar
+from pipelines.tracking import Run
+from vos.config import DataConfig
+from vos.data import contents
+from vos.data.datasets import Video, load_index
+from vos.data.synthetic import synthetic_index
+from vos.errors import InputError
+
+
+def log_cache(run: Run, folder: str, manifest: dict[str, Any], context: str) -> None:
+    """A finished teacher cache."""
+    profile = {"rows": manifest["draws"], "shards": len(manifest["shards"]), "bytes": manifest["bytes"]}
+    run.log_dataset("teacher-cache", manifest["fingerprint"], folder, profile, context)
+
+
+def log_videos(run: Run, data: DataConfig, split: str, videos: Sequence[Video], context: str) -> str:
+    """The videos of a split; returns their fingerprint, which is also the run's tag `data.fingerprint`."""
+    digest = data_fingerprint(videos)
+    profile = {"videos": len(videos), "frames": sum(video.num_frames for video in videos)}
+    synthetic = not data.root or data.kind == "synthetic"
+    name = f"synthetic-{split}" if synthetic else f"{data.kind if data.kind != 'auto' else 'videos'}-{split}"
+    run.log_dataset(
+        name, digest, f"synthetic://seed-{data.synthetic_seed}" if synthetic else data.root, profile, context
+    )
+    run.set_tags({"data.fingerprint": digest})
+    return digest
+
+
+def data_fingerprint(videos: Sequence[Video]) -> str:
+    """Fingerprint of the videos' contents (`vos.data.contents`), with a bar while files are read that are new or have changed."""
+    with contextlib.ExitStack() as stack:
+        bars: list[Any] = []
+
+        def show(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(progress_bar("reading videos", total, "video", delay_s=2)))
+            bars[0].update(1)
+
+        return contents.fingerprint(videos, show)
+
+
+def index_videos(data: DataConfig, split: str) -> list[Video]:
+    """The videos of a split: of `data.root`, or synthetic ones where there is no root.
+
+    Raises InputError for a missing or damaged data set.
+    """
+    if data.root and data.kind != "synthetic":
+        return load_index(data.root, data.kind, split)
+    if data.kind not in ("auto", "synthetic"):
+        raise InputError(f"--data.kind {data.kind}: where is it? Give its folder with --data.root")
+    height = data.synthetic_height_px
+    videos = data.synthetic_videos if split == "train" else max(2, data.synthetic_videos // 6)
+    return list(
+        synthetic_index(videos, data.synthetic_frames, (height, height * 3 // 2), seed=data.synthetic_seed, split=split)
+    )

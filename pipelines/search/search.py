@@ -1,0 +1,465 @@
+"""Ray Tune around the training: Optuna proposes, ASHA stops what is behind, every trial distils a student from the one cache.
+
+No trial runs the teacher: density is a prefix of the cached order, w, temperature and weights are chosen when the targets are read; how
+often a teacher was asked is counted. A trial with one worker trains in its own process (the loop that Ray Train runs, to the same bits)
+and so saves the half minute that a trainer takes to start. A trial's folder is named by its parameters and holds its outcome: whatever
+is killed, the same command trains no finished trial again and loses none: Tune's searcher and scheduler are made anew and told what the
+trials' own JSON says, never restored from Tune's pickles.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+from pipelines import storage, tracking
+from pipelines.cache.manifest import data_of_cache, read_manifest
+from pipelines.runtime.output_folder import (
+    check_links,
+    claim,
+    existing,
+    folder_run,
+    identity_of,
+    output_folder,
+    run_id_of,
+)
+from pipelines.runtime.progress import progress_bar
+from pipelines.runtime.ray_storage import ray_storage
+from pipelines.runtime.session import ray_session, set_threads, unlogged_credentials
+from pipelines.search import page as search_pages
+from pipelines.search.trials import RECORD, Trial, repeat_rows, trial_name, trial_of
+from pipelines.training import launch as training
+from vos.config import TrainConfig, TuneConfig, ValidationConfig
+from vos.config.as_json import without
+from vos.errors import InputError, NotFiniteError
+from vos.files.canonical import fingerprint, to_dict
+from vos.files.written import Written
+
+COSMETIC = (
+    *("out", "overwrite", "debug", "preset", "resume", "concurrent", "repeat", "workers", "threads"),
+    *("data", "train.data", "train.cache", "train.seed", "train.validation"),  # decided by the cache and by the search
+    *(f"train.{name}" for name in training.COSMETIC),
+)
+TUNE, TRIALS, BEST = "tune", "trials", "best.json"
+REPEATED = 3
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The trials, and the configuration of the winner as a file that jobs.train --config takes."""
+
+    trials: list[Trial]
+    repeats: list[Trial]
+    """the best trials' parameters again, with other seeds"""
+    winner: dict[str, float]
+    best_config: str
+    page: str
+    wall_s: float
+    """of this command's trials, Ray's start excluded"""
+
+
+def search(config: TuneConfig) -> SearchResult:
+    """Run or continue a search. Raises InputError for bad input and when no trial finished."""
+    manifest = read_manifest(config.cache)
+    data, _ = data_of_cache(config.cache, manifest, config.data)
+    base = _base(config, data)
+    training.check(base)  # what is wrong with every trial is said before the first
+    with output_folder(config, TUNE) as folder:
+        identity = {**without(config, COSMETIC), "cache": manifest["fingerprint"]}
+        if config.resume and identity_of(folder) is None:
+            raise InputError(f"--resume: {config.out} holds no search; leave --resume out to begin one there")
+        check_links(folder)
+        folder.check([BEST, *search_pages.page_names()])
+        claim(folder, config, identity, "a search")
+        name = f"search-{fingerprint(identity)[:8]}"
+        tags = {"cache.fingerprint": manifest["fingerprint"]}
+        with folder_run(folder, config, "tune", name, tags) as run:
+            with ray_session(num_cpus=config.concurrent * (1 + base.workers) + 2):
+                began = time.monotonic()
+                trials = run_trials(folder, config, base, manifest["fingerprint"], run.run_id)
+                finished = [trial for trial in trials if trial.status == "finished"]
+                if not finished:
+                    raise InputError(f"{config.out}: no trial finished; the lines above say why")
+                best = sorted(finished, key=lambda trial: (-trial.score, trial.name))[:REPEATED]
+                repeats = (
+                    _run_repeats(folder, config, base, manifest["fingerprint"], run.run_id, best)
+                    if config.repeat
+                    else []
+                )
+                wall_s = time.monotonic() - began
+            winner = winner_of(best, repeats)
+            found = replace(
+                configured(base, winner, config.seed),
+                experiment="train",
+                out="runs/best",
+                validation=ValidationConfig(),
+            )
+            path = folder.write_json(BEST, to_dict(found))
+            page = _log(folder, config, run, trials, repeats, winner, path)
+    return SearchResult(trials, repeats, winner, path, page, wall_s)
+
+
+def next_commands(best_config: str) -> list[str]:
+    """What trains the winner, as lines for a shell in the checkout: `--config` reads files only, so one at a URI is copied first."""
+    if not storage.is_uri(best_config):
+        return [f"python -m jobs.train --config {best_config} --out runs/best"]
+    here = "runs/best.json"
+    copy = f"storage.write_bytes({here!r}, storage.read_bytes({best_config!r}))"
+    return [f'python -c "from pipelines import storage; {copy}"', *next_commands(here)]
+
+
+def _base(config: TuneConfig, data: Any) -> TrainConfig:
+    """The training of every trial, but for what is searched."""
+    train_config = config.train
+    validation = ValidationConfig(
+        every=max(1, train_config.steps // config.rungs),
+        videos=config.val_videos,
+        size_px=config.size_px,
+        max_frames=config.max_frames,
+    )
+    # A killed trial goes on from its last checkpoint; a search's checkpoints come with its validations.
+    return replace(
+        train_config,
+        cache=config.cache,
+        data=data,
+        experiment="tune",
+        seed=config.seed,
+        threads=config.threads,
+        workers=config.workers,
+        validation=validation,
+        checkpoint_every=min(train_config.checkpoint_every, validation.every),
+    )
+
+
+def configured(base: TrainConfig, parameters: Mapping[str, float], seed: int, out: str = "") -> TrainConfig:
+    """The training that a trial's parameters stand for."""
+    loss = {name: value for name, value in parameters.items() if name != "lr"}
+    optimiser = replace(base.optimiser, lr=parameters.get("lr", base.optimiser.lr))
+    return replace(base, loss=replace(base.loss, **loss), optimiser=optimiser, seed=seed, out=out or base.out)
+
+
+def winner_of(best: list[Trial], repeats: list[Trial]) -> dict[str, float]:
+    """The parameters with the best J&F: over several seeds where they were repeated, of the one trial otherwise."""
+    if not repeats:
+        return best[0].parameters
+    return repeat_rows(repeats)[0][0]
+
+
+def run_trials(folder: Written, config: TuneConfig, base: TrainConfig, cache: str, parent: str) -> list[Trial]:
+    """The trials of the search itself: what is missing of them is run; returns those that its folder holds afterwards.
+
+    cache   fingerprint of the search's cache
+    parent  MLflow run of the search
+    """
+    from ray import tune
+    from ray.tune.search import ConcurrencyLimiter
+
+    known = [trial for trial in records(folder) if trial.seed == config.seed]
+    done = [trial for trial in known if trial.done]
+    missing = config.trials - len(done)
+    if missing > 0:
+        searcher = searcher_after(config, known)
+        tune_config = tune.TuneConfig(
+            num_samples=missing,
+            search_alg=ConcurrencyLimiter(searcher, max_concurrent=config.concurrent),
+            scheduler=_scheduler_after(config, base, done),
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        )
+        trials = _tuned(folder, config, base, cache, parent, {}, tune_config, (len(done), config.trials), "search")
+    else:
+        trials = records(folder)
+    return [trial for trial in trials if trial.seed == config.seed]
+
+
+def searcher_after(config: TuneConfig, known: list[Trial]) -> Any:
+    """Optuna as a search goes on: told of the trials that are done, to begin with those that are not, then to propose others.
+
+    Its seed is a function of the search's and of what is known: the same seed again would propose the same trials again.
+    """
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space: Any = {
+        name: optuna.distributions.FloatDistribution(*bounds, log=name != "w")
+        for name, bounds in config.space.ranges().items()
+    }
+    seed = int(fingerprint(str(config.seed), *(trial.name for trial in known))[:7], 16) if known else config.seed
+    begun = [trial.parameters for trial in known if not trial.done]
+    searcher = OptunaSearch(space, metric=tracking.SCORE, mode="max", points_to_evaluate=begun, seed=seed)
+    for trial in known:
+        if trial.done:
+            searcher.add_evaluated_point(trial.parameters, max(0.0, trial.score))
+    return searcher
+
+
+def _scheduler_after(config: TuneConfig, base: TrainConfig, done: list[Trial]) -> Any:
+    """ASHA, told of the validations of the trials that are done; None where no trial is stopped early."""
+    from ray.tune.schedulers import ASHAScheduler
+
+    if not config.asha or config.rungs < 2 or base.workers > 1:
+        return None
+    # Beyond the last step, so that a trial that gets there ends by itself.
+    scheduler = ASHAScheduler(
+        time_attr="step",
+        metric=tracking.SCORE,
+        mode="max",
+        max_t=base.steps + 1,
+        grace_period=base.validation.every,
+        reduction_factor=2,
+    )
+    controller: Any = None  # it is asked for nothing there
+    for trial in done:
+        stand_in: Any = SimpleNamespace(trial_id=trial.name)
+        scheduler.on_trial_add(controller, stand_in)
+        for step, score in trial.validations:
+            scheduler.on_trial_result(controller, stand_in, {"step": step, tracking.SCORE: score})
+        scheduler.on_trial_remove(controller, stand_in)
+    return scheduler
+
+
+def _run_repeats(
+    folder: Written, config: TuneConfig, base: TrainConfig, cache: str, parent: str, best: list[Trial]
+) -> list[Trial]:
+    """The best parameters again with seeds that took no part in choosing them."""
+    from ray import tune
+
+    again = [
+        {"parameters": trial.parameters, "seed": config.seed + 1 + number}
+        for number in range(config.repeat)
+        for trial in best
+    ]
+    wanted = {_folder_name(item["parameters"], item["seed"]): item for item in again}
+    trials = records(folder)
+    done = {trial.name for trial in trials if trial.done}
+    if missing := [item for name, item in wanted.items() if name not in done]:
+        tune_config = tune.TuneConfig(
+            max_concurrent_trials=config.concurrent, trial_dirname_creator=lambda trial: trial.trial_id
+        )
+        space = {"again": tune.grid_search(missing)}
+        counts = (len(again) - len(missing), len(again))
+        trials = _tuned(folder, config, base, cache, parent, space, tune_config, counts, "repeat")
+    return [trial for trial in trials if trial.name in wanted and trial.status == "finished"]
+
+
+def _tuned(
+    folder: Written,
+    config: TuneConfig,
+    base: TrainConfig,
+    cache: str,
+    parent: str,
+    space: dict[str, Any],
+    tune_config: Any,
+    counts: tuple[int, int],
+    label: str,
+) -> list[Trial]:
+    """Run one experiment of Ray Tune; returns the trials of the search that its folder holds afterwards. counts: done before, in all."""
+    # Ctrl-C is for us: Tune would take it for the end of the search.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    import ray
+    from ray import tune
+    from tqdm import tqdm
+
+    fixed = {"folder": folder, "search_config": config, "base": base, "cache": cache, "parent": parent}
+    fixed["store"] = tracking.environment() | unlogged_credentials()
+    gpus = ray.cluster_resources().get("GPU", 0) if base.workers == 1 else 0
+    resources = {"cpu": 1.0, "gpu": min(1.0, gpus / config.concurrent)}
+    trainable = tune.with_resources(tune.with_parameters(_trial, **fixed), resources)
+    global _bar
+    with ray_storage(folder) as place, progress_bar(label, counts[1], "trial", counts[0]) as _bar:
+        run_config = tune.RunConfig(
+            name=label,
+            storage_path=place,
+            verbose=0,
+            callbacks=[_counter()],
+            failure_config=tune.FailureConfig(max_failures=2),  # deaths of a trial's process
+        )
+        results = tune.Tuner(trainable, param_space=space, tune_config=tune_config, run_config=run_config).fit()
+        _bar.update(counts[1] - _bar.n)
+    errors = [str(result.error).strip().splitlines()[-1] for result in results if result.error is not None]
+    known = {_folder_name(*_chosen(result.config, base)): result.error for result in results if result.config}
+    trials = [_settled(folder, config, trial, known) for trial in records(folder)]
+    for error in [*errors, *(f"{trial.name}: {trial.problem}" for trial in trials if trial.problem)]:
+        tqdm.write(f"trial failed: {error}")
+    return trials
+
+
+_bar: Any = None
+"""The bar of the experiment that runs now: Tune keeps callbacks in a file, where no bar can be."""
+
+
+def _counter() -> Any:
+    from ray import tune
+
+    return type("Counter", (tune.Callback,), {"on_trial_complete": _count, "on_trial_error": _count})()
+
+
+def _count(_self: Any, **_event: Any) -> None:
+    if _bar is not None:
+        _bar.update()
+
+
+def records(folder: Written) -> list[Trial]:
+    """The trials that a search's folder holds. Raises InputError for a record that is damaged, or another trial's."""
+    trials = []
+    for name in storage.list_folders(storage.join(folder.root, TRIALS)):
+        if (record := _record(folder, name)) is not None:
+            trials.append(record)
+    return trials
+
+
+def _record(folder: Written, name: str) -> Trial | None:
+    place = f"{TRIALS}/{name}/{RECORD}"
+    repair = "delete this file to train the trial again from its last checkpoint"
+    record = folder.read_json(place, dict[str, Any], repair)
+    if record is None:
+        return None
+    trial = trial_of(record, folder.path(place), repair)
+    if trial.name != name or _folder_name(trial.parameters, trial.seed) != name:
+        raise InputError(f"{folder.path(place)}: is the record of another trial, {trial.name}; {repair}")
+    return trial
+
+
+def _settled(folder: Written, config: TuneConfig, trial: Trial, known: dict[str, Any]) -> Trial:
+    """A trial that will not go on: what ended it, in its folder and in its MLflow run."""
+    if trial.status != "running" or (trial.name not in known and trial.seed != config.seed):
+        return trial
+    status = "interrupted" if trial.name not in known else "failed" if known[trial.name] else "stopped"
+    settled = replace(trial, status=status)
+    _write(folder, settled)
+    if trial.run_id:
+        run = tracking.existing_run(trial.run_id)
+        run.set_tags({"trial.status": status})
+        run.end("FINISHED" if status == "stopped" else "FAILED" if status == "failed" else "KILLED")
+    return settled
+
+
+def _write(folder: Written, trial: Trial) -> None:
+    folder.write_json(f"{TRIALS}/{trial.name}/{RECORD}", asdict(trial))
+
+
+def _folder_name(parameters: Mapping[str, float], seed: int) -> str:
+    return fingerprint(dict(parameters), str(seed))[:12]
+
+
+def _chosen(sampled: dict[str, Any], base: TrainConfig) -> tuple[dict[str, float], int]:
+    """Parameters and seed of a trial of either experiment."""
+    if "again" in sampled:
+        return sampled["again"]["parameters"], sampled["again"]["seed"]
+    return {name: float(value) for name, value in sampled.items()}, base.seed
+
+
+def _trial(
+    sampled: dict[str, Any],
+    folder: Written,
+    search_config: TuneConfig,
+    base: TrainConfig,
+    cache: str,
+    parent: str,
+    store: dict[str, str],
+) -> None:
+    """One trial: distil, scored on the way; told to Tune and kept in its folder.
+
+    cache  fingerprint of the search's: a trial from another one would be compared with those before it
+    """
+    from ray import tune
+
+    # A trial's working folder is its own; the store must be the driver's.
+    os.environ.update(store)
+    set_threads(search_config.threads)
+    parameters, seed = _chosen(sampled, base)
+    name = _folder_name(parameters, seed)
+    config = configured(base, parameters, seed, storage.join(search_config.out, TRIALS, name))
+    config = replace(config, overwrite=search_config.overwrite)
+    before = _record(folder, name)
+    if before is not None and before.status == "finished":
+        tune.report({tracking.SCORE: before.score, "step": config.steps})
+        return
+    trial = replace(before, status="running") if before else Trial(name, parameters, seed, -1.0, 0, "running")
+    told = {step: score for step, score in trial.validations}
+
+    def validated(step: int, metrics: dict[str, float]) -> None:
+        nonlocal trial
+        score = told[step] = metrics[tracking.SCORE]
+        trial = replace(
+            trial,
+            score=max(trial.score, score),
+            step=step,
+            seconds=metrics["train/seconds"],
+            run_id=run_id_of(existing(config.out, training.TRAIN)),
+            validations=sorted(told.items()),
+        )
+        _write(folder, trial)
+        if step < config.steps:  # the last word is said when everything is kept
+            tune.report({tracking.SCORE: score, "step": step})
+
+    label = trial_name(parameters, seed - search_config.seed)
+    tags = {"mlflow.parentRunId": parent, "trial": name}
+    alone = config.workers == 1
+    try:
+        # A killed search's last trial may still be dying.
+        done = training.train(
+            config,
+            label,
+            tags,
+            here=alone,
+            register=False,
+            on_validated=validated if alone else None,
+            wait_s=60,
+            from_cache=cache,
+        )
+    except NotFiniteError as error:  # as bad as can be, and no reason to try again
+        _write(folder, replace(trial, status="failed", problem=str(error)))
+        tune.report({tracking.SCORE: 0.0, "step": config.steps})
+        return
+    trial = replace(
+        trial,
+        score=done.metrics[tracking.SCORE],
+        step=config.steps,
+        seconds=done.metrics["train/seconds"],
+        teacher_forwards=int(done.metrics["train/teacher_forwards"]),
+        run_id=done.run_id,
+        status="finished",
+        validations=sorted((told | {config.steps: done.metrics[tracking.SCORE]}).items()),
+    )
+    tracking.existing_run(done.run_id).set_tags({"trial.status": "finished"})
+    _write(folder, trial)
+    tune.report({tracking.SCORE: trial.score, "step": config.steps})
+
+
+def _log(
+    folder: Written,
+    config: TuneConfig,
+    run: tracking.Run,
+    trials: list[Trial],
+    repeats: list[Trial],
+    winner: dict[str, float],
+    best_config: str,
+) -> str:
+    """Make table, plots and page, keep them with the parent run; returns the page's path."""
+    every = trials + repeats
+    of_winner = [trial.score for trial in repeats or trials if trial.parameters == winner]
+    metrics = {
+        tracking.SCORE: statistics.mean(of_winner),
+        "tune/trials": float(len(trials)),
+        "tune/stopped_early": float(sum(trial.status == "stopped" for trial in trials)),
+        "tune/train_seconds": sum(trial.seconds for trial in every),
+        "tune/teacher_forwards": float(sum(trial.teacher_forwards for trial in every)),
+    }
+    if len(of_winner) > 1:
+        metrics["val/j_and_f_sd"] = statistics.stdev(of_winner)
+    run.log_metrics(metrics)
+    page = search_pages.write(folder, list(config.space.ranges()), trials, repeats, winner, metrics)
+    if storage.is_uri(page):  # the pictures are inside the page
+        for path in (page, best_config):
+            run.log_text(storage.read_bytes(path).decode(), os.path.basename(path))
+    else:
+        run.log_artifact(os.path.dirname(page))
+        run.log_artifact(best_config)
+    return page

@@ -1,0 +1,32 @@
+"""A search as text tables."""
+
+from __future__ import annotations
+
+from pipelines.runtime.tables import percent, table
+from pipelines.search.trials import Trial, ranked, repeat_rows
+
+
+def trial_table(trials: list[Trial], names: list[str], seed: int) -> str:
+    """Trials of a search with its own seed, finished ones first, the best first."""
+    own = [trial for trial in trials if trial.seed == seed]
+    rows = [
+        [
+            one.name,
+            *(f"{one.parameters[name]:.3g}" for name in names),
+            percent(one.score) if one.score >= 0 else "-",
+            one.step,
+            f"{one.seconds:.0f}",
+            one.status,
+        ]
+        for one in ranked(own)
+    ]
+    return table(["trial", *names, "J&F", "steps", "s", "status"], rows)
+
+
+def repeat_table(repeats: list[Trial], names: list[str]) -> str:
+    """The best parameters over several seeds, the best mean first."""
+    rows = [
+        [f"{place}.", *(f"{parameters[name]:.3g}" for name in names), percent(mean), percent(spread), seeds]
+        for place, (parameters, mean, spread, seeds) in enumerate(repeat_rows(repeats), 1)
+    ]
+    return "\nwith other seeds\n" + table(["", *names, "J&F mean", "sd", "seeds"], rows)

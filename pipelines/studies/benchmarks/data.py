@@ -1,0 +1,74 @@
+"""What it costs to know that videos are the same ones as before: `jobs.benchmark data`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+
+from pipelines.studies.benchmarks.figures import Measure, Row, figure, seconds
+from vos.config import BenchmarkConfig
+from vos.data.contents import RACY_S, fingerprint
+from vos.data.datasets import Video, load_index
+from vos.data.synthetic import synthetic_index
+
+VIDEOS, FRAMES = 100, 100
+"""Each frame has a mask: 20,000 files."""
+SIZE = (96, 160)
+
+
+def fingerprints(config: BenchmarkConfig) -> Iterator[Row]:
+    """The fingerprint of 20,000 files: read for the first time, unchanged, and with one file changed."""
+    with tempfile.TemporaryDirectory() as root:
+        _write(root)
+        videos = load_index(root, "folder", "train")
+        files = sum(len(video.files()) for video in videos)
+        how = f"{files:,} files of {VIDEOS} videos, {config.rounds} rounds"
+        first, unchanged, changed, indexed = [], [], [], []
+        for _ in range(config.rounds):
+            _touch(videos)
+            first.append(seconds(_reading, videos, VIDEOS))
+            unchanged.append(seconds(_reading, videos, 0))
+            _touch(videos[:1])
+            changed.append(seconds(_reading, videos, 1))
+            indexed.append(seconds(load_index, root, "folder", "train"))
+        start = [index + known for index, known in zip(indexed, unchanged, strict=True)]
+    yield figure("s for contents read for the first time", first, "", lambda _: True, how)
+    yield figure("s for contents that did not change", unchanged, "<= 3", lambda value: value <= 3, how)
+    yield figure("s for contents of which one video changed", changed, "<= 3", lambda value: value <= 3, how)
+    yield figure("s for the index: header and end of every file", indexed, "", lambda _: True, how)
+    yield figure("s for index and fingerprint, unchanged", start, "<= 3", lambda value: value <= 3, how)
+
+
+def _write(root: str) -> None:
+    from vos.media.images import write_frame, write_mask
+
+    video = synthetic_index(1, FRAMES, SIZE)[0]
+    for index in range(FRAMES):
+        write_frame(os.path.join(root, f"frames/000/{index:05d}.jpg"), video.frame(index))
+        labels = video.mask(index)
+        assert labels is not None
+        write_mask(os.path.join(root, f"masks/000/{index:05d}.png"), labels)
+    for number in range(1, VIDEOS):
+        for kind in ("frames", "masks"):
+            shutil.copytree(os.path.join(root, kind, "000"), os.path.join(root, kind, f"{number:03d}"))
+
+
+def _reading(videos: Sequence[Video], expected: int) -> None:
+    """A fingerprint that must read so many videos: a figure of unchanged files from files that were read again would be none."""
+    read: list[int] = []
+    fingerprint(videos, lambda done, total: read.append(total))
+    assert len(read) == expected, f"{len(read)} videos were read, not {expected}"
+
+
+def _touch(videos: Sequence[Video]) -> None:
+    """Give every file another time of change, and wait until it is old enough to be remembered once it has been read."""
+    for video in videos:
+        for path in video.files():
+            os.utime(path)
+    time.sleep(RACY_S + 0.5)
+
+
+MEASURES: Sequence[Measure] = (fingerprints,)

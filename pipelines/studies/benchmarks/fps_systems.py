@@ -1,0 +1,331 @@
+"""The systems of the FPS benchmark, each in a process of its own, so that its resident memory is its own.
+
+A process loads one system and answers requests over a pipe: play so many frames, or (growing memory) time a frame at a given memory size.
+It runs only while it is asked, so systems can take turns on the same cores.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipelines.runtime.session import set_threads
+from vos.errors import InputError
+
+GEMM_SIDE = 2048
+LOOP = "loop"
+"""The runtime of a network in the plain evaluation loop, as it was trained: what a user has without the engine."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the benchmark: a network on a runtime.
+
+    source  a name of `vos.models.names()` (random weights), a checkpoint, or a folder of exported graphs
+    growing  an infinite memory: a frame every five, top 20, as STCN's evaluation
+    size_px  shorter side at which the network works inside (0: that of the frames); frames and masks keep their size
+    """
+
+    label: str
+    source: str
+    runtime: str
+    precision: str
+    growing: bool = False
+    size_px: int = 0
+
+
+class Played(NamedTuple):
+    """What a turn tells: seconds of each frame, seconds of each graph over the turn, resident and peak MiB after it."""
+
+    frame_s: list[float]
+    graph_s: dict[str, float]
+    rss_mib: float
+    peak_mib: float
+
+
+class Worker:
+    """The process of one system. Use as a context; requests raise InputError where the system cannot run."""
+
+    def __init__(self, system: System, frames_path: str, threads: int) -> None:
+        self.system = system
+        here, there = multiprocessing.get_context("spawn").Pipe()
+        self._pipe: Any = here
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=_serve, args=(there, system, frames_path, threads), daemon=True
+        )
+        self._process.start()
+        there.close()
+
+    def ask(self, request: str, *arguments: Any) -> Any:
+        try:
+            self._pipe.send((request, arguments))
+            answer = self._pipe.recv()
+        except (EOFError, BrokenPipeError) as error:
+            raise InputError(
+                f"{self.system.label}: its process ended (exit {self._process.exitcode}); is there enough memory?"
+            ) from error
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+@contextmanager
+def workers(systems: list[System], frames_path: str, threads: int) -> Iterator[list[Worker]]:
+    started: list[Worker] = []
+    try:
+        started.extend(Worker(system, frames_path, threads) for system in systems)
+        yield started
+    finally:
+        for worker in started:
+            worker.close()
+
+
+def _serve(pipe: Connection, system: System, frames_path: str, threads: int) -> None:
+    set_threads(threads)
+    player: Any = None
+    while True:
+        try:
+            request, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            if player is None:
+                player = _player(system, np.load(frames_path, mmap_mode="r"), threads)
+            pipe.send(getattr(player, request)(*arguments))
+        except Exception as error:  # told to the parent, which names the system
+            pipe.send(InputError(f"{system.label}: {error}"))
+
+
+def _player(system: System, frames: np.ndarray, threads: int) -> Any:
+    if system.source == "gemm":
+        return Gemm()
+    if system.runtime == LOOP:
+        return LoopPlayer(system, frames)
+    return GrowingPlayer(system, frames) if system.growing else EnginePlayer(system, frames, threads)
+
+
+def _load(source: str) -> Any:
+    import torch
+
+    from pipelines.runtime.models import load_model
+    from vos.models import build, names
+
+    if source not in names():
+        return load_model(source)[0]
+    torch.manual_seed(0)
+    preprocessing = "tensorflow" if "mobilenetv2" in source else "imagenet"
+    return build(source, preprocessing).eval()
+
+
+class Gemm:
+    """The machine's own limit: float32 products by the library that PyTorch brings."""
+
+    def gflops(self, repeats: int) -> list[float]:
+        import torch
+
+        a, b = torch.randn(GEMM_SIDE, GEMM_SIDE), torch.randn(GEMM_SIDE, GEMM_SIDE)
+        rates = []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            torch.mm(a, b)
+            rates.append(2 * GEMM_SIDE**3 / (time.perf_counter() - began) / 1e9)
+        return rates
+
+
+class EnginePlayer:
+    """A constant-memory system: the real-time engine."""
+
+    def __init__(self, system: System, frames: np.ndarray, threads: int) -> None:
+        from vos.inference.engine import Engine
+        from vos.inference.graph_files import is_exported
+
+        self._frames = frames
+        model = system.source if is_exported(system.source) else _load(system.source)
+        self._engine = Engine(
+            model, system.runtime, precision=system.precision, threads=threads, size_px=system.size_px
+        )
+        self._protocol, self._next = "", 0
+        self._waiting: dict[str, tuple[Any, int]] = {}
+
+    def about(self) -> dict[str, Any]:
+        engine = self._engine
+        return {
+            "runtime": engine.runtime,
+            "precision": engine.precision,
+            "params": engine.description.get("parameters", 0),
+            "model": engine.description["model"],
+        }
+
+    def start(self, labels: np.ndarray) -> None:
+        """A few frames are played for warm-up, compiling included. Each protocol begins with its first turn."""
+        self._labels = labels
+        self._engine.start(self._frames[0], labels)
+        for index in range(1, 4):
+            self._engine.step(self._frames[index % len(self._frames)])
+        self._protocol = ""
+        self._waiting.clear()
+
+    def play(self, num_frames: int, protocol: str) -> Played:
+        """The next frames of a protocol; the sequence begins again behind its end. Another protocol waits meanwhile."""
+        if protocol != self._protocol:
+            if self._protocol:
+                self._waiting[self._protocol] = self._engine.suspend(), self._next
+            video, self._next = self._waiting.pop(protocol, (None, 1))
+            if video is None:
+                self._engine.start(self._frames[0], self._labels)
+            else:
+                self._engine.resume(video)
+            self._protocol = protocol
+        before = dict(self._engine.graph_seconds)
+        times: list[float] = []
+        for _ in range(num_frames):
+            frame = np.array(self._frames[self._next % len(self._frames)])  # "decoded": not timed
+            began = time.perf_counter()
+            self._engine.step(frame)
+            times.append(time.perf_counter() - began)
+            self._next += 1
+        spent = {name: total - before.get(name, 0.0) for name, total in self._engine.graph_seconds.items()}
+        return Played(times, spent, *_resident_mib())
+
+
+class LoopPlayer:
+    """`vos.inference.propagate` with first and recent memory, PyTorch eager, nothing folded."""
+
+    def __init__(self, system: System, frames: np.ndarray) -> None:
+        self._model, self._frames = _load(system.source), frames
+
+    def about(self) -> dict[str, Any]:
+        return _about(self._model, LOOP)
+
+    def start(self, labels: np.ndarray) -> None:
+        import torch
+
+        from vos.inference.propagate import iter_propagate
+        from vos.models.memory import MemoryPolicy
+
+        policy = MemoryPolicy("first_recent", top_k=None)
+        self._masks = iter_propagate(self._model, self._endless(), torch.from_numpy(labels).long(), policy)
+        for _ in range(4):
+            next(self._masks)
+
+    def play(self, num_frames: int, protocol: str) -> Played:
+        times = [_seconds(lambda: next(self._masks).argmax(0)) for _ in range(num_frames)]
+        return Played(times, {}, *_resident_mib())
+
+    def _endless(self) -> Iterator[Any]:
+        from vos.data.transforms import to_tensor
+
+        index = 0
+        while True:
+            yield to_tensor(np.array(self._frames[index % len(self._frames)])[None])[0]
+            index += 1
+
+
+class GrowingPlayer:
+    """STCN as its evaluation runs it (a memory frame every five, top 20), timed at any size of its memory.
+
+    The memory is filled with the first frame's keys and values plus noise: what a frame costs depends on how many there are.
+    """
+
+    def __init__(self, system: System, frames: np.ndarray) -> None:
+        import torch
+
+        self._model = _load(system.source).to(memory_format=torch.channels_last)
+        self._frames = frames
+
+    def about(self) -> dict[str, Any]:
+        return _about(self._model, "eager")
+
+    def start(self, labels: np.ndarray) -> None:
+        import torch
+        import torch.nn.functional as F
+
+        from vos.inference.propagate import padding
+        from vos.models.memory import Memory, MemoryPolicy
+
+        with torch.inference_mode():
+            self._pads = padding(*labels.shape)
+            masks = np.stack([labels == one for one in range(1, labels.max() + 1)])
+            self._masks = F.pad(torch.from_numpy(masks).float(), self._pads).unsqueeze(0)
+            self._memory = Memory(MemoryPolicy("infinite", every=5, top_k=20))
+            frame = self._frame(0)
+            query = self._model.encode_query(frame)
+            self._key, self._f16 = query.key, query.f16
+            self._value = self._encode_value(frame)
+            self._memory.add(0, self._key, self._value)
+            self._query(self._frame(1))
+
+    def at_memory(self, num_memory: int, repeats: int) -> dict[str, Any]:
+        """Seconds of query frames at a memory of so many frames, of encoding a frame's value, and resident MiB. Memory only grows."""
+        import torch
+
+        with torch.inference_mode():
+            while self._memory.num_frames < num_memory:
+                key = self._key + 0.1 * torch.randn_like(self._key)
+                self._memory.add(5 * self._memory.num_frames, key, self._value)
+            frame = self._frame(1)
+            query_s = [_seconds(self._query, frame) for _ in range(repeats)]
+            value_s = _seconds(self._encode_value, frame)
+        rss, peak = _resident_mib()
+        return {"query_s": query_s, "value_s": value_s, "rss_mib": rss, "peak_mib": peak}
+
+    def _frame(self, index: int) -> Any:
+        import torch.nn.functional as F
+
+        from vos.data.transforms import to_tensor
+
+        return F.pad(to_tensor(np.array(self._frames[index : index + 1])), self._pads)
+
+    def _query(self, frame: Any) -> Any:
+        """What `vos.inference.propagate` does for a frame, from the encoder to the labels."""
+        from vos.models.decoder import object_probability
+        from vos.models.memory import soft_aggregate
+
+        query = self._model.encode_query(frame)
+        logits = self._model.decode(query, self._memory.read(query.key)).logits
+        return soft_aggregate(object_probability(logits)).softmax(1)[0].argmax(0)
+
+    def _encode_value(self, frame: Any) -> Any:
+        return self._model.encode_value(frame, self._f16, self._masks)
+
+
+def _about(model: Any, runtime: str) -> dict[str, Any]:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"runtime": runtime, "precision": "fp32", "params": parameters, "model": model.name}
+
+
+def _seconds(call: Any, *arguments: Any) -> float:
+    began = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - began
+
+
+def _resident_mib() -> tuple[float, float]:
+    """Resident and peak memory of this process, in MiB (Linux)."""
+    values = {}
+    with open("/proc/self/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith(("VmRSS", "VmHWM")):
+                values[line[:5]] = int(line.split()[1]) / 1024
+    return values.get("VmRSS", 0.0), values.get("VmHWM", 0.0)
+
+
+def write_frames(frames: np.ndarray, folder: str) -> str:
+    path = os.path.join(folder, "frames.npy")
+    np.save(path, frames)
+    return path

@@ -1,0 +1,267 @@
+"""docs/results.md from the records alone: the protocol, the claims, the tables, the plots, and what has not been run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines import storage
+from pipelines.runtime.output_folder import read_plain
+from pipelines.search.trials import ranked
+from pipelines.studies.davis.ablations import ablation_families
+from pipelines.studies.davis.claims import FAIR, claims, cpu_lines
+from pipelines.studies.davis.comparisons import aligned, comparisons, counted, figure, mean_of, of_family, scores
+from pipelines.studies.davis.plan import LONG, LONGER, SCALES, TEACHER, Planned
+from pipelines.studies.davis.plots import PLOTS, write_plots
+from pipelines.studies.davis.records import Record, docs_folder
+from pipelines.studies.davis.records import trials as trials_of
+from pipelines.studies.davis.table import FPS, main_table, markdown, spread
+from vos.config import CacheConfig, EvaluateConfig, ReportConfig, TrainConfig, TuneConfig
+from vos.config.presets import preset
+
+SHEET = "sequences.csv"
+
+
+def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Record], strangers: list[str]) -> list[str]:
+    """Write the page, the sheet of sequences and the plots; returns their paths, the page first.
+
+    records    the valid ones
+    strangers  names of records that do not count: of another configuration, or of no run of the plan
+    """
+    docs, folder = docs_folder(config.docs, config.overwrite), os.path.basename(config.docs)
+    docs.check([f"{folder}.md", f"{folder}/{SHEET}", *(f"{folder}/{name}" for name in PLOTS)])
+    sheet = docs.write(f"{folder}/{SHEET}", _sheet(records).encode())
+    plots = write_plots(config.preset, records, docs, folder)
+    repair = "restore it, or measure again with jobs.benchmark fps --json"
+    fps = read_plain(storage.join(config.docs, FPS), list[dict[str, Any]], repair) or []
+    sections = [
+        _head(config, records),
+        _protocol(config, plan, records),
+        _claims(config.preset, records),
+        main_table(config.preset, plan, records, fps),
+        _pictures(folder, plots, ("steps.png", "differences.png")),
+        _comparisons(config.preset, records),
+        _ablations(config.preset, records),
+        _pictures(folder, plots, ("ablations.png",)),
+        _search(config.preset, records),
+        _pictures(folder, plots, ("search-trials.png", "search-density.png")),
+        _sequences(config.preset, records, folder),
+        _pictures(folder, plots, ("sequences.png",)),
+        _missing(plan, records, strangers),
+    ]
+    page = docs.write(f"{folder}.md", ("\n\n".join(one for one in sections if one) + "\n").encode())
+    return [page, sheet, *plots]
+
+
+def metrics(plan: list[Planned], records: Mapping[str, Record]) -> dict[str, float]:
+    """Mean J&F of every family, and how far the plan is, by their MLflow names."""
+    families = dict.fromkeys(one.family for one in plan if one.kind not in ("cache", "search"))
+    found = {family: figure(records, family) for family in families}
+    scores = {f"results/{family}": statistics.mean(values) for family, values in found.items() if values}
+    return {**scores, "results/runs": float(len(records)), "results/runs_planned": float(len(plan))}
+
+
+def _head(config: ReportConfig, records: Mapping[str, Record]) -> str:
+    commits = len({record["commit"] for record in records.values()})
+    return (
+        "# Results\n\n"
+        f"Written by `python -m jobs.report --page` from the records in `{os.path.basename(config.docs)}/runs/`; nothing is typed "
+        f"by hand. {len(records)} runs, made by {commits} commits (each record names its own). J, F and J&F in percent; "
+        "± is the standard deviation over seeds."
+    )
+
+
+def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, Record]) -> str:
+    name, scale = config.preset, SCALES[config.preset]
+    train, cache, evaluate = preset(TrainConfig, name), preset(CacheConfig, name), preset(EvaluateConfig, name)
+    clip, rate = train.clip, train.optimiser
+    size = f"{evaluate.size_px} px on the shorter side" if evaluate.size_px else "its own size"
+    scored = len(_sequence_names(records))
+    places = f"the {scored} development sequences below" if scored else "development sequences"
+    data = f"DAVIS, trained on its training sequences, scored on {places}" if scale.pretrained else "synthetic video"
+    # Said because it is so: DECISIONS 41 and 45 to 49.
+    looked = (
+        ", but the size at which frames are seen, the share of pasted objects, the number of clips, the weight of the logits' KL and "
+        "the first weights of the mask channels were settled after looks at them, and the teacher is the best there of five that were "
+        "trained"
+        if name == "davis-cpu"
+        else ""
+    )
+    trunk = (
+        "MobileNetV2 trunks begin with ImageNet weights; ResNet18, for which none were at hand, with random ones, with nothing frozen "
+        "and the full learning rate throughout. "
+    )
+    return "\n".join(
+        [
+            f"## Protocol (`--preset {name}`)",
+            f"- **Data**: {data}. The network sees a development frame at {size}; masks are scored "
+            "at the original size.",
+            f"- **Students**: {scale.short} steps (*short*, ablations) or {scale.full} (*full*, the main table) of {train.batch} clips of "
+            f"{clip.num_frames} frames, {clip.crop_px}² px, gaps up to {clip.max_skip_frames} frames, {clip.max_objects} object(s). "
+            f"{trunk if scale.pretrained else ''}AdamW, lr {rate.lr:g} (query trunk x {rate.query_trunk_scale:g}, value trunk x "
+            f"{rate.value_trunk_scale:g}), {rate.warmup_steps} steps of warm-up, {rate.schedule} decay to 0, EMA {rate.ema:g}.",
+            f"- **The longest students** have {LONG:g} times the full steps on the same clips, mirrored (`--mirror`) on every second pass; "
+            "where it says *every clip new*, on as many more clips.",
+            _teacher(plan, evaluate),
+            f"- **Distillation**: KL at temperature {train.loss.temperature:g} with weight {train.loss.kd:g}, |S| x L_repr with weight "
+            f"{train.loss.representation:g}, w = {train.loss.w:g}, {cache.samples} samples, factor of rank {cache.factor.rank} in "
+            f"{cache.factor.dtype}, logits in {cache.logits}; the teacher sees {cache.teacher.context_frames} context frames "
+            f"({cache.teacher.context_masks} masks).",
+            "- **Pairs**: what is compared begins with the same weights (a function of the seed) and takes the same clips in the same "
+            "order for as many steps, unless its row is about other clips or another number of steps. The plain student makes the "
+            "cache's draws itself. The last weights (EMA) are scored: no checkpoint is chosen on the development "
+            f"sequences{looked}.",
+            f"- **Equal CPU time**: the plain student has {LONGER:g} times the steps, the most that a cached step may cost; CPU time is "
+            "that of the training's process, all threads, reading included, without start-up; the same work takes more of it beside busy "
+            f"neighbours, so that minutes of different rows compare roughly only. Up to {100 - 100 * FAIR:.0f} % less of it for the plain "
+            "student still counts as equal.",
+            "- **Intervals**: paired bootstrap (95 %, percentile) over seeds and sequences, "
+            "`vos/metrics/intervals.py`. One thread per process.",
+            "",
+            f"`make results` runs what is missing; `python -m jobs.report{_flag(name)} --list` shows the plan.",
+        ]
+    )
+
+
+def _teacher(plan: list[Planned], students: EvaluateConfig) -> str:
+    """The protocol's line about the teacher."""
+    planned = next(one for one in plan if one.name == TEACHER)
+    job, scored = planned.job, planned.evaluation
+    assert isinstance(job, TrainConfig) and scored is not None
+    size = f", frames at {scored.size_px} px" if scored.size_px != students.size_px else ""
+    return (
+        f"- **Teacher**: {job.model}, {job.steps} steps of {job.batch} clips of {job.clip.num_frames} frames, {job.clip.crop_px}² px. "
+        f"Scored with infinite memory: every {scored.memory.every}th frame and the most recent one{size}."
+    )
+
+
+def _flag(name: str) -> str:
+    return "" if name == "davis-cpu" else f" --preset {name}"
+
+
+def _claims(name: str, records: Mapping[str, Record]) -> str:
+    rows = [
+        [one.claim, one.target, one.found, f"**{one.verdict}**" if one.verdict else ""] for one in claims(records, name)
+    ]
+    lines = cpu_lines(records, name)
+    return "\n".join(
+        [
+            "## Claims and targets",
+            markdown(["claim", "target", "found", ""], rows),
+            "",
+            *(f"- {one}" for one in lines),
+            "- Bounds are judged before they are rounded: 0.0 can be just above or just below 0.",
+        ]
+    )
+
+
+def _comparisons(name: str, records: Mapping[str, Record]) -> str:
+    rows, before = [], ""
+    for one in comparisons(records, name):
+        head, before = ("" if one.group == before else f"**{one.group}**"), one.group
+        rows.append([head, one.title, f"`{one.a}` − `{one.b}`", one.points, one.interval, len(one.seeds) or "-"])
+    note = (
+        "With one seed, the interval knows of sequences only, not of how much another seed would differ. With few seeds it is too "
+        "narrow: with 3 of them on 8 sequences it holds the truth in some nine cases of ten (simulated in "
+        "`tests/vos/metrics/test_intervals.py`). "
+        "Nothing is corrected for the number of comparisons."
+    )
+    header = ["", "what", "runs", "J&F", "95 % interval", "seeds"]
+    return "\n".join(["## Paired comparisons", markdown(header, rows), "", note])
+
+
+def _ablations(name: str, records: Mapping[str, Record]) -> str:
+    parts = ["## Ablations (student without ASPP, short length unless said)"]
+    plain = figure(records, "short-plain")
+    if plain:
+        parts.append(f"The plain student of this length: {spread(plain)} ({counted(plain)}).")
+    for title, values in ablation_families(name).items():
+        found, seeds = aligned(records, [family for _, family in values])
+        cells = [spread(found[family]) if found[family] else "not run" for _, family in values]
+        said = f"J&F, seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}" if seeds else "J&F"
+        parts.append(markdown([title, *(label for label, _ in values)], [[said, *cells]]))
+    steps = [mean_of(records, family, "cpu_s_per_step") for family in ("short-plain", "short-both", "short-online")]
+    said = [
+        f"{label} {value:.2f} s" for label, value in zip(("plain", "cached", "online"), steps, strict=True) if value
+    ]
+    if said:
+        parts.append(f"CPU seconds of a step: {', '.join(said)}.")
+    return "\n\n".join(parts)
+
+
+def _search(name: str, records: Mapping[str, Record]) -> str:
+    trials = trials_of(records)
+    if not trials:
+        return ""
+    searched, frames = list(trials[0].parameters), preset(TuneConfig, name).max_frames
+    stopped = sum(trial.status == "stopped" for trial in trials)
+    scored_on = f"{f'first {frames} frames of the ' if frames else ''}development sequences"
+    text = (
+        f"`jobs.tune` over {', '.join(searched)}: {len(trials)} trials of the short length on the short cache, one seed, {stopped} "
+        f"stopped early by successive halving, {sum(trial.teacher_forwards for trial in trials)} forwards of the teacher. Trials are "
+        f"scored on the {scored_on}, so the search shows how far the parameters matter; nothing on this page was chosen by it."
+    )
+    rows = [
+        [
+            *(f"{trial.parameters[key]:.3g}" for key in searched),
+            f"{100 * trial.score:.1f}" if trial.score >= 0 else "-",
+            trial.step,
+            trial.status,
+        ]
+        for trial in ranked(trials)
+    ]
+    return "\n\n".join(["## Search", text, markdown([*searched, "J&F", "steps", ""], rows)])
+
+
+def _sequences(name: str, records: Mapping[str, Record], folder: str) -> str:
+    main = next(iter(SCALES[name].students))
+    longest = [f"full-{main}-{loss}{length}" for length in ("-fresh", "-long", "") for loss in ("plain", "both")]
+    families = [TEACHER, *longest, "short-plain", "short-both"]
+    names = _sequence_names(records)
+    rows = []
+    for family in families:
+        of = [scores(record) for record in of_family(records, family)]
+        if of:
+            rows.append([family, *(f"{100 * statistics.mean(one[sequence] for one in of):.1f}" for sequence in names)])
+    if not rows:
+        return ""
+    link = f"Every run's J&F, J and F of every sequence: [{folder}/sequences.csv]({folder}/sequences.csv)."
+    return "\n\n".join(["## Sequences (J&F, mean over seeds)", markdown(["run", *names], rows), link])
+
+
+def _sequence_names(records: Mapping[str, Record]) -> list[str]:
+    return sorted({row["sequence"] for record in records.values() for row in record.get("sequences", ())})
+
+
+def _missing(plan: list[Planned], records: Mapping[str, Record], strangers: list[str]) -> str:
+    missing: dict[str, list[str]] = {}
+    for one in plan:
+        if one.name not in records:
+            missing.setdefault(one.family, []).append(one.name.removeprefix(f"{one.family}-"))
+    lines = [
+        f"- `{family}`" + (f": {', '.join(seeds)}" if seeds != [family] else "") for family, seeds in missing.items()
+    ]
+    text = "\n".join(["## Not run", *(lines or ["Nothing: every run of the plan has its record."])])
+    if strangers:
+        named = ", ".join(f"`{one}`" for one in strangers)
+        text += f"\n\nRecords that do not count, because the plan asks for another configuration now: {named}."
+    return text
+
+
+def _pictures(folder: str, plots: Sequence[str], names: Sequence[str]) -> str:
+    drawn = {os.path.basename(path) for path in plots}
+    return "\n\n".join(f"![{name.removesuffix('.png')}]({folder}/{name})" for name in names if name in drawn)
+
+
+def _sheet(records: Mapping[str, Record]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", "sequence", "j_and_f", "j", "f", "frames"])
+    for name, record in records.items():
+        for row in record.get("sequences", ()):
+            writer.writerow([name, *(row[key] for key in ("sequence", "j_and_f", "j", "f", "frames"))])
+    return text.getvalue()

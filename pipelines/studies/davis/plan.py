@@ -1,0 +1,387 @@
+"""The protocol of the results as data: every run, what it needs, and what it is compared with.
+
+A pair that is compared differs in one thing. Its students begin with the same weights (a function of the seed), take the same clips in the
+same order (one cache, or caches of equally many draws from one seed) and as many steps; the plain student makes the cache's draws
+itself, so that its record outlives another teacher. Caches, checkpoints and weights are named, not located: a plan is the same on every
+machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from pipelines.cache.schema import GRID_STRIDE
+from vos.config import (
+    CacheConfig,
+    EvaluateConfig,
+    FactorConfig,
+    JobConfig,
+    LossConfig,
+    MemoryConfig,
+    TeacherConfig,
+    TrainConfig,
+    TuneConfig,
+)
+from vos.config.presets import preset
+from vos.errors import InputError
+
+FULL_STEPS = 1900
+"""Steps of a full training under davis-cpu."""
+LONGER = 1.1
+"""Steps of the plain student that is given a distilled student's processor time, against the distilled student's: the most that a cached
+step may cost. The measured ratio is in the page."""
+LONG = 2.5
+"""How many times more steps the longest students have, with the same clips, mirrored on every second pass, or with as many more."""
+REPEATS = 4
+"""How many times more often the students that show what repetition costs see each of their clips."""
+TEACHER = "teacher"
+MAIN_CACHE, LONG_CACHE, SHORT_CACHE, REPEAT_CACHE = "cache-main", "cache-long", "cache-short", "cache-repeat"
+SEARCH = "search"
+PRETRAINED = "mobilenet_v2_imagenet.fp16.safetensors"
+"""What MobileNetV2's ImageNet weights are called in the plan, whatever their file is called; records have its digest."""
+
+LOSSES: dict[str, tuple[bool, bool]] = {
+    "plain": (False, False),
+    "logits": (True, False),
+    "repr": (False, True),
+    "both": (True, True),
+}
+"""Whether the logits' and the representation's distillation take part."""
+W = (0.0, 0.25, 0.5, 0.75, 1.0)
+TEMPERATURES = (0.5, 1.0, 4.0, 8.0)
+BEST_TEMPERATURE = 4.0
+"""Of the ablation's two seeds."""
+SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
+"""Of the cached samples: 64, 128, 256 and 512 of 1024."""
+MEMORIES = ("first", "recent", "infinite")
+
+Kind = Literal["teacher", "cache", "student", "evaluation", "search"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run. Paths in its configurations are names of other runs, or of a file."""
+
+    name: str
+    kind: Kind
+    job: JobConfig
+    """TrainConfig, CacheConfig, EvaluateConfig or TuneConfig"""
+    minutes: float
+    """CPU minutes expected of it"""
+    needs: tuple[str, ...] = ()
+    evaluation: EvaluateConfig | None = None
+    """of what was trained"""
+    copies: str = ""
+    """A cache of which this one is the beginning, or the other way round: its shards are taken over where they are at hand, and proven,
+    instead of made again."""
+
+    @property
+    def family(self) -> str:
+        return family_and_seed(self.name)[0]
+
+    @property
+    def seed(self) -> int:
+        """Of the training that the run is or looks at."""
+        seed = family_and_seed(self.name)[1]
+        return self.job.seed if seed is None else seed
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the protocol is under a preset."""
+
+    short: int
+    full: int
+    """steps"""
+    teacher: Mapping[str, object]
+    """fields of its TrainConfig"""
+    students: Mapping[str, str]
+    """label -> architecture; the first is the one that everything is tried on"""
+    teacher_px: int = 0
+    """shorter side at which the teacher is scored, where it is not the students'"""
+    pretrained: bool = False
+    """whether MobileNetV2 trunks begin with ImageNet weights"""
+    epochs: int = 1
+    """how often a full training sees each clip of the main cache"""
+    step_s: Mapping[str, float] = field(default_factory=dict)
+    """CPU seconds of a step, by architecture, for the forecast"""
+    draw_s: float = 0.05
+    """CPU seconds of the teacher on a draw"""
+
+
+TINY = {"noaspp": "mobilevos-tiny", "mobilenetv2": "mobilevos-tiny", "resnet18": "mobilevos-tiny"}
+PUBLISHED = {
+    "noaspp": "mobilevos-mobilenetv2-noaspp",
+    "mobilenetv2": "mobilevos-mobilenetv2",
+    "resnet18": "mobilevos-resnet18",
+}
+STEP_S = {
+    "mobilevos-mobilenetv2-noaspp": 0.6,
+    "mobilevos-mobilenetv2": 0.7,
+    "mobilevos-resnet18": 1.3,
+    "teacher-mobilenetv2": 0.8,
+}
+# The students' clips, and more of them.
+DAVIS_TEACHER = {
+    "model": "teacher-mobilenetv2",
+    "steps": 4500,
+    "seed": 1,
+    "optimiser": replace(preset(TrainConfig, "davis-cpu").optimiser, ema=0.995),
+    "checkpoint_every": 300,
+    "half": True,  # what ships is then what the caches were made with
+}
+SCALES = {
+    "smoke": Scale(4, 6, {"model": "teacher-small", "steps": 4}, TINY),
+    "demo": Scale(150, 300, {"model": "teacher-small", "steps": 300}, TINY),
+    "paper": Scale(30_000, 150_000, {"model": "stcn", "steps": 150_000}, PUBLISHED, pretrained=True, epochs=4),
+    "davis-cpu": Scale(400, FULL_STEPS, DAVIS_TEACHER, PUBLISHED, 432, pretrained=True, step_s=STEP_S, draw_s=0.5),
+}
+EVALUATION_MINUTES = 1.5
+
+
+def plan(name: str = "davis-cpu") -> list[Planned]:
+    """Every run of the protocol under a preset, in order of importance; what a run needs stands before it."""
+    return list(_Protocol(name, SCALES[name]).runs())
+
+
+def lighter_kd(name: str) -> float:
+    """Another weight of the logits' KL than a preset's: under davis-cpu 1, a fifth of cross-entropy at the end of a full training."""
+    return preset(TrainConfig, name).loss.kd / 8
+
+
+def heavier(name: str) -> tuple[float, float]:
+    """Larger weights than a preset's of the logits' KL and of |S| x L_repr."""
+    usual = preset(TrainConfig, name).loss
+    return 4 * usual.kd, 10 * usual.representation
+
+
+def denser_samples(name: str) -> int:
+    """Twice a preset's sampled pixels, or all that there are."""
+    cache = preset(CacheConfig, name)
+    return min(2 * cache.samples, (cache.clip.crop_px // GRID_STRIDE) ** 2)
+
+
+def family_and_seed(name: str) -> tuple[str, int | None]:
+    """What runs that differ in nothing but their seed have in common, and this one's seed; without one, the name and None."""
+    head, _, tail = name.rpartition("-s")
+    return (head, int(tail)) if head and tail.isdigit() else (name, None)
+
+
+def chosen(runs: list[Planned], words: tuple[str, ...]) -> list[Planned]:
+    """Runs whose name has one of the words, and all that they need, in the plan's order. Raises InputError for a word that none has."""
+    if not words:
+        return runs
+    for word in words:
+        if not any(word in one.name for one in runs):
+            raise InputError(f"--only {word}: no run has this in its name; --list shows them all")
+    wanted = {one.name for one in runs if any(word in one.name for word in words)}
+    for one in reversed(runs):
+        if one.name in wanted:
+            wanted.update(one.needs)
+    return [one for one in runs if one.name in wanted]
+
+
+class _Protocol:
+    """The plan in the making."""
+
+    def __init__(self, name: str, scale: Scale) -> None:
+        self.scale = scale
+        self.train = replace(preset(TrainConfig, name), here=True, workers=1, threads=1)
+        self.cache = replace(preset(CacheConfig, name), workers=1, threads=1)
+        self.evaluate = replace(preset(EvaluateConfig, name), workers=1, threads=1)
+        # Speed is measured alone, by jobs.benchmark fps: beside other runs it says nothing.
+        self.evaluate = replace(self.evaluate, fps=replace(self.evaluate.fps, sequences=0))
+        self.name, self.main = name, next(iter(scale.students))
+
+    def runs(self) -> Iterator[Planned]:
+        yield self._teacher()
+        yield self._cache(MAIN_CACHE)
+        for seed in (1, 2, 3):
+            yield from (self._full(self.main, loss, seed) for loss in ("plain", "both"))
+        for seed in (1, 2, 3):
+            name, kd = f"full-{self.main}-kd{lighter_kd(self.name):g}", lighter_kd(self.name)
+            yield self._student(name, "both", seed, steps=self.scale.full, cache=MAIN_CACHE, kd=kd)
+        yield from (self._full(self.main, "both", seed, "-half") for seed in (1, 2, 3))
+        yield self._cache(LONG_CACHE, copies=MAIN_CACHE)
+        yield from (self._full(self.main, loss, 1, "-fresh") for loss in ("plain", "both"))
+        for seed in (1, 2, 3):
+            yield from (self._full(self.main, loss, seed, "-long") for loss in ("plain", "both"))
+        for label in [one for one in self.scale.students if one != self.main]:
+            yield from (self._full(label, loss, 1) for loss in LOSSES)
+        yield from (self._full(self.main, loss, 1) for loss in ("logits", "repr"))
+        for seed in (1, 2, 3):
+            yield from (self._memory(kind, loss, seed) for loss in ("plain", "both") for kind in MEMORIES)
+        if self.scale.teacher_px:
+            yield from (self._as_large(loss, 1) for loss in ("plain", "both"))
+        yield self._cache(REPEAT_CACHE, copies=MAIN_CACHE)
+        for seed in (1, 2):
+            for loss in ("plain", "both"):
+                yield self._student(f"repeat-{loss}", loss, seed, steps=self.scale.full, cache=REPEAT_CACHE)
+        yield from self._short()
+        yield self._search()
+        yield from (self._full(self.main, "plain", seed, "-longer") for seed in (1, 2, 3))
+        # Where two or three seeds do not decide.
+        yield from (
+            self._student(f"short-tau{BEST_TEMPERATURE:g}", "both", seed, temperature=BEST_TEMPERATURE)
+            for seed in (3, 4)
+        )
+        yield from (self._student("short-truemasks", "both", seed, cache="cache-truemasks") for seed in (3, 4))
+        for seed in (4, 5):
+            yield self._student(f"short-n{self._samples(1 / 4)}", "both", seed, density=1 / 4)
+            yield self._student("short-uniform", "both", seed, cache="cache-uniform", density=1 / 4)
+
+    def _short(self) -> Iterator[Planned]:
+        """The ablations, on one student at the short length. Each cache has as many draws as the others: the order is then the same."""
+        half, longer = self.scale.short // 2, math.ceil(LONGER * self.scale.short)
+        yield self._cache(SHORT_CACHE, copies=MAIN_CACHE)
+        for seed in range(1, 6):
+            yield from (self._student(f"short-{loss}", loss, seed) for loss in ("plain", "both"))
+        yield from (self._student("half-both", "both", seed, steps=half) for seed in (1, 2, 3))
+        yield from (self._student("longer-plain", "plain", seed, steps=longer) for seed in range(1, 6))
+        lighter = lighter_kd(self.name)
+        yield from (self._student(f"short-kd{lighter:g}", "both", seed, kd=lighter) for seed in range(1, 6))
+        yield self._cache("cache-uniform", sampling="uniform")
+        quarter = f"n{self._samples(1 / 4)}"
+        for seed in (1, 2, 3):
+            for length, steps in (("short", self.scale.short), ("half", half)):
+                yield self._student(f"{length}-{quarter}", "both", seed, steps=steps, density=1 / 4)
+                cache = "cache-uniform"
+                yield self._student(f"{length}-uniform", "both", seed, steps=steps, cache=cache, density=1 / 4)
+        exact = FactorConfig(rank=0, dtype="fp32")
+        yield self._cache("cache-fp32", factor=exact, logits="fp16")
+        yield from (self._student("short-fp32", "both", seed, cache="cache-fp32") for seed in (1, 2, 3))
+        yield from (self._student("short-online", "both", seed, online=True) for seed in (1, 2))
+        for seed in (1, 2):
+            yield from (self._student(f"short-w{w:g}", "both", seed, w=w) for w in W)
+            yield from (self._student(f"short-tau{t:g}", "both", seed, temperature=t) for t in TEMPERATURES)
+            for share in (one for one in SHARES if one != 1 / 4):
+                yield self._student(f"short-n{self._samples(share)}", "both", seed, density=share)
+            yield self._student("short-rank16", "both", seed, rank=min(16, self.cache.factor.rank))
+            kd, representation = heavier(self.name)
+            yield self._student(f"short-kd{kd:g}", "both", seed, kd=kd)
+            yield self._student(f"short-repr{representation:g}", "both", seed, representation=representation)
+        denser = denser_samples(self.name)
+        yield self._cache(f"cache-n{denser}", samples=denser)
+        for seed in (1, 2):
+            yield self._student(f"short-n{denser}", "both", seed, cache=f"cache-n{denser}")
+        yield self._cache("cache-fp16", factor=replace(self.cache.factor, dtype="fp16"))
+        yield from (self._student("short-fp16", "both", seed, cache="cache-fp16") for seed in (1, 2))
+        teacher = self.cache.teacher
+        for label, options in {
+            "context0": replace(teacher, context_frames=0),
+            "context2": replace(teacher, context_frames=2),
+            "truemasks": replace(teacher, context_masks="true"),
+        }.items():
+            yield self._cache(f"cache-{label}", teacher=options)
+            yield from (self._student(f"short-{label}", "both", seed, cache=f"cache-{label}") for seed in (1, 2))
+
+    def _teacher(self) -> Planned:
+        job = replace(self.train, role="teacher", loss=LossConfig(), **self.scale.teacher)  # type: ignore[arg-type]
+        job = replace(job, trunk_weights=PRETRAINED if self.scale.pretrained and job.model != "stcn" else "")
+        minutes = self._step_s(job.model) * job.steps / 60 + 3 * EVALUATION_MINUTES
+        # Its memory holds the frame before too, as in training and in the cache (DECISIONS 47).
+        memory = MemoryConfig(kind="infinite", top_k=self.evaluate.memory.top_k, include_last=True)
+        size_px = self.scale.teacher_px or self.evaluate.size_px
+        scored = replace(self._scored(TEACHER), memory=memory, size_px=size_px)
+        return Planned(TEACHER, "teacher", job, minutes, (), scored)
+
+    def _draws(self, cache: str) -> int:
+        """How many a cache has: with its seed, this decides the clips and their order."""
+        clips = math.ceil(self.scale.full * self.train.batch / self.scale.epochs)
+        draws = {MAIN_CACHE: clips, LONG_CACHE: math.ceil(LONG * clips), REPEAT_CACHE: math.ceil(clips / REPEATS)}
+        return draws.get(cache, self.scale.short * self.train.batch)
+
+    def _cache(self, name: str, copies: str = "", **changes: object) -> Planned:
+        teacher = changes.pop("teacher", self.cache.teacher)
+        assert isinstance(teacher, TeacherConfig)
+        draws = self._draws(name)
+        job = replace(self.cache, draws=draws, teacher=replace(teacher, checkpoint=TEACHER), **changes)  # type: ignore[arg-type]
+        made = max(0, draws - self._draws(copies)) if copies else draws
+        minutes = made * self.scale.draw_s / 60 + 0.5
+        return Planned(name, "cache", job, minutes, (TEACHER,), copies=copies)
+
+    def _full(
+        self, label: str, loss: str, seed: int, length: Literal["", "-half", "-longer", "-long", "-fresh"] = ""
+    ) -> Planned:
+        times = {"": 1, "-half": 0.5, "-longer": LONGER, "-long": LONG, "-fresh": LONG}[length]
+        name, steps = f"full-{label}-{loss}{length}", math.ceil(times * self.scale.full)
+        cache = LONG_CACHE if length == "-fresh" else MAIN_CACHE
+        return self._student(name, loss, seed, steps=steps, cache=cache, label=label, mirror=length == "-long")
+
+    def _student(
+        self,
+        family: str,
+        loss: str,
+        seed: int,
+        steps: int = 0,
+        cache: str = SHORT_CACHE,
+        label: str = "",
+        online: bool = False,
+        mirror: bool = False,
+        **changes: object,
+    ) -> Planned:
+        name, model, usual = f"{family}-s{seed}", self.scale.students[label or self.main], self.train.loss
+        kd, representation = LOSSES[loss]
+        weights = replace(usual, kd=usual.kd * kd, representation=usual.representation * representation)
+        weights = replace(weights, **changes)  # type: ignore[arg-type]
+        steps = steps or self.scale.short
+        job = replace(self.train, model=model, seed=seed, steps=steps, loss=weights, mirror=mirror)
+        if loss == "plain":
+            own = {"draws": self._draws(cache), "draw_seed": self.cache.seed, "clip": self.cache.clip}
+            job, needs = replace(job, **own), ()  # type: ignore[arg-type]
+        else:
+            job, needs = replace(job, cache=cache, teacher_online=online), (cache, *([TEACHER] if online else []))
+        if self.scale.pretrained and "mobilenetv2" in model:
+            job = replace(job, trunk_weights=PRETRAINED)
+        elif (
+            self.scale.pretrained
+        ):  # no ImageNet weights of this trunk are at hand: it learns from nothing, like every layer
+            rates = replace(job.optimiser, query_trunk_scale=1.0, value_trunk_scale=1.0)
+            job = replace(job, optimiser=rates, freeze_early=False)
+        minutes = steps * self._step_s(model) * (1.4 if online else 1) / 60 + EVALUATION_MINUTES
+        return Planned(name, "student", job, minutes, needs, self._scored(name))
+
+    def _search(self) -> Planned:
+        """What jobs.tune makes of the short length. It shows, and decides nothing: its trials are scored on the development sequences."""
+        usual = preset(TuneConfig, self.name)
+        weights = PRETRAINED if self.scale.pretrained else ""
+        train = replace(self.train, steps=self.scale.short, trunk_weights=weights)
+        job = replace(usual, cache=SHORT_CACHE, concurrent=1, threads=1, train=train)
+        # Half of the trials are stopped early.
+        minutes = 0.6 * job.trials * (self.scale.short * self._step_s(job.train.model) / 60 + EVALUATION_MINUTES)
+        return Planned(SEARCH, "search", job, minutes, (SHORT_CACHE,))
+
+    def _memory(self, kind: str, loss: str, seed: int) -> Planned:
+        student = f"full-{self.main}-{loss}-s{seed}"
+        memory = replace(self.evaluate.memory, kind=kind, include_last=kind == "infinite")
+        job = replace(self._scored(student), memory=memory)
+        return Planned(f"memory-{kind}-{loss}-s{seed}", "evaluation", job, EVALUATION_MINUTES, (student,))
+
+    def _as_large(self, loss: str, seed: int) -> Planned:
+        """A student that sees frames as large as its teacher does."""
+        student = f"full-{self.main}-{loss}-fresh-s{seed}"
+        job = replace(self._scored(student), size_px=self.scale.teacher_px)
+        minutes = EVALUATION_MINUTES * (self.scale.teacher_px / self.evaluate.size_px) ** 2
+        return Planned(f"{as_large(self.name)}-{loss}-fresh-s{seed}", "evaluation", job, minutes, (student,))
+
+    def _scored(self, checkpoint: str) -> EvaluateConfig:
+        return replace(self.evaluate, checkpoint=checkpoint, memory=MemoryConfig(top_k=self.evaluate.memory.top_k))
+
+    def _samples(self, share: float) -> int:
+        return round(share * self.cache.samples)
+
+    def _step_s(self, model: str) -> float:
+        return self.scale.step_s.get(model, 0.1)
+
+
+def as_large(name: str) -> str:
+    """What the students are called that see frames as large as their teacher does; "" where all of them do."""
+    return f"size{SCALES[name].teacher_px}" if SCALES[name].teacher_px else ""
+
+
+def quarter(name: str) -> str:
+    """What the runs with a quarter of the cached samples are called: n256 of 1024."""
+    return f"n{round(preset(CacheConfig, name).samples / 4)}"

@@ -1,0 +1,302 @@
+"""The record of a finished run: a small JSON file that is committed, from which every table can be built again on any machine.
+
+    docs/results/runs/NAME.json   configuration (without the places of files), seed, commit, cost, figures, scores of every sequence
+
+A record is valid while the plan still asks for that run: the same configuration, made from records that are valid too.
+Options that are newer than a record are taken to have had their default when it was made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from typing import Any, NotRequired, TypedDict
+
+from pipelines import storage
+from pipelines.evaluation.evaluate import EVALUATE, SUMMARY, Summary
+from pipelines.runtime.output_folder import CONFIG, existing, read_plain, run_id_of
+from pipelines.search.search import TUNE
+from pipelines.search.search import records as records_of_search
+from pipelines.search.trials import Trial, trial_of
+from pipelines.studies.davis.plan import SEARCH, Planned
+from pipelines.training.launch import RESULT, Outcome
+from pipelines.training.loop import TRAIN
+from vos.config import CacheConfig, EvaluateConfig, JobConfig, TrainConfig, TuneConfig
+from vos.config.as_json import without
+from vos.errors import InputError
+from vos.files.canonical import differences, dumps, fingerprint
+from vos.files.json_files import checked
+from vos.files.written import Written
+from vos.models.checkpoint import DESCRIPTION
+
+REPORT = "report"
+REPAIR = "name the folder of a finished run, or make it again with another --out"
+Record = dict[str, Any]
+FORMAT = 1
+NEEDED = {"name", "kind", "fingerprint", "made_from", "data", "config"}
+
+
+class RecordFields(TypedDict):
+    """Of what kind the fields of a record are that tables, plots and the queue read."""
+
+    format: int
+    name: str
+    kind: str
+    fingerprint: str
+    made_from: dict[str, str]
+    data: dict[str, str]
+    config: dict[str, Any]
+    seed: NotRequired[int]
+    steps: NotRequired[int]
+    figures: NotRequired[dict[str, float]]
+    mlflow_run: NotRequired[str]
+    draws: NotRequired[int]
+    bytes: NotRequired[int]
+
+
+"""What every record has."""
+EVERY_JOB = ("out", "overwrite", "preset", "debug", "workers", "data")
+OF_TRAINING = ("threads", "experiment", "checkpoint_every", "micro_batch", "compile", "max_failures", "here", "half")
+COSMETIC: dict[type[JobConfig], tuple[str, ...]] = {
+    TrainConfig: (*OF_TRAINING, "clip"),  # the clip is the cache's, where there is one
+    TuneConfig: (
+        *("resume", "concurrent", "threads"),
+        *(f"train.{name}" for name in (*EVERY_JOB, *OF_TRAINING, "clip")),
+        *("train.cache", "train.seed", "train.validation"),  # the search decides them
+    ),
+    CacheConfig: ("extend", "plan", "verify", "verify_rows", "show", "teacher.workers", "teacher.gpus"),
+    EvaluateConfig: (
+        *(
+            "threads",
+            "register",
+            "fps",
+            "gt",
+            "pred",
+            "csv",
+            "protocol",
+            "meta",
+            "train_meta",
+            "sequences",
+        ),
+    ),
+}
+"""Fields that say where, how fast or in what manner, and not what."""
+
+
+def lasting(job: JobConfig, like: JobConfig | None = None) -> dict[str, Any]:
+    """What decides a run's outcome, as JSON; with `like`, the fields that decide that one's."""
+    like = like or job
+    cosmetic = [*EVERY_JOB, *COSMETIC[type(job)]]
+    if isinstance(like, TrainConfig) and not like.cache:
+        cosmetic.remove("clip")
+    return json.loads(dumps(without(job, cosmetic)))
+
+
+def identity(planned: Planned, records: Mapping[str, Record], data: Mapping[str, str]) -> str:
+    """Digest of a run: its configuration, the runs that it is made from, the videos. What has its default is left out, so that a new
+    option does not make every run another one."""
+    made_from = {name: records[name]["fingerprint"] for name in planned.needs}
+    parts = [_chosen(lasting(job), lasting(_default(job), job)) for job in _jobs(planned).values()]
+    return fingerprint(*parts, made_from, dict(data))
+
+
+def is_valid(planned: Planned, records: Mapping[str, Record]) -> bool:
+    """Whether the record of a run is what the plan asks for."""
+    return planned.name in records and not changes(planned, records)
+
+
+def changes(planned: Planned, records: Mapping[str, Record]) -> list[str]:
+    """What the record of a run has differently from the plan, as `field: record -> plan`, and what it was made from that has been made
+    again since."""
+    record = records[planned.name]
+    found: list[str] = []
+    for part, job in _jobs(planned).items():
+        before = _merged(lasting(_default(job), job), record.get(part, {}))
+        found += differences(before, lasting(job))
+    made_from = {name: records[name]["fingerprint"] if name in records else "absent" for name in planned.needs}
+    results = record.get("results", {})  # none in the oldest records
+    found += differences(results, {name: _result(records[name]) for name in results if name in records})
+    return found + differences(record["made_from"], made_from)
+
+
+def valid(plan: list[Planned], records: Mapping[str, Record]) -> dict[str, Record]:
+    """The records that count, in the plan's order: valid ones, made from valid ones."""
+    kept: dict[str, Record] = {}
+    for one in plan:
+        if all(name in kept for name in one.needs) and is_valid(one, records):
+            kept[one.name] = records[one.name]
+    return kept
+
+
+def read_all(docs: str) -> dict[str, Record]:
+    """Every record, by name. Raises InputError naming a file that is none."""
+    folder = storage.join(docs, "runs")
+    found = {}
+    for file in storage.list_all(folder):
+        if not file.endswith(".json"):
+            continue
+        path, repair = storage.join(folder, file), "restore this record of jobs.report or delete it"
+        record = read_plain(path, dict[str, Any], repair)
+        if record is not None and record.get("format") == FORMAT and record.keys() >= NEEDED:
+            checked(record, RecordFields, path, repair)
+        else:
+            raise InputError(f"{path}: not a record of jobs.report, or of another version; restore it or delete it")
+        found[file.removesuffix(".json")] = record
+    return found
+
+
+def docs_folder(docs: str, overwrite: bool = False) -> Written:
+    """The folder that holds the page and, below it, the --docs folder: `.written` there says which of their files jobs.report wrote.
+
+    Raises InputError where the --docs folder holds files and none of them is.
+    """
+    docs = docs.rstrip("/")
+    folder = Written(os.path.dirname(docs) or ".", REPORT, overwrite=overwrite, files=storage.FILES)
+    names = storage.list_all(docs)
+    if names and not overwrite and not folder.knows_below(os.path.basename(docs)):
+        raise InputError(
+            f"--docs {docs}: holds files that jobs.report did not write ({', '.join(names[:3])}); choose another or give --overwrite"
+        )
+    return folder
+
+
+def write(docs: str, record: Record, overwrite: bool = False) -> None:
+    """Write one record whole. Raises InputError when that is impossible, and where it would replace what jobs.report did not write."""
+    text = (json.dumps(record, indent=1) + "\n").encode()
+    docs_folder(docs, overwrite).write(f"{os.path.basename(docs.rstrip('/'))}/runs/{record['name']}.json", text)
+
+
+def about(planned: Planned, records: Mapping[str, Record], data: Mapping[str, str]) -> Record:
+    """What a record says before anything was run."""
+    return {
+        "format": FORMAT,
+        "name": planned.name,
+        "kind": planned.kind,
+        "fingerprint": identity(planned, records, data),
+        "made_from": {name: records[name]["fingerprint"] for name in planned.needs},
+        "results": {name: _result(records[name]) for name in planned.needs},
+        "data": dict(data),
+        "seed": planned.seed,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, torch {version('torch')}",
+        **{part: lasting(job) for part, job in _jobs(planned).items()},
+    }
+
+
+def of_training(path: str) -> Record:
+    """Cost and origin of a finished training, from its folder. Raises InputError where something in it cannot be believed."""
+    folder = existing(path, TRAIN)
+    result, job = folder.read_json(RESULT, Outcome, REPAIR), folder.read_json(CONFIG, dict[str, Any], REPAIR)
+    model = read_plain(folder.path(DESCRIPTION), dict[str, Any], REPAIR)
+    assert result and model and job, f"{path}: a finished training has {RESULT}, {DESCRIPTION} and {CONFIG}"
+    metrics, steps = result["metrics"], int(model["step"])
+    weights = job["trunk_weights"]
+    spent = metrics.get("train/cpu_seconds") if job["workers"] == 1 else None
+    return {
+        "commit": model["commit"],
+        "steps": steps,
+        # None of several workers, or of an older training: only the first one's process is measured.
+        "cpu_s": round(spent, 1) if spent is not None else None,
+        "cpu_s_per_step": round(spent / steps, 4) if spent is not None else None,
+        "wall_s": round(metrics["train/seconds"], 1),
+        "teacher_forwards": int(metrics["train/teacher_forwards"]),
+        "trunk_weights": {"file": os.path.basename(weights), "sha256": sha256(weights)} if weights else None,
+        "mlflow_run": result["run_id"],
+    }
+
+
+def of_evaluation(path: str) -> Record:
+    """Figures of a finished evaluation, from its folder. Scores are in [0, 1]."""
+    summary = existing(path, EVALUATE).read_json(SUMMARY, Summary, REPAIR)
+    assert summary, f"{path}: a finished evaluation has {SUMMARY}"
+    figures = {name: round(summary["metrics"][f"val/{name}"], 5) for name in ("j_and_f", "j", "f")}
+    sequences = [
+        {"sequence": row["sequence"], **{name: round(row[name], 5) for name in figures}, "frames": row["frames"]}
+        for row in summary["sequences"]
+    ]
+    return {
+        "model": summary["model"],
+        "parameters": summary["parameters"],
+        "figures": figures,
+        "sequences": sequences,
+        "mlflow_evaluation": summary["run_id"],
+    }
+
+
+def of_search(path: str) -> Record:
+    """Every trial of a finished search, from its folder: parameters, J&F in [0, 1], steps, seconds."""
+    folder = existing(path, TUNE)
+    return {"trials": [asdict(trial) for trial in records_of_search(folder)], "mlflow_run": run_id_of(folder)}
+
+
+def trials(records: Mapping[str, Record]) -> list[Trial]:
+    """Those of the search's record, none where it has not been run."""
+    found = records[SEARCH]["trials"] if SEARCH in records else []
+    origin, repair = f"the record {SEARCH}.json", "restore the record or delete it"
+    return [trial_of(row, origin, repair) for row in checked(found, list[Any], origin, repair)]
+
+
+def of_cache(folder: str, teacher_cpu_s: float, draws_made: int) -> Record:
+    """Size and cost of a finished cache. The cost is that of all draws, by the rate of the last build that made some."""
+    from pipelines.cache.manifest import read_manifest
+
+    manifest = read_manifest(folder)
+    rate = teacher_cpu_s / draws_made if draws_made else 0.0
+    return {
+        "cache": manifest["fingerprint"],
+        "draws": manifest["draws"],
+        "bytes": manifest["bytes"],
+        "teacher_cpu_s": round(rate * manifest["draws"], 1),
+        "draws_made": draws_made,
+        "quantisation": manifest["quantisation"],
+    }
+
+
+def sha256(path: str) -> str:
+    """Digest of a file's bytes."""
+    return hashlib.sha256(storage.read_bytes(path)).hexdigest()
+
+
+def _result(record: Record) -> str:
+    """What tells a finished run from another one of the same configuration."""
+    return record["cache" if record["kind"] == "cache" else "mlflow_run"]
+
+
+def _jobs(planned: Planned) -> dict[str, JobConfig]:
+    return {"config": planned.job, **({"evaluation": planned.evaluation} if planned.evaluation else {})}
+
+
+def _default(job: JobConfig) -> JobConfig:
+    default = type(job)()
+    return (
+        replace(default, role=job.role)
+        if isinstance(default, TrainConfig) and isinstance(job, TrainConfig)
+        else default
+    )
+
+
+def _merged(default: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """`values` with what they do not say taken from `default`."""
+    return {
+        **default,
+        **{
+            name: _merged(default[name], value) if isinstance(value, dict) and name in default else value
+            for name, value in values.items()
+        },
+    }
+
+
+def _chosen(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """Only what is not the default."""
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and isinstance(default.get(name), dict):
+            if inner := _chosen(value, default[name]):
+                found[name] = inner
+        elif value != default.get(name):
+            found[name] = value
+    return found

@@ -1,0 +1,119 @@
+"""The main table of the results: our rows as measured, the paper's as reported."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pipelines.studies.davis.comparisons import figure, of_family
+from pipelines.studies.davis.plan import LONG, SCALES, TEACHER, Planned
+from pipelines.studies.davis.records import Record
+from vos.config import EvaluateConfig
+from vos.config.presets import preset
+from vos.published.figures import METHOD_OF_MODEL, PUBLISHED, Speed
+
+FPS = "fps.json"
+"""rows.json of jobs.benchmark fps, kept beside the records."""
+NAMES = {"plain": "plain", "logits": "logits only", "repr": "L_repr only", "both": "logits + L_repr"}
+
+
+def main_table(name: str, plan: list[Planned], records: Mapping[str, Record], fps: list[dict[str, Any]]) -> str:
+    header = [
+        "method",
+        "teacher",
+        "params",
+        "memory",
+        "J&F",
+        "J",
+        "F",
+        "seeds",
+        "CPU min",
+        "FPS short",
+        "FPS long",
+        "x STCN",
+    ]
+    rows = []
+    models = {one.family: getattr(one.job, "model", "") for one in plan}
+    main, *others = SCALES[name].students
+    lengths = {"long": f", {LONG:g} times the steps", "fresh": f", {LONG:g} times the steps, every clip new"}
+    longest = {f"full-{main}-{loss}-{length}": said for length, said in lengths.items() for loss in ("plain", "both")}
+    families = [TEACHER, *(f"full-{main}-{loss}" for loss in NAMES), *longest]
+    families += [f"full-{label}-{loss}" for label in others for loss in NAMES]
+    for family in families:
+        of = of_family(records, family)
+        loss = "" if family == TEACHER else family.split("-")[2]
+        title = f"teacher, {models[family]}" if family == TEACHER else f"{models[family]}, {NAMES[loss]}"
+        title += longest.get(family, "")
+        teacher = "-" if loss in ("", "plain") else "own, from the cache"
+        memory = "infinite" if family == TEACHER else "first + recent"
+        if not of:
+            rows.append([title, teacher, "-", memory, *["not run"], *["-"] * 7])
+            continue
+        costs = [record["cpu_s"] / 60 for record in of if record["cpu_s"] is not None]
+        cost = f"{statistics.mean(costs):.0f}" if costs else "-"
+        quality = [spread(figure(records, family, key)) for key in ("j_and_f", "j", "f")]
+        size = f"{of[0]['parameters'] / 1e6:.2f} M"
+        rows.append([title, teacher, size, memory, *quality, len(of), cost, *_measured_speed(models[family], fps)])
+    rows += _reported()
+    notes = [
+        "*reported*: the authors' figures on the 20 sequences of DAVIS-2016, with YouTube-VOS, their teacher, 150,000 steps and an A40; "
+        "not measured here and not comparable in level.",
+        f"FPS: one object, the network seeing 854x480, median frame, `python -m jobs.benchmark fps`, best runtime of each network ({FPS})."
+        f"{_shipped_speed(name, models[f'full-{main}-plain'], fps)}"
+        if fps
+        else "FPS: `-` until "
+        f"`python -m jobs.benchmark fps --json docs/results/{FPS}` has been run alone on the machine.",
+    ]
+    return "\n".join(["## Main table", markdown(header, rows), "", *(f"- {note}" for note in notes)])
+
+
+def _shipped_speed(name: str, model: str, fps: list[dict[str, Any]]) -> str:
+    """The speed of the student at the size at which J&F is measured, where that was timed too."""
+    size_px = preset(EvaluateConfig, name).size_px
+    short, long, ratios = _measured_speed(f"{model}@{size_px}", fps)
+    if short == "-":
+        return ""
+    return f" At {size_px} px on the shorter side, where J&F is measured, {model} makes {short} and {long} ({ratios} times STCN)."
+
+
+def _measured_speed(model: str, rows: list[dict[str, Any]]) -> list[str]:
+    """FPS short and long of the fastest runtime of a network with one object, and the ratio to STCN in the same benchmark.
+
+    By median frames, as the benchmark's own ratios: a neighbour's burst on the machine is in the mean, not in the median.
+    """
+
+    def best(name: str, protocol: str) -> float | None:
+        of = [row for row in rows if (row["system"], row["protocol"], row["objects"]) == (name, protocol, 1)]
+        return max((1000 / row["ms_per_frame_median"] for row in of), default=None)
+
+    return _speeds([(best(model, protocol), best("stcn", protocol)) for protocol in ("short", "long")])
+
+
+def _speeds(pairs: Sequence[tuple[float | None, float | None]]) -> list[str]:
+    ratios = [f"{own / other:.1f}" if own and other else "-" for own, other in pairs]
+    return [*("-" if own is None else f"{own:.1f}" for own, _ in pairs), " / ".join(ratios)]
+
+
+def _reported() -> Iterable[list[Any]]:
+    stcn = next(row.a40 for row in PUBLISHED if row.method == "STCN")
+    ours = set(METHOD_OF_MODEL.values())
+    for row in PUBLISHED:
+        if row.method not in ours or row.davis16 is None:
+            continue
+        speed, base = row.a40 or Speed(0, None), stcn or Speed(0, None)
+        quality = [f"{100 * value:.1f}" for value in (row.davis16.j_and_f, row.davis16.j, row.davis16.f)]
+        cells = _speeds([(speed.short_fps, base.short_fps), (speed.long_fps, base.long_fps)])
+        memory, teacher = ("first + recent", "STCN") if row.constant_cost else ("infinite", "-")
+        yield [f"{row.method}, *{row.source}*", teacher, f"{row.params_m} M", memory, *quality, "-", "-", *cells]
+
+
+def spread(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.1f}"
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def markdown(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)

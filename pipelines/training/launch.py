@@ -1,0 +1,313 @@
+"""Ray Train around the training loop: DDP over 1 to N workers, restarts after a worker's death, one MLflow run however often it began.
+
+With `here` the same loop runs in this process, without Ray Train: a trial of a search does not pay for starting workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from pipelines import storage, tracking
+from pipelines.cache.read import CachedClips, DrawnClips
+from pipelines.runtime.output_folder import claim, folder_run, output_folder, run_id_of
+from pipelines.runtime.progress import Reporter, followed, new_board, progress_bar
+from pipelines.runtime.ray_storage import ray_storage
+from pipelines.runtime.session import ray_session
+from pipelines.runtime.videos import log_cache, log_videos
+from pipelines.training import state as training_state
+from pipelines.training.loop import (
+    TRAIN,
+    Listener,
+    assure_cache,
+    cache_of,
+    make_source,
+    manner,
+    new_model,
+    run_training,
+    validation_videos,
+)
+from vos.config import TrainConfig
+from vos.config.as_json import without
+from vos.distillation.ranks import Ranks
+from vos.errors import InputError
+from vos.files.canonical import differences, fingerprint
+from vos.files.written import Written
+from vos.models.checkpoint import DESCRIPTION, WEIGHTS
+
+COSMETIC = (
+    *("out", "overwrite", "debug", "workers", "threads", "experiment", "checkpoint_every", "preset"),
+    *("micro_batch", "compile", "max_failures", "peer_timeout_s", "here"),
+)
+
+
+RESULT = "result.json"
+MODEL = (WEIGHTS, DESCRIPTION)
+"""What a finished training publishes."""
+
+
+class Outcome(TypedDict):
+    """What `result.json` of a finished training says."""
+
+    run_id: str
+    version: str
+    metrics: dict[str, float]
+    sha256: dict[str, str]
+    """Digests of the model's files."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training: where its checkpoint is and what the last steps measured."""
+
+    checkpoint: str
+    run_id: str
+    version: str
+    """name/number in the registry, "" where it was not registered"""
+    metrics: dict[str, float]
+
+
+def train(
+    config: TrainConfig,
+    label: str = "",
+    tags: dict[str, str] | None = None,
+    here: bool = False,
+    register: bool = True,
+    on_validated: Listener | None = None,
+    wait_s: float = 0,
+    from_cache: str = "",
+) -> TrainResult:
+    """Train as configured, or continue an interrupted run of the same configuration.
+
+    here          in this process, without Ray Train (one worker), and without a bar: a search has its own
+    on_validated  told of validations, with `here`
+    wait_s        how long to wait for another process that writes to `config.out`
+    from_cache    fingerprint that the cache must have, "" for any: all trials of a search are of one
+    Raises InputError for bad input.
+    """
+    source = check(config)
+    cache = cache_of(source)
+    if from_cache:
+        assure_cache(config, source, from_cache)
+    identity = run_identity(config, cache)
+    with output_folder(config, TRAIN, wait_s) as folder:
+        claim(folder, config, identity, "a training")
+        if (finished := _finished(folder)) is not None:
+            print(f"already finished: {config.out} (delete it to train again)")
+            return TrainResult(config.out, finished["run_id"], finished["version"], finished["metrics"])
+        folder.check(MODEL)
+        known = {"cache.fingerprint": cache, "model": config.model, "role": config.role}
+        known["world_size"] = str(config.workers)
+        begun = _announce_continuation(config, folder)
+        name = label or f"{config.model}-{fingerprint(identity)[:6]}"
+        with folder_run(folder, config, config.experiment, name, known | (tags or {})) as run:
+            if isinstance(source, CachedClips):
+                log_cache(run, config.cache, source.manifest, "training")
+            else:
+                log_videos(run, config.data, "train", source.videos, "training")
+            about = {"role": config.role, "config": identity, "cache": cache, "commit": tracking.commit()}
+            if here or config.here:
+                _fit_here(config, about, run, on_validated, "" if here else name, begun)
+            else:
+                with ray_session(num_cpus=2 * config.workers + 2):
+                    _fit(config, folder, about, run, name, begun)
+            described = f"{config.role}, {config.steps} steps, cache {cache}" if register else ""
+            outcome = _concluded(config, folder, run, described)
+    return TrainResult(config.out, outcome["run_id"], outcome["version"], outcome["metrics"])
+
+
+def check(config: TrainConfig) -> CachedClips | DrawnClips:
+    """Find bad input before anything is started; returns where the clips come from. Raises InputError."""
+    source = make_source(config)
+    new_model(config)
+    validation_videos(config, source)
+    return source
+
+
+def _finished(folder: Written) -> Outcome | None:
+    """What a finished training found, None where it is not finished.
+
+    Raises InputError where the model in the folder is not the one that it made.
+    """
+    repair = "delete it to conclude this training again from its last checkpoint, or choose another --out"
+    outcome = folder.read_json(RESULT, Outcome, repair)
+    if outcome is None:
+        return None
+    path, run_id = folder.path(RESULT), run_id_of(folder)
+    if run_id and run_id != outcome["run_id"]:
+        problem = f"{path}: of MLflow run {outcome['run_id']}, this folder's is {run_id}; {repair}"
+    elif changed := [name for name in MODEL if _digest(folder, name) != outcome["sha256"].get(name)]:
+        problem = (
+            f"{folder.path(changed[0])}: is not the file that this training made (its digest is another one); restore it, "
+            "or give --overwrite to publish the model of the last checkpoint again"
+        )
+    else:
+        return outcome
+    if folder.overwrite:
+        return None
+    raise InputError(problem)
+
+
+def _digest(folder: Written, name: str) -> str:
+    """SHA-256 of a file, "" where there is none."""
+    try:
+        return hashlib.sha256(storage.read_bytes(folder.path(name))).hexdigest()
+    except OSError:
+        return ""
+
+
+def _concluded(config: TrainConfig, folder: Written, run: tracking.Run, description: str) -> Outcome:
+    """Log the last figures, register the model (with a description), and write down that the training is finished."""
+    saved = training_state.newest(folder)
+    assert saved is not None, "a training ends with a checkpoint"
+    progress = saved.progress
+    best = {"val/j_and_f": progress.best_score, "best_step": float(progress.best_step)} if progress.best_step else {}
+    spent = {
+        "train/seconds": progress.seconds,
+        "train/cpu_seconds": progress.cpu_seconds,
+        "train/teacher_forwards": float(progress.teacher_forwards),
+    }
+    run.log_metrics(spent, progress.step)
+    key = f"training-{run.run_id}"  # a kill from here on must not make a second version
+    version = run.register(config.model, config.out, description, key) if description else ""
+    outcome = Outcome(
+        run_id=run.run_id,
+        version=version,
+        metrics={**progress.metrics, **best, **spent},
+        sha256={name: _digest(folder, name) for name in MODEL},
+    )
+    folder.write_json(RESULT, outcome)
+    return outcome
+
+
+def run_identity(config: TrainConfig, cache_fingerprint: str) -> dict[str, Any]:
+    """What decides the outcome of a training; folders and numbers of processes do not."""
+    identity = without(config, COSMETIC)
+    identity["cache"] = cache_fingerprint
+    if config.cache:  # the cache decides both
+        del identity["data"], identity["clip"]
+    return identity
+
+
+def _announce_continuation(config: TrainConfig, folder: Written) -> int:
+    """Steps that an earlier process has done; says so, and when bit-identity ends there."""
+    saved = training_state.newest(folder)
+    if saved is None:
+        return 0
+    changed = "; ".join(differences(saved.manner, manner(config)))
+    note = f" (same batch of {config.batch} clips, but not bit for bit the same weights: {changed})" if changed else ""
+    print(f"continuing {config.out} after step {saved.progress.step}{note}", file=sys.stderr)
+    return saved.progress.step
+
+
+def _fit(
+    config: TrainConfig, folder: Written, about: dict[str, Any], run: tracking.Run, label: str, begun: int
+) -> None:
+    """Run the loop on Ray Train's workers."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    from pipelines.runtime.process_group import PrivateTorchConfig
+
+    board = new_board()
+    try:
+        with ray_storage(folder) as place, followed(board, run, label, config.steps, done=begun):
+            trainer = TorchTrainer(
+                train_worker,
+                train_loop_config={"config": config, "about": about, "board": board},
+                torch_config=PrivateTorchConfig(timeout_s=config.peer_timeout_s),
+                scaling_config=ScalingConfig(
+                    num_workers=config.workers, use_gpu=bool(ray.cluster_resources().get("GPU"))
+                ),
+                run_config=RunConfig(
+                    name=fingerprint(about["config"])[:16],
+                    storage_path=place,
+                    failure_config=FailureConfig(max_failures=config.max_failures),
+                ),
+            )
+            trainer.fit()
+    except TrainingFailedError as error:
+        if (reason := lost_peer(error)) is None:
+            raise
+        raise InputError(
+            f"{config.out}: the workers lost one another ({reason}); what is saved stays: run the same command again to continue, "
+            "with --workers 1 if the network between them cannot be trusted"
+        ) from error
+    if problem := ray.get(board.problem.remote()):
+        raise InputError(str(problem))
+
+
+def lost_peer(error: BaseException) -> str | None:
+    """What torch.distributed says of a peer that is gone, silent or speaks otherwise, in one line; None for every other failure."""
+    import torch.distributed as dist
+
+    failures = [getattr(error, "controller_failure", None), *getattr(error, "worker_failures", {}).values()]
+    for failure in failures:
+        while failure is not None:
+            text = str(failure)
+            if isinstance(failure, dist.DistError) or (isinstance(failure, RuntimeError) and "gloo" in text):
+                return re.sub(r"^\[\S+\] ", "", " ".join(text.split()))[:160]
+            failure = getattr(failure, "_base_exc", None) or getattr(failure, "cause", None) or failure.__cause__
+    return None
+
+
+def train_worker(arguments: dict[str, Any]) -> None:
+    """One DDP worker: every rank computes its part of each global batch, rank 0 speaks and saves."""
+    import ray.train.torch
+    import torch
+
+    config: TrainConfig = arguments["config"]
+    board = arguments["board"]
+    ranks = Ranks(ray.train.torch.get_device())
+
+    def wrap(module: torch.nn.Module) -> torch.nn.Module:
+        # With more than two ranks the order of a sum shows in its last bits. Looking for unused parameters keeps DDP from
+        # regrouping its buckets after the first step, so a restarted worker sums as an undisturbed one does.
+        settings = {"forward_sync_buffers": False, "find_unused_parameters": ranks.size > 2}
+        return ray.train.torch.prepare_model(module, move_to_device=False, parallel_strategy_kwargs=settings)
+
+    reporter = Reporter(board.post.remote)
+    try:
+        run_training(config, arguments["about"], ranks, wrap, reporter.add)
+    except InputError as error:
+        # Raised on every rank. It travels as a result: Ray Train would start the workers again for nothing.
+        if ranks.rank == 0:
+            ray.get(board.fail.remote(str(error)))
+    reporter.flush()
+
+
+def _fit_here(
+    config: TrainConfig, about: dict[str, Any], run: tracking.Run, on_validated: Listener | None, label: str, begun: int
+) -> None:
+    """Run the loop in this process; a thread speaks to MLflow meanwhile. Without a label there is no bar."""
+    import torch
+
+    logged = max(run.history("train/total"), default=0)
+    said: list[Future[None]] = []
+    bar = progress_bar(label, config.steps, "step", begun) if label else None
+
+    def listen(step: int, metrics: dict[str, float]) -> None:
+        reporter.add(step, metrics)
+        if bar is not None:
+            bar.set_postfix({"total": f"{metrics['train/total']:.3f}"}, refresh=False)
+            bar.update(max(0, step - bar.n))
+
+    with ThreadPoolExecutor(1) as speaker, contextlib.nullcontext() if bar is None else bar:
+        reporter = Reporter(
+            lambda entries: said.append(
+                speaker.submit(run.log_series, [entry for entry in entries if entry[0] > logged])
+            )
+        )
+        try:
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            run_training(config, about, Ranks(device), lambda module: module, listen, on_validated)
+        finally:
+            reporter.flush()
+    for one in said:
+        one.result()

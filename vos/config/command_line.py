@@ -1,0 +1,229 @@
+"""From `argv` to a configuration, and from an outcome to an exit code: 0 done, 2 bad input (one line), 130 interrupted, 1 our fault."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import sys
+from collections.abc import Callable
+from errno import EACCES, EDQUOT, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
+from typing import Any, TypeVar
+
+from vos.config import BUILTINS, JobConfig, SegmentConfig
+from vos.config.as_json import from_dict
+from vos.config.paths import absolute, check_address, check_number, check_path, check_secret, check_text, is_address
+from vos.config.presets import preset
+from vos.errors import InputError, printable
+from vos.files.json_files import checked, read_json_file
+from vos.files.seals import SEAL
+from vos.redaction import redact_all, redacted_streams
+
+Job = TypeVar("Job", bound=JobConfig)
+PATH_FIELDS = frozenset(
+    {
+        "root",
+        "out",
+        "cache",
+        "checkpoint",
+        "init",
+        "trunk_weights",
+        "gt",
+        "pred",
+        "csv",
+        "meta",
+        "train_meta",
+        "golden",
+        "weights",
+        "json",
+        "teacher",
+        "evaluation",
+        "video",
+        "first_mask",
+        "masks",
+        "docs",
+    }
+)
+PATH_LISTS = frozenset({"exports", "evaluations"})
+WRITTEN = frozenset({"out", "csv", "json", "masks", "docs"})
+"""Path fields that results go to."""
+OPENED_BY_FFMPEG = frozenset({"video"})
+"""Path fields whose addresses are not of a store: a camera's may have a password, and none of them is saved."""
+PATH_KEYWORDS = {
+    "checkpoint": ("", *BUILTINS, "copy"),
+    "init": ("", *BUILTINS),
+    "teacher": ("", *BUILTINS),
+    "video": ("", "-"),
+}
+
+
+def run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: list[str] | None = None) -> int:
+    """Parse `argv`, run `job` with the configuration and return the exit code. What is printed meanwhile is redacted."""
+    argv = sys.argv[1:] if argv is None else argv
+    with redacted_streams():
+        return _run_job(cls, description, job, argv)
+
+
+def _run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: list[str]) -> int:
+    try:
+        job(parse_config(cls, description, argv))
+    except SystemExit as stop:  # tyro's own after --help, or a job's verdict
+        return stop.code if isinstance(stop.code, int) else 2
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept; run the same command again to continue", file=sys.stderr)
+        return 130
+    except Exception as error:
+        cause = input_error(error)
+        if cause is None or "--debug" in argv:
+            raise
+        print(f"error: {cause}", file=sys.stderr)
+        return 2
+    return 0
+
+
+# Errors of the operating system about a path or a full disk: the user's to mend when they name a file.
+_PATH_ERRORS = frozenset(
+    (EACCES, EPERM, ENOENT, EEXIST, ENOTDIR, EISDIR, EROFS, ENOSPC, EDQUOT, ENAMETOOLONG, ELOOP)  # fmt: skip
+)
+
+
+def input_error(error: BaseException | None) -> str | None:
+    """The user's part in an error, in one line, also where Ray wrapped it on its way from a worker; None when it is ours."""
+    seen: set[int] = set()
+    queue = [error]
+    while queue:
+        current = queue.pop(0)
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        # Ray's copy of a worker's exception has the remote traceback as its text and the exception itself as its cause.
+        original = getattr(current, "cause", None)
+        if isinstance(current, InputError) and not isinstance(original, BaseException):
+            # Redacted once more: the worker's environment is not this one's.
+            text = redact_all(str(current).rsplit("vos.errors.InputError: ", 1)[-1])
+            return printable(" ".join(text.split()))
+        if isinstance(current, OSError) and current.errno in _PATH_ERRORS and current.filename:
+            reason = (current.strerror or "cannot be used").lower()
+            text = f"{current.filename}: {reason}; check the path, its permissions and the space on the disk"
+            return printable(redact_all(text))
+        queue += [original, current.__cause__, None if current.__suppress_context__ else current.__context__]
+        queue += list(getattr(current, "worker_failures", {}).values())
+        queue += list(getattr(current, "exceptions", ()))
+        queue.append(getattr(current, "controller_failure", None))
+    return None
+
+
+def parse_config(cls: type[Job], description: str, argv: list[str]) -> Job:
+    """Read a job's configuration: the preset, then --config FILE, then DAVIS_ROOT, then the other flags.
+
+    Raises InputError for a value that cannot be, SystemExit (tyro's) for --help.
+    """
+    for before, argument in zip(["", *argv], argv, strict=False):
+        check_text(before if before.startswith("--") else "argument", argument)
+    name, rest = _take_flag(argv, "--preset")
+    config_file, rest = _take_flag(rest, "--config")
+    home = os.environ.get("MOBILEVOS_HOME") or os.getcwd()
+    saved = read_config_file(config_file, home) if config_file else {}
+    default = preset(cls, name or saved.get("preset"))
+    if config_file:
+        default = from_dict(cls, saved, default, origin=config_file)
+        default = dataclasses.replace(default, preset=name or default.preset)
+    root = os.environ.get("DAVIS_ROOT", "")
+    use_root = root and not default.data.root and default.data.kind == "auto"
+    if use_root:
+        default = dataclasses.replace(default, data=dataclasses.replace(default.data, root=root))
+    config = _parse_flags(cls, default, description, rest)
+    if use_root and config.data.kind == "synthetic":
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=""))
+    return resolve_paths(config, home)
+
+
+def _parse_flags(cls: type[Job], default: Job, description: str, argv: list[str]) -> Job:
+    """tyro over the dataclass; what it refuses becomes one line instead of a box of several."""
+    import tyro
+
+    job = cls.__name__.removesuffix("Config").removeprefix("Fps").lower()
+    said = io.StringIO()
+    # Objects are added one by one, and there is a --no-masks already; markers at the fields would import tyro with every config.
+    text = f"{description.rstrip()}\n\nEvery job also takes --config FILE, a saved config.json such as that beside an output."
+    markers = (tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff) if cls is SegmentConfig else ()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                cls, args=argv, default=default, description=text, prog=f"python -m jobs.{job}", config=markers
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        cause: BaseException | None = stop
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__context__
+        if isinstance(cause, InputError):
+            raise cause from None
+        lines = [line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()]
+        raise InputError("; ".join(line for line in lines if line)) from None
+
+
+def read_config_file(path: str, home: str) -> dict[str, Any]:
+    """A configuration saved as JSON; a relative path is one under `home`. Raises InputError naming the file."""
+    check_secret("--config", path)
+    if is_address(path):
+        raise InputError(f"--config {path}: only a file on this machine can be read here; copy it and name the copy")
+    path = absolute(path, home, "--config")
+    advice = "name a JSON file such as a run's config.json"
+    values = checked(read_json_file(path, advice), dict[str, Any], path, advice)
+    return {name: value for name, value in values.items() if name != SEAL}  # a user may have edited it, and may
+
+
+def resolve_paths(config: Any, home: str, prefix: str = "--") -> Any:
+    """`config` with its relative paths made absolute under `home`, so that they mean the same on every worker.
+
+    A submitted job runs in a copy of the project: there the cluster sets MOBILEVOS_HOME to the folder that relative paths mean.
+    URIs (`s3://…`) stay as they are. Raises InputError for text, paths and addresses that cannot be used or would give away a secret.
+    """
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value, flag = getattr(config, field.name), f"{prefix}{field.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = resolve_paths(value, home, f"{flag}.")
+            continue
+        for one in value if isinstance(value, tuple) else (value,):
+            check_number(flag, one)
+            if isinstance(one, str):
+                check_text(flag, one)
+                if field.name not in OPENED_BY_FFMPEG:
+                    check_secret(flag, one)
+        if field.name in PATH_LISTS:
+            changes[field.name] = tuple(_resolved(flag, field.name, one, home) for one in value)
+        elif isinstance(value, str) and field.name in PATH_FIELDS and value not in PATH_KEYWORDS.get(field.name, ("",)):
+            changes[field.name] = _resolved(flag, field.name, value, home)
+    return dataclasses.replace(config, **changes)
+
+
+def _resolved(flag: str, name: str, value: str, home: str) -> str:
+    written = name in WRITTEN
+    if not is_address(value):
+        value = absolute(value, home, flag)
+        check_path(flag, value, written)
+    elif "://" in value and name not in OPENED_BY_FFMPEG:
+        check_address(flag, value, written)
+    return value
+
+
+def _take_flag(argv: list[str], flag: str) -> tuple[str | None, list[str]]:
+    """The value of `--flag value` or `--flag=value`, and the other arguments: it decides the defaults that tyro then shows."""
+    rest: list[str] = []
+    value: str | None = None
+    items = iter(argv)
+    for item in items:
+        if item == flag:
+            value = next(items, None)
+        elif item.startswith(f"{flag}="):
+            value = item.split("=", 1)[1]
+        else:
+            rest.append(item)
+            continue
+        if not value:
+            raise InputError(f"{flag}: give a value after it")
+    return value, rest

@@ -1,0 +1,152 @@
+"""Taking a clip: the frames and masks of a draw, cropped and coloured as its numbers say.
+
+Everything here is integer arithmetic on bytes (positions in 1/32 pixel, colours by table), so a draw gives the same
+bytes on the teacher's side and the student's, on every worker, in any order. Frames and their labels continue past the
+edge as their reflection.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from vos.data.datasets import Video
+from vos.data.draws import Augmentation, ClipDraw
+from vos.errors import InputError
+from vos.media import images
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """frames (T, crop, crop, 3) uint8 RGB; labels (T, crop, crop) uint8 in 0..O, numbered in the order of the draw's
+    objects.
+    """
+
+    frames: np.ndarray
+    labels: np.ndarray
+
+
+def read_clip(video: Video, draw: ClipDraw, crop_px: int, pasted: Video | None = None) -> Clip:
+    """Read the clip of a draw, bit-exactly. `crop_px` is the one it was drawn with, `pasted` the video of `draw.paste`.
+
+    Raises InputError if a frame has no mask or a file is bad.
+    """
+    assert video.name == draw.video, f"draw {draw.number} is of {draw.video}, not of {video.name}"
+    return _taken(video, draw, draw.frames, crop_px, pasted, need_masks=True)
+
+
+def replay(videos: Mapping[str, Video], draw: ClipDraw, crop_px: int) -> Clip:
+    """`read_clip` where videos are known by name."""
+    return read_clip(videos[draw.video], draw, crop_px, videos[draw.paste.video] if draw.paste else None)
+
+
+def _paste_over(
+    frames: np.ndarray, labels: np.ndarray, draw: ClipDraw, indices: tuple[int, ...], pasted: Video | None, crop_px: int
+) -> None:
+    """Lay the pasted object over the frames of these indices, and their labels, in place. Without a mask of it a frame stays as it is."""
+    paste = draw.paste
+    assert paste is not None and pasted is not None and pasted.name == paste.video, f"draw {draw.number} has a paste"
+    crop = Cropper(paste.augmentation, crop_px)
+    for t, index in enumerate(indices):
+        there = paste.frame(index - draw.frames[0], pasted.num_frames)
+        mask = pasted.mask(there)
+        if mask is None:
+            continue
+        covers = crop.labels(mask, (paste.object_id,)) > 0
+        if paste.behind:
+            covers &= labels[t] == 0
+        frames[t][covers] = crop.frame(pasted.frame(there))[covers]
+        labels[t][covers] = draw.num_objects if paste.labelled else 0
+
+
+def read_context(video: Video, draw: ClipDraw, crop_px: int, masks: bool, pasted: Video | None = None) -> Clip:
+    """The context frames of a draw under the clip's own augmentation; labels are zeros unless `masks`.
+
+    Raises InputError as `read_clip` does, for a frame without a mask only where `masks` are asked for.
+    """
+    clip = _taken(video, draw, draw.context, crop_px, pasted, need_masks=masks)
+    return clip if masks else Clip(clip.frames, np.zeros_like(clip.labels))
+
+
+def _taken(
+    video: Video, draw: ClipDraw, indices: tuple[int, ...], crop_px: int, pasted: Video | None, need_masks: bool
+) -> Clip:
+    """These frames of the draw's video as it says. Masks that nobody needs are read only where an object is pasted behind them."""
+    crop = Cropper(draw.augmentation, crop_px)
+    frames = np.empty((len(indices), crop_px, crop_px, 3), np.uint8)
+    labels = np.zeros((len(indices), crop_px, crop_px), np.uint8)
+    for t, index in enumerate(indices):
+        mask = video.mask(index) if need_masks or draw.paste is not None else None
+        if mask is None and need_masks:
+            name = video.frame_name(index)
+            raise InputError(f"{video.name}: frame {name} has no mask; draw the clips again from these files")
+        frames[t] = crop.frame(video.frame(index))
+        if mask is not None:
+            labels[t] = crop.labels(mask, draw.objects)
+    if draw.paste is not None:
+        _paste_over(frames, labels, draw, indices, pasted, crop_px)
+    return Clip(frames, labels)
+
+
+def checksum(clip: Clip) -> int:
+    """CRC-32 of the frames' bytes and then the labels': what a replayed clip is compared with."""
+    return zlib.crc32(clip.labels.tobytes(), zlib.crc32(clip.frames.tobytes()))
+
+
+def encode_clip(clip: Clip) -> tuple[list[bytes], list[bytes]]:
+    """Frames as JPEG (quality 95, full colour resolution) and labels as PNG, T files each. Frames do not survive bit by bit:
+    what a teacher is to see must be decoded from them.
+    """
+    settings = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    frames = [_encoded(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), settings) for frame in clip.frames]
+    return frames, [_encoded(".png", labels, []) for labels in clip.labels]
+
+
+def decode_clip(frames: list[bytes], labels: list[bytes], origin: str = "a stored clip") -> Clip:
+    """The inverse of `encode_clip`. Raises InputError, naming `origin`, where they are not whole JPEG and PNG files, all of one size."""
+    pictures = [images.decode(data, f"{origin}, frame {i}", cv2.IMREAD_COLOR_RGB) for i, data in enumerate(frames)]
+    masks = [images.decode(data, f"{origin}, mask {i}", cv2.IMREAD_GRAYSCALE) for i, data in enumerate(labels)]
+    sizes = {one.shape[:2] for one in (*pictures, *masks)}
+    if len(sizes) != 1 or len(pictures) != len(masks):
+        raise InputError(f"{origin}: its frames and masks are not all of one size and number; build the cache again")
+    return Clip(np.stack(pictures), np.stack(masks))
+
+
+def _encoded(kind: str, image: np.ndarray, settings: list[int]) -> bytes:
+    done, data = cv2.imencode(kind, image, settings)
+    assert done
+    return data.tobytes()
+
+
+class Cropper:
+    """An augmentation made ready for any number of frames of a video: sampling grids and colour tables."""
+
+    def __init__(self, augmentation: Augmentation, crop_px: int) -> None:
+        a, b, c, d, e, f = augmentation.affine
+        size = (crop_px, crop_px)
+        self._label_grid = images.affine_grid(augmentation.affine, size, nearest=True)
+        # Bilinear sampling skips pixels beyond a factor of 2 and would alias: whole blocks are averaged first.
+        self._times = max(1, int(augmentation.source_px))
+        shift, times = (self._times - 1) / 2, self._times
+        reduced = (a / times, b / times, (c - shift) / times, d / times, e / times, (f - shift) / times)
+        self._frame_grid = images.affine_grid(reduced, size, nearest=False)
+        colours = np.arange(256)[:, None] * np.array(augmentation.gain) + np.array(augmentation.offset)
+        self._colours = np.clip(np.rint(colours), 0, 255).astype(np.uint8)[:, None, :]
+
+    def frame(self, frame: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> (crop, crop, 3) uint8."""
+        if self._times > 1:
+            height, width = frame.shape[0] // self._times, frame.shape[1] // self._times
+            whole_blocks = frame[: height * self._times, : width * self._times]
+            frame = cv2.resize(whole_blocks, (width, height), interpolation=cv2.INTER_AREA)
+        return cv2.LUT(images.sample(frame, self._frame_grid), self._colours)
+
+    def labels(self, labels: np.ndarray, objects: tuple[int, ...]) -> np.ndarray:
+        """(H, W) uint8 ids -> (crop, crop) uint8: objects[k] becomes k + 1, every other object background."""
+        table = np.zeros(256, np.uint8)
+        table[list(objects)] = np.arange(1, len(objects) + 1)
+        return cv2.LUT(images.sample(labels, self._label_grid), table)

@@ -1,0 +1,130 @@
+"""The fingerprint of videos: a digest of every byte that they are made of, as fast as a look at the files' times where nothing changed.
+
+Names and sizes alone would call other masks of equal size the same videos. Contents are read once; a small file per video in the user's
+private cache folder then says which files (size, times of change, inode) had which digest. A file that was changed so recently that another
+change could have the same time is read again, as git does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypedDict
+
+from vos.data.datasets import Video
+from vos.errors import InputError
+from vos.files.json_files import checked, read_json_file
+from vos.files.whole import code_cache, open_regular, write_atomic
+
+FORM = "c1-"
+"""How a fingerprint of contents begins. Those without it are of names and sizes, from before contents were read."""
+RACY_S = 2.0
+"""A file system may keep times to the second only."""
+CHUNK_BYTES = 1 << 20
+
+
+class Known(TypedDict):
+    """What the cache says of a video: its files as they were when they were read, the digest of their contents, and a digest of both."""
+
+    files: str
+    content: str
+    check: str
+
+
+def fingerprint(videos: Sequence[Video], on_read: Callable[[int, int], None] | None = None) -> str:
+    """`c1-` and 64 hex digits: names, sizes, meaning and contents of all frames and masks; no absolute path.
+
+    on_read  told (videos read, videos to read) while contents are read
+    Raises InputError where a file is gone.
+    """
+    kept = code_cache("contents") if any(video.files() for video in videos) else ""
+    contents: dict[int, str] = {}
+    unknown: list[tuple[int, str]] = []
+    for number, video in enumerate(videos):
+        state = _state(video)
+        if (found := _recalled(video, state, kept)) is not None:
+            contents[number] = found
+        else:
+            unknown.append((number, state))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        read = pool.map(lambda item: _read(videos[item[0]], item[1], kept), unknown)
+        for done, ((number, _), content) in enumerate(zip(unknown, read, strict=True), 1):
+            contents[number] = content
+            if on_read is not None:
+                on_read(done, len(unknown))
+    digest = hashlib.sha256()
+    for number, video in enumerate(videos):
+        digest.update(f"{video.signature()} {contents[number]}\n".encode())
+    return FORM + digest.hexdigest()
+
+
+def index_fingerprint(videos: Sequence[Video]) -> str:
+    """64 hex digits of names, sizes and meaning alone: the fingerprint of caches and records that are older than `fingerprint`."""
+    digest = hashlib.sha256()
+    for video in videos:
+        digest.update(video.signature().encode() + b"\n")
+    return digest.hexdigest()
+
+
+def same_videos(videos: Sequence[Video], known: str) -> bool:
+    """Whether these are the videos of a fingerprint, by contents, or, for one of before, by names and sizes."""
+    return known == (fingerprint(videos) if known.startswith(FORM) else index_fingerprint(videos))
+
+
+def _state(video: Video) -> str:
+    """Digest of what the file system says of a video's files."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in video.files():
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            raise InputError(
+                f"{path}: {(error.strerror or 'unreadable').lower()}; restore it, or index again"
+            ) from None
+        place = f"{path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino} {found.st_dev}\n"
+        digest.update(place.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _read(video: Video, state: str, kept: str) -> str:
+    """Digest of a video's contents, remembered unless a file may have changed meanwhile."""
+    began, newest = time.time(), 0.0
+    digest = hashlib.blake2b(digest_size=32)
+    for path in video.files():
+        one = hashlib.blake2b(digest_size=32)
+        with open_regular(path, "restore it, or index again") as file:
+            found = os.fstat(file.fileno())
+            newest = max(newest, found.st_mtime, found.st_ctime)
+            while chunk := file.read(CHUNK_BYTES):
+                one.update(chunk)
+        digest.update(one.digest())
+    content = digest.hexdigest()
+    if video.files() and newest < began - RACY_S and _state(video) == state:
+        known = Known(files=state, content=content, check=_check(state, content))
+        write_atomic(_place(video, kept), json.dumps(known).encode(), sync=False)
+    return content
+
+
+def _recalled(video: Video, state: str, kept: str) -> str | None:
+    """The digest of a video's contents as the cache has it; None where it does not know these very files."""
+    if not video.files():
+        return hashlib.blake2b(digest_size=32).hexdigest()
+    try:
+        known = checked(read_json_file(_place(video, kept), ""), Known, "", "")
+    except InputError:
+        return None
+    intact = known["check"] == _check(known["files"], known["content"])
+    return known["content"] if intact and known["files"] == state else None
+
+
+def _check(files: str, content: str) -> str:
+    return hashlib.blake2b(f"{files} {content}".encode(), digest_size=16).hexdigest()
+
+
+def _place(video: Video, kept: str) -> str:
+    name = hashlib.blake2b(video.files()[0].encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    return os.path.join(kept, f"{name}.json")

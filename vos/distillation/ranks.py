@@ -1,0 +1,91 @@
+"""The processes of one training, talking through torch.distributed; a process alone is a world of one and talks to nobody.
+
+They exchange tensors and JSON only. torch's own object collectives unpickle what a peer sends, which is to run what a peer sends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from vos.errors import InputError, NotFiniteError
+from vos.files.json_files import checked, parse_json
+
+MESSAGE_BYTES = 64 * 2**20
+"""The longest message that is taken from a peer."""
+
+
+class Ranks:
+    """What a process knows of the others. Every method is called by all of them, in the same order."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        joined = dist.is_available() and dist.is_initialized()
+        self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
+        self.device = device or torch.device("cpu")
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the ranks, element by element; a NaN of one rank is a NaN of all."""
+        if self.size == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values)
+        return values / self.size
+
+    def gather(self, value: Any) -> list[Any]:
+        """One value (any JSON) of every rank, in their order. Raises InputError where a peer's message is none of ours."""
+        if self.size == 1:
+            return [value]
+        own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(self.device)
+        lengths = [int(length) for length in self._gathered(torch.tensor([len(own)], device=self.device))]
+        for rank, length in enumerate(lengths):
+            if not 0 < length <= MESSAGE_BYTES:
+                raise InputError(_misbehaves(f"{rank} announces a message of {length} bytes"))
+        padded = own.new_zeros(max(lengths))
+        padded[: len(own)] = own
+        texts = [part[:length] for part, length in zip(self._gathered(padded), lengths, strict=True)]
+        return [
+            parse_json(text.cpu().numpy().tobytes(), f"rank {rank}", _misbehaves("sends no JSON"), finite=False)
+            for rank, text in enumerate(texts)
+        ]
+
+    def _gathered(self, own: Tensor) -> list[Tensor]:
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(parts, own)
+        return parts
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """A block that ends with the same InputError on every rank when it raised one on any: nobody waits for a rank that left."""
+        own: InputError | None = None
+        try:
+            yield
+        except InputError as error:
+            own = error
+        if self.size > 1:
+            flag = torch.tensor([float(own is not None)], device=self.device)
+            dist.all_reduce(flag)
+            if flag.item():
+                said = self.gather([type(own).__name__, str(own)] if own else [])
+                problems = checked(said, list[list[str]], "a worker", _misbehaves("sends no error"))
+                kind, text = next((one for one in problems if len(one) == 2), ("", _misbehaves("tells no error")))
+                own = (NotFiniteError if kind == NotFiniteError.__name__ else InputError)(text)
+        if own is not None:
+            raise own
+
+    def take_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank what rank 0 has in these tensors."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+
+def _misbehaves(how: str) -> str:
+    return (
+        f"worker {how}: another program may be talking on the training's port; run the same command again to continue"
+    )

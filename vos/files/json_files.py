@@ -1,0 +1,221 @@
+"""The one reader of JSON files: bounded, strict, and typed, so that no caller meets a surprise later.
+
+Python's own reader takes NaN, integers of any length (whose conversion fails later), floats that are infinite, repeated names (the last one
+wins in silence) and nesting that ends in a RecursionError. All of that is refused here in one line that names the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, is_typeddict
+
+from vos.errors import InputError
+from vos.files.whole import read_regular
+
+MAX_DEPTH = 64
+MAX_INTEGER = 2**63 - 1
+Kind = TypeVar("Kind")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+"""A string (even one that never ends), or a bracket."""
+
+
+def read_json_file(path: str, advice: str) -> Any:
+    """What a JSON file on this machine holds.
+
+    advice  how to repair it, the end of the error line: "copy the checkpoint again"
+    Raises InputError where the file is absent, not a regular file, too large, or what `parse_json` refuses.
+    """
+    return parse_json(read_regular(path, "json_bytes", advice), path, advice)
+
+
+def parse_json(data: bytes | str, origin: str, advice: str, finite: bool = True) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    origin  the file, named in errors
+    finite  refuse NaN and infinities; False only for files of ours that hold figures which may be neither
+    Raises InputError for anything that is no JSON, nested deeper than 64, or holds a repeated name or a number beyond 64 bits.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        _check_depth(text)
+        value = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_int=_integer,
+            parse_float=_number if finite else float,
+            parse_constant=_no_constant if finite else float,
+        )
+        if _HALF.search(text):  # of a pair, perhaps: as UTF-8, halves alone cannot be written
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError:
+        raise InputError(f"{origin}: not JSON (half of a character stands alone); {advice}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{origin}: not JSON (not UTF-8 at byte {error.start}); {advice}") from None
+    except ValueError as error:
+        raise InputError(f"{origin}: not JSON ({_first_line(error)}); {advice}") from None
+
+
+def checked(value: Any, kind: type[Kind], origin: str, advice: str) -> Kind:
+    """`value`, proven to be of a type: `dict[str, Any]`, `list[int]`, `str | None`, a Literal, or a TypedDict.
+
+    A float takes an integer too. A TypedDict's required names must be there; further names are left alone.
+    Raises InputError that names the file and the place within it.
+    """
+    problem = _misfit(value, kind, "")
+    if problem:
+        raise InputError(f"{origin}: {problem}; {advice}")
+    return value
+
+
+def built(value: Any, kind: type[Kind], origin: str, advice: str) -> Kind:
+    """A dataclass from the JSON object of its fields; those with a default may be absent, further names are left out.
+
+    Raises InputError that names the file and the place within it.
+    """
+    checked(value, kind, origin, advice)
+    return kind(**{field.name: value[field.name] for field in fields(kind) if field.name in value})  # type: ignore[arg-type]
+
+
+def _misfit(value: Any, kind: Any, place: str) -> str:
+    """What is wrong with a value, "" where it is of the kind."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any or kind is object:
+        return ""
+    if origin in (typing.Required, typing.NotRequired, typing.Annotated):
+        return _misfit(value, arguments[0], place)
+    if origin in (Union, types.UnionType):
+        return "" if any(not _misfit(value, one, place) for one in arguments) else _wrong(value, _name(kind), place)
+    if origin is Literal:
+        return (
+            ""
+            if any(type(value) is type(one) and value == one for one in arguments)
+            else _wrong(value, _name(kind), place)
+        )
+    if is_typeddict(kind) or is_dataclass(kind):
+        return _misfit_fields(value, kind, place)
+    if origin in (list, tuple):
+        return _misfit_items(value, kind, place)
+    if origin in (dict, Mapping):
+        if not isinstance(value, dict):
+            return _wrong(value, "an object", place)
+        return next(filter(None, (_misfit(item, arguments[1], f"{place}.{name}") for name, item in value.items())), "")
+    if kind is float:
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+    elif kind is int:
+        right = isinstance(value, int) and not isinstance(value, bool)
+    else:
+        right = value is None if kind in (None, type(None)) else isinstance(value, kind)
+    return "" if right else _wrong(value, _name(kind), place)
+
+
+def _misfit_fields(value: Any, kind: Any, place: str) -> str:
+    if not isinstance(value, dict):
+        return _wrong(value, "an object", place)
+    for name, one in typing.get_type_hints(kind, include_extras=True).items():
+        if name in value:
+            if problem := _misfit(value[name], one, f"{place}.{name}"):
+                return problem
+        elif _is_required(kind, name, one):
+            return f"{_where(place)}lacks '{name}'"
+    return ""
+
+
+def _is_required(kind: Any, name: str, hint: Any) -> bool:
+    if is_typeddict(kind):
+        return kind.__total__ and get_origin(hint) is not typing.NotRequired
+    field = next(field for field in fields(kind) if field.name == name)
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _misfit_items(value: Any, kind: Any, place: str) -> str:
+    arguments = get_args(kind)
+    if not isinstance(value, list):
+        return _wrong(value, "a list", place)
+    fixed = get_origin(kind) is tuple and (len(arguments) != 2 or arguments[1] is not Ellipsis)
+    if fixed and len(value) != len(arguments):
+        return f"{_where(place)}has {len(value)} items instead of {len(arguments)}"
+    kinds = arguments if fixed else (arguments[0],) * len(value)
+    pairs = zip(value, kinds, strict=True)
+    return next(filter(None, (_misfit(item, one, f"{place}[{i}]") for i, (item, one) in enumerate(pairs))), "")
+
+
+def _wrong(value: Any, wanted: str, place: str) -> str:
+    shown = json.dumps(value)
+    return f"{_where(place)}holds {shown if len(shown) <= 40 else shown[:37] + '...'} instead of {wanted}"
+
+
+def _where(place: str) -> str:
+    return f"'{place.lstrip('.')[:80]}' " if place else ""
+
+
+def _name(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(map(_name, get_args(kind)))
+    names = {
+        str: "a string",
+        int: "an integer",
+        float: "a number",
+        bool: "true or false",
+        type(None): "null",
+        dict: "an object",
+        list: "a list",
+    }
+    return names.get(get_origin(kind) or kind, str(kind))
+
+
+def _check_depth(text: str) -> None:
+    """Refuse deep nesting before the parser recurses into it. Brackets within strings do not count."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    depth, i, end = 0, 0, len(text)
+    while i < end:
+        match = _TOKEN.search(text, i)
+        if match is None:
+            return
+        i = match.end()
+        character = match.group()
+        if character[0] == '"':
+            continue
+        depth += 1 if character in "[{" else -1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH}")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in values if names.count(name) > 1)
+        raise ValueError(f"the name '{twice[:40]}' stands twice")
+    return values
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or abs(number := int(text)) > MAX_INTEGER:
+        raise ValueError(f"the integer {text[:20]}... does not fit 64 bits")
+    return number
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return number
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

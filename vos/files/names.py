@@ -1,0 +1,39 @@
+"""Names of videos and frames: they come from lists and folders of others, and become names of folders and files here.
+
+What cannot become one (or would leave its folder) is refused where it is read, not after hours of work.
+"""
+
+from __future__ import annotations
+
+import re
+
+from vos.errors import InputError
+from vos.files.whole import read_regular
+
+MAX_NAME_BYTES = 200
+"""File systems take 255; an ending and the mark of an unfinished file are added."""
+NOT_IN_A_NAME = re.compile(r"[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+"""Control characters, marks that turn the direction of writing, and halves of characters: bytes that are not UTF-8."""
+
+
+def check_name(name: str, where: str) -> str:
+    """`name`, proven to be a plain name for a folder or file. Raises InputError, naming `where` it stands."""
+    if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
+        raise InputError(f"{where}: the name {name[:80]!r} leaves its folder; use plain folder names without slashes")
+    if NOT_IN_A_NAME.search(name):
+        raise InputError(f"{where}: the name {name[:80]!r} holds control characters or is not UTF-8; rename it")
+    if len(name) > MAX_NAME_BYTES // 4 and len(name.encode()) > MAX_NAME_BYTES:
+        raise InputError(f"{where}: the name {name[:40]}… is longer than {MAX_NAME_BYTES} bytes; shorten it")
+    return name
+
+
+def read_names(path: str, advice: str) -> list[str]:
+    """The names in a text file, one a line, blank lines left out.
+
+    Raises InputError where it is absent, no regular file, too large, no text, or holds what is no plain name.
+    """
+    try:
+        lines = read_regular(path, "list_bytes", advice).decode("utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file in UTF-8; {advice}") from None
+    return [check_name(line.strip(), path) for line in lines if line.strip()]

@@ -1,0 +1,217 @@
+"""Frames and masks on disk: read, write, check, draw over.
+
+Frames are decoded by OpenCV (libjpeg-turbo) without applying the EXIF orientation, so that a frame and its mask always
+agree on height and width. Masks are palette PNGs whose *index* is the object, never the colour. A file is a JPEG or a
+PNG by its first bytes, whatever its name, and goes to that decoder only when it was found whole (vos/media/jpeg.py, vos/media/png.py).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from vos.errors import InputError
+from vos.files.limits import check_limit
+from vos.files.whole import open_regular, read_regular, write_atomic
+from vos.media import jpeg, png
+from vos.media.palette import read_indices
+
+_HEAD_BYTES, _TAIL_BYTES = 8192, 64
+_ADVICE = "check the data folder and its permissions"
+_FRAME_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+@lru_cache(maxsize=1)
+def davis_palette() -> np.ndarray:
+    """The colours of the DAVIS (and PASCAL VOC) palette: (256, 3) uint8 RGB, made by interleaving the bits of the
+    index.
+    """
+    index = np.arange(256)
+    palette = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    palette.flags.writeable = False  # one array for all callers
+    return palette
+
+
+def read_frame(path: str) -> np.ndarray:
+    """A frame as (H, W, 3) uint8 RGB, in the order of its stored rows.
+
+    Raises InputError if absent, unreadable or truncated.
+    """
+    return decode(read_regular(path, "image_bytes", _ADVICE), path)
+
+
+def decode(data: bytes, origin: str, flags: int = _FRAME_FLAGS) -> np.ndarray:
+    """The pixels of a whole JPEG or PNG, uint8: (H, W, 3) RGB, or what other `flags` of OpenCV ask for.
+
+    The header decides the size, and no decoder is started before the file was found to hold it. Raises InputError, naming `origin`,
+    for any other bytes.
+    """
+    if data.startswith(png.SIGNATURE):
+        parts = png.take_apart(data, origin)
+        size = parts.header.height, parts.header.width
+        encoded = np.frombuffer(png.for_decoder(parts, origin), np.uint8)
+    elif data.startswith(jpeg.SIGNATURE):
+        header = jpeg.check(data, origin)
+        size, encoded = (header.height, header.width), np.frombuffer(data, np.uint8)
+    else:
+        raise _no_image(origin, data)
+    try:
+        pixels = cv2.imdecode(encoded, flags)
+    except cv2.error:
+        pixels = None
+    if pixels is None or pixels.shape[:2] != size:
+        raise jpeg.damaged(origin)
+    return pixels
+
+
+def read_mask(path: str) -> np.ndarray:
+    """A mask as (H, W) uint8 palette indices (grey levels for a grey PNG).
+
+    Raises InputError if absent, unreadable, truncated or RGB.
+    """
+    return read_indices(path)
+
+
+def write_mask(path: str, labels: np.ndarray) -> None:
+    """Write (H, W) object indices as a PNG with the DAVIS palette: a temporary name, then renamed."""
+    write_atomic(path, mask_png(labels), sync=False)
+
+
+def mask_png(labels: np.ndarray) -> bytes:
+    """A PNG with the DAVIS palette of (H, W) object indices, 0 is background, at most 255."""
+    labels = np.asarray(labels)
+    assert labels.ndim == 2 and labels.min(initial=0) >= 0 and labels.max(initial=0) <= 255, (
+        "a mask is (H, W) of 0..255"
+    )
+    image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8), "L")
+    image.putpalette(davis_palette().tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_frame(path: str, frame: np.ndarray, quality: int = 95) -> None:
+    """Write an RGB frame as JPEG or PNG, by the name's ending: a temporary name, then renamed."""
+    write_atomic(path, frame_file(path, frame, quality), sync=False)
+
+
+def frame_file(path: str, frame: np.ndarray, quality: int = 95) -> bytes:
+    """An RGB frame (H, W, 3) uint8 as a JPEG or PNG, by the ending of its name; JPEG loses a little."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.lower().endswith((".jpg", ".jpeg")) else []
+    done, data = cv2.imencode(os.path.splitext(path)[1], cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)
+    assert done, f"{path}: OpenCV could not encode the frame"
+    return data.tobytes()
+
+
+def check_complete(path: str) -> tuple[int, int]:
+    """Check that the file is a whole image, from its header and its last bytes, and return (height, width).
+
+    A JPEG or PNG whose end marker is not at its end (bytes appended by a camera) is looked through for it. Nothing is decoded.
+    Raises InputError if absent, no regular file, neither JPEG nor PNG, too large, or truncated.
+    """
+    with open_regular(path, _ADVICE) as file:
+        num_bytes = os.fstat(file.fileno()).st_size
+        check_limit("image_bytes", num_bytes, path)
+        try:
+            head = file.read(_HEAD_BYTES)
+            file.seek(max(0, num_bytes - _TAIL_BYTES))
+            tail = file.read(_TAIL_BYTES)
+            if head.startswith(png.SIGNATURE):
+                header = png.read_header(head, path)
+                if png.END not in tail:
+                    file.seek(0)
+                    png.take_apart(file.read(), path)
+                return header.height, header.width
+            if not head.startswith(jpeg.SIGNATURE):
+                raise _no_image(path, head)
+            header = jpeg.read_header(head, path)
+            if header is None or jpeg.END not in tail:
+                file.seek(0)
+                header = jpeg.check(file.read(), path)
+            return header.height, header.width
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}); {_ADVICE}") from None
+
+
+def overlay(frame: np.ndarray, labels: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+    """Paint objects over a frame: their palette colour at `alpha` inside, and twice as bright along the contour.
+
+    frame    (H, W, 3) uint8 RGB
+    labels   (H, W) integers, 0 is background
+    returns  (H, W, 3) uint8, a new array
+    """
+    labels = np.asarray(labels).astype(np.uint8)
+    result = frame.copy()
+    left, top, width, height = cv2.boundingRect(labels)
+    if not width:
+        return result
+    # Only where objects are, and a pixel around, which their contours look at: a quarter of the time on most videos.
+    box = slice(max(0, top - 1), top + height + 1), slice(max(0, left - 1), left + width + 1)
+    labels, part = np.ascontiguousarray(labels[box]), result[box]
+    colours = davis_palette()[labels]
+    inside = labels > 0
+    painted = cv2.addWeighted(part, 1 - alpha, colours, alpha, 0)
+    part[inside] = painted[inside]
+    # The contour is the object's own outermost pixels, so that two touching objects each keep their line.
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    contour = inside & ((cv2.dilate(labels, cross) != labels) | (cv2.erode(labels, cross) != labels))
+    lines = colours[contour]
+    part[contour] = np.minimum(lines.astype(np.uint16) * 2, 255).astype(np.uint8)
+    return result
+
+
+class Grid(NamedTuple):
+    """Where an affine map samples its input: whole pixels (H, W, 2) int16 as x, y, and 1/32 pixels (H, W) or None."""
+
+    whole: np.ndarray
+    fraction: np.ndarray | None
+
+
+def affine_grid(affine: Sequence[float], size: tuple[int, int], *, nearest: bool) -> Grid:
+    """The grid of an affine map (a, b, c, d, e, f): output pixel (x, y) shows input pixel (a*x + b*y + c, d*x + e*y +
+    f).
+
+    size     (height, width) of the output; pixel centres are whole numbers
+    nearest  whole pixels only, for labels
+
+    Positions are whole multiples of 1/32 pixel from here on, and `sample` works in integers, so the bytes are the same
+    on every processor; cv2.warpAffine computes in floats, whose last bits depend on the instruction set.
+    """
+    a, b, c, d, e, f = affine
+    x, y = np.arange(size[1], dtype=np.float64), np.arange(size[0], dtype=np.float64)[:, None]
+    # In 1/1024 pixel, each term rounded once; int16 pixels reach to 32767.
+    along_x, along_y = (np.rint(1024.0 * slope * x).astype(np.int32) for slope in (a, d))
+    start_x, start_y = (np.rint(1024.0 * (slope * y + first)).astype(np.int32) for slope, first in ((b, c), (e, f)))
+    assert max(np.abs(start_x).max() + np.abs(along_x).max(), np.abs(start_y).max() + np.abs(along_y).max()) < 1 << 25
+    whole = np.empty((*size, 2), np.int16)
+    if nearest:
+        whole[..., 0] = (along_x + (start_x + 512)) >> 10
+        whole[..., 1] = (along_y + (start_y + 512)) >> 10
+        return Grid(whole, None)
+    grid_x, grid_y = (along_x + (start_x + 16)) >> 5, (along_y + (start_y + 16)) >> 5
+    whole[..., 0], whole[..., 1] = grid_x >> 5, grid_y >> 5
+    return Grid(whole, (((grid_y & 31) << 5) | (grid_x & 31)).astype(np.uint16))
+
+
+def sample(image: np.ndarray, grid: Grid) -> np.ndarray:
+    """Sample an image (H, W) or (H, W, 3) uint8, bilinearly or at the nearest pixel; it goes on as its mirror image."""
+    if grid.fraction is None:
+        blank = np.empty(0, np.uint16)
+        return cv2.remap(image, grid.whole, blank, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
+    return cv2.remap(image, grid.whole, grid.fraction, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+
+
+def _no_image(origin: str, data: bytes) -> InputError:
+    if not data:
+        return InputError(f"{origin}: the file is empty; copy or extract it again")
+    return InputError(f"{origin}: not a readable image; replace it by a JPEG or PNG")

@@ -1,0 +1,171 @@
+"""MP4 and MOV: do the boxes of a file go to its end, and are its pictures where its index says? Boxes as in ISO/IEC 14496-12.
+
+The index is looked at for another reason too: it may name far more pictures than the file has bytes, by counts alone, and a demuxer takes
+memory for each.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from vos.errors import InputError
+from vos.media.video_ends import MOST_PARTS, WHOLE, End
+
+_MOST_INDEX_BYTES = 2**27
+_SAMPLES_PER_BYTE = 4
+"""Pictures and sounds that an index may name for each byte of the file: sound without compression is counted in values."""
+_PLAIN = ("mdat", "free", "skip", "wide", "uuid", "ftyp")
+"""Boxes at the top that hold no tables."""
+_COUNTS = re.compile(rb"stsz|stz2|trun|elst")
+
+
+def mp4_end(file: BinaryIO, size: int, origin: str) -> End:
+    """A whole file ends with a box, and holds every picture of its index; one in fragments has a last box that says so, or a list of them.
+
+    Raises InputError where the index is missing, names no pictures, other files, or more pictures than the file can hold.
+    """
+    at, kinds, index, listed, num_samples = 0, [], b"", [], 0
+    for _ in range(MOST_PARTS):
+        if at == size:
+            break
+        file.seek(at)
+        box = _box(file.read(16), size - at)
+        if box is None or at + box[2] > size:
+            kinds.append("cut")
+            break
+        kind, head_bytes, length = box
+        kinds.append(kind)
+        if kind not in _PLAIN:
+            if length > _MOST_INDEX_BYTES:
+                raise InputError(f"{origin}: its index has {length:,} bytes; convert it again")
+            file.seek(at + head_bytes)
+            body = file.read(length - head_bytes)
+            num_samples += _announced(body)
+            if kind == "moov" and not index:
+                index = body
+            elif kind == "sidx":
+                listed.append(_referenced(body, at + length))
+        at += length
+    else:
+        return End(unverified="it has too many parts to look through")
+    if not index:
+        raise InputError(f"{origin}: truncated or damaged (its index, moov, is missing); copy or record it again")
+    if num_samples > size * _SAMPLES_PER_BYTE:
+        raise InputError(
+            f"{origin}: damaged (its index names {num_samples:,} pictures and sounds in {size:,} bytes); copy or record it again"
+        )
+    pictures_end = _pictures_end(index, origin)
+    if kinds[-1] in ("cut", "moof") or pictures_end > size:
+        return End(problem=f"{size:,} of {max(pictures_end, size + 1):,} or more bytes")
+    if not any(_inside(index, "mvex")) or kinds[-1] == "mfra":
+        return WHOLE
+    # Before the first fragment and alone, it lists them all; one before each fragment lists that one.
+    if len(listed) != 1 or not listed[0] or "moof" in kinds[: kinds.index("sidx")]:
+        return End(unverified="it is in fragments, without a list of them")
+    return WHOLE if listed[0] <= size else End(problem=f"{size:,} of {listed[0]:,} bytes")
+
+
+def _announced(body: bytes) -> int:
+    """How many pictures and sounds the tables in a box announce, wherever in it they are: a demuxer finds them anywhere.
+
+    Each edit may go through all of them again.
+    """
+    counts: dict[bytes, list[int]] = {}
+    for match in _COUNTS.finditer(body):
+        at, kind = match.end(), match.group()
+        if 16 <= _count(body, at - 8) <= len(body) - at + 8:  # the length of a box, not four letters by chance
+            counts.setdefault(kind, []).append(_count(body, at + (8 if kind.startswith(b"st") else 4)))
+    tables = sum(counts.get(b"stsz", [])) + sum(counts.get(b"stz2", []))
+    return tables * max([1, *counts.get(b"elst", [])]) + sum(counts.get(b"trun", []))
+
+
+def _box(head: bytes, rest: int) -> tuple[str, int, int] | None:
+    """Kind, bytes of its head, and whole length of the box at the start of `head`; None where that is none. `rest`: bytes from there."""
+    if len(head) < 8:
+        return None
+    length, kind = struct.unpack(">I4s", head[:8])
+    head_bytes = 8
+    if length == 1 and len(head) >= 16:
+        length, head_bytes = int.from_bytes(head[8:16], "big"), 16
+    elif length == 0:
+        length = rest
+    return (kind.decode("latin-1"), head_bytes, length) if length >= head_bytes else None
+
+
+def _boxes(body: bytes) -> Iterator[tuple[str, bytes]]:
+    at = 0
+    while (box := _box(body[at : at + 16], len(body) - at)) is not None and at + box[2] <= len(body):
+        yield box[0], body[at + box[1] : at + box[2]]
+        at += box[2]
+
+
+def _inside(body: bytes, *path: str) -> Iterator[bytes]:
+    """What the boxes of this path hold."""
+    for kind, inner in _boxes(body):
+        if kind == path[0]:
+            yield from _inside(inner, *path[1:]) if path[1:] else (inner,)
+
+
+def _count(body: bytes, at: int) -> int:
+    return int.from_bytes(body[at : at + 4], "big")
+
+
+def _pictures_end(index: bytes, origin: str) -> int:
+    """Where the last picture ends in the file. Raises InputError for an index without pictures, or of other files."""
+    end, num_tracks = 0, 0
+    for track in _inside(index, "trak"):
+        for references in _inside(track, "mdia", "minf", "dinf", "dref"):
+            if any(not inner[3:4] or not inner[3] & 1 for _, inner in _boxes(references[8:])):
+                raise InputError(
+                    f"{origin}: its pictures or sounds are in other files, which are not opened; save it as one file"
+                )
+        if any(handler[8:12] == b"vide" for handler in _inside(track, "mdia", "hdlr")):
+            num_tracks += 1
+            tables = {kind: inner for media in _inside(track, "mdia", "minf", "stbl") for kind, inner in _boxes(media)}
+            end = max(end, _samples_end(tables))
+    if not num_tracks:
+        raise InputError(f"{origin}: holds no picture track; give a video")
+    return end
+
+
+def _samples_end(tables: dict[str, bytes]) -> int:
+    """Where a track's last sample ends, as its tables say; 0 without samples or where they contradict one another."""
+    wide = "co64" in tables
+    offsets = _table(tables.get("co64" if wide else "stco", b""), 4, ">u8" if wide else ">u4", 1)[:, 0]
+    runs = _table(tables.get("stsc", b""), 4, ">u4", 3)
+    if not len(offsets) or not len(runs):
+        return int(offsets.max(initial=-1)) + 1
+    starts = runs[:, 0] - 1
+    lengths = np.diff(np.append(starts, len(offsets)))
+    last = int(offsets.argmax())
+    if starts[0] or (lengths < 0).any():
+        return int(offsets[last]) + 1
+    counts = np.repeat(runs[:, 1], lengths)
+    first, count = int(counts[:last].sum()), int(counts[last])
+    sizes = tables.get("stsz", b"")
+    if constant := _count(sizes, 4):
+        return int(offsets[last]) + constant * count
+    return int(offsets[last]) + max(1, int(_table(sizes, 8, ">u4", 1)[first : first + count].sum()))
+
+
+def _table(body: bytes, at: int, kind: str, columns: int) -> np.ndarray:
+    """The rows (N, columns) int64 of a table, of which as many as are announced and there; their number stands at `at`."""
+    row_bytes = np.dtype(kind).itemsize * columns
+    rows = min(_count(body, at), max(0, len(body) - at - 4) // row_bytes)
+    values = np.frombuffer(body, kind, rows * columns, at + 4) if rows else np.empty(0, kind)
+    return values.astype(np.int64).reshape(rows, columns)
+
+
+def _referenced(body: bytes, end: int) -> int:
+    """Where the last of several fragments ends that a `sidx` box lists, which itself ends at `end`; 0 where it lists only one."""
+    wide = body[:1] == b"\1"
+    at = 28 if wide else 20
+    first = int.from_bytes(body[at - 8 if wide else at - 4 : at], "big")
+    count = int.from_bytes(body[at + 2 : at + 4], "big")
+    sizes = [_count(body, at + 4 + 12 * i) & 0x7FFFFFFF for i in range(count)]
+    return end + first + sum(sizes) if count > 1 else 0
