@@ -13,8 +13,9 @@ from vos.config.command_line import run_job
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    from pipelines.evaluation.evaluate import evaluate_model, score_two_folders
+    from pipelines.evaluation.evaluate import evaluate_model
     from pipelines.evaluation.tables import score_table, sequence_table
+    from pipelines.evaluation.two_folders import score_two_folders
 
     if config.gt:
         scores, path = score_two_folders(config)

@@ -18,7 +18,7 @@ def tune(config: TuneConfig) -> None:
     from pipelines.search.tables import repeat_table, trial_table
 
     result = search(config)
-    print(trial_table(result.trials, list(config.space.ranges()), config.seed))
+    print(trial_table(result.trials, config))
     if result.repeats:
         print(repeat_table(result.repeats, list(config.space.ranges())))
     print(f"page   {result.page}")

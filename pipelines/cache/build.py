@@ -21,7 +21,7 @@ from typing import Any
 from pipelines import storage, tracking
 from pipelines.cache import schema
 from pipelines.cache.manifest import read_manifest, write_manifest
-from pipelines.cache.plan import COSMETIC, ShardPlan, cache_identity, plan_shards, recipe_of
+from pipelines.cache.plan import ShardPlan, cache_identity, plan_shards, recipe_of
 from pipelines.cache.teacher import Teacher, receipt, shard_metadata
 from pipelines.runtime.actors import run_on_actors
 from pipelines.runtime.models import load_model, weights_digest
@@ -29,8 +29,7 @@ from pipelines.runtime.output_folder import CONFIG, NOTHING, identity_of, mark, 
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import ray_session
 from pipelines.runtime.videos import index_videos, log_cache, log_videos
-from vos.config import CacheConfig
-from vos.config.as_json import without
+from vos.config import CacheConfig, fields
 from vos.data.datasets import Video
 from vos.errors import InputError
 from vos.files.canonical import differences, dumps, fingerprint, to_dict
@@ -150,8 +149,9 @@ def _take_over(folder: Written, missing: list[ShardPlan]) -> None:
 
 
 def _lasting(config: CacheConfig) -> dict[str, Any]:
-    kept = ("preset", "data", "teacher.checkpoint")
-    return without(config, [field for field in COSMETIC if field not in kept])
+    values = fields.identity(config)
+    teacher = {**values["teacher"], "checkpoint": config.teacher.checkpoint}
+    return {**values, "preset": config.preset, "data": to_dict(config.data), "teacher": teacher}
 
 
 def _tidy(folder: str, plans: list[ShardPlan]) -> None:

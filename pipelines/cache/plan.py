@@ -9,15 +9,9 @@ from typing import Any
 from pipelines.cache.schema import VERSION
 from pipelines.runtime.videos import data_fingerprint
 from vos.config import CacheConfig
-from vos.config.as_json import without
+from vos.config.fields import identity
 from vos.data.datasets import Video
 from vos.files.canonical import fingerprint
-
-COSMETIC = (
-    *("out", "overwrite", "preset", "debug", "workers", "extend", "plan", "verify", "verify_rows", "show", "data"),
-    *("teacher.checkpoint", "teacher.workers", "teacher.gpus"),
-)
-"""Fields of CacheConfig that change no byte. The videos and the teacher are in the identity by their content, not by their place."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +40,11 @@ def plan_shards(num_draws: int, shard_draws: int) -> list[ShardPlan]:
 def cache_identity(
     config: CacheConfig, videos: list[Video], teacher: dict[str, str], shapes: Mapping[str, object]
 ) -> dict[str, Any]:
-    """Everything that decides the bytes of the cache, as JSON; `vos.config` fields that are not here are in COSMETIC.
+    """Everything that decides the bytes of the cache, as JSON.
 
     `teacher`: architecture and digest of the weights; the path they came from decides nothing.
     """
-    settings = without(config, COSMETIC)
+    settings = identity(config)
     if config.sampling == "boundary":  # caches older than the option are of this kind: their bytes stay what they are
         del settings["sampling"]
     return {

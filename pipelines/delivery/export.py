@@ -21,7 +21,7 @@ from pipelines.runtime.session import set_threads
 from pipelines.runtime.tables import table
 from pipelines.runtime.videos import index_videos
 from vos.config import ExportConfig
-from vos.config.as_json import without
+from vos.config.fields import identity
 from vos.data.datasets import Video
 from vos.data.transforms import resize_frame, resize_labels
 from vos.errors import InputError
@@ -67,7 +67,7 @@ def export_model(config: ExportConfig) -> str:
     clips = _calibration(config) if config.int8 else []
     with output_folder(config, EXPORT) as folder, tempfile.TemporaryDirectory() as made:
         folder.check(_names(config))
-        claim(folder, config, without(config, ("out", "overwrite", "debug", "threads")), "an export", replaces=True)
+        claim(folder, config, identity(config), "an export", replaces=True)
         with tracking.start_run("export", f"{info['model']} to {config.to}", config) as run:
             files = _write_graphs(config, model, shape, clips, made)
             found = _parity(config, model, files)

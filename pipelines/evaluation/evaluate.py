@@ -17,18 +17,16 @@ import numpy as np
 from pipelines import storage, tracking
 from pipelines.evaluation.pages import PAGES, log_pages, page_names
 from pipelines.runtime.actors import run_on_actors
-from pipelines.runtime.models import BUILTIN, load_engine, load_model
+from pipelines.runtime.models import BUILTIN, load_engine, load_model, working_size_px
 from pipelines.runtime.output_folder import CONFIG, OutputFile, check_folder, claim, output_folder
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import ray_session, set_threads
 from pipelines.runtime.videos import index_videos, log_videos
 from vos.config import EvaluateConfig
-from vos.config.as_json import without
+from vos.config.fields import identity
 from vos.data.datasets import FolderVideo, Video
 from vos.errors import InputError
 from vos.files.canonical import to_dict
-from vos.files.json_files import checked, parse_json
-from vos.files.names import check_name, read_names
 from vos.files.written import Written
 from vos.inference.engine import Engine
 from vos.inference.graph_files import is_exported
@@ -37,11 +35,10 @@ from vos.models.checkpoint import DESCRIPTION, DIGEST, WEIGHTS, is_infinite, loa
 from vos.models.memory import MemoryPolicy
 
 if TYPE_CHECKING:
-    from vos.metrics.scores import Scores, SequenceScore
+    from vos.metrics.scores import SequenceScore
 
 EVALUATE = "evaluate"
 SUMMARY, SCORES, MASKS = "summary.json", "scores.csv", "masks"
-COSMETIC = ("out", "overwrite", "debug", "preset", "workers", "threads", "register", "csv")
 COPY = "copy"
 """The baseline that repeats the first mask."""
 ENGINE_MEMORY = MemoryPolicy("first_recent", top_k=None)
@@ -77,6 +74,8 @@ class Evaluation:
     parameters: int
     model: str
     run_id: str = ""
+    cut: str = ""
+    """"first 8 frames" where sequences were cut to so many, so that no score is taken for one of whole sequences."""
     version: str = ""
     """The registered version with its alias and the reason, where --register asked for one."""
 
@@ -101,9 +100,11 @@ def evaluate_model(config: EvaluateConfig, label: str = "") -> Evaluation:
     with tempfile.TemporaryDirectory() as place:
         chosen, registered = _local_checkpoint(config, place)
         model, info = _segmenter(chosen)
+        size_px = working_size_px(config.size_px, info)
+        config, chosen = replace(config, size_px=size_px), replace(chosen, size_px=size_px)
         with output_folder(config, EVALUATE) as folder:
             _check_names(folder, videos)
-            claim(folder, config, without(config, COSMETIC), "an evaluation", replaces=True)
+            claim(folder, config, identity(config), "an evaluation", replaces=True)
             if registered[0]:  # where every actor finds it
                 chosen = replace(chosen, checkpoint=_kept(folder, chosen.checkpoint))
             storage.make_folder(masks)
@@ -128,6 +129,9 @@ def _evaluate_into(
     model, info, videos = of.model, of.info, of.videos
     policy = ENGINE_MEMORY if config.runtime else memory_policy(config.memory, infinite=is_infinite(info))
     tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
+    cut = _cut(config, videos)
+    if cut:
+        tags["cut"] = cut
     if isinstance(model, Engine):
         tags |= {"runtime": model.runtime, "precision": model.precision, "runtime.reason": model.reason}
     name = label or f"{os.path.basename(config.checkpoint.rstrip('/'))} on {config.split}"
@@ -165,9 +169,14 @@ def _evaluate_into(
         )
         folder.write_json(SUMMARY, summary)
     rows = [dict(row) for row in sequences]
-    return Evaluation(
-        metrics, rows, os.path.join(config.out, MASKS), info["parameters"], info["model"], run.run_id, version
-    )
+    masks = os.path.join(config.out, MASKS)
+    return Evaluation(metrics, rows, masks, info["parameters"], info["model"], run.run_id, cut, version)
+
+
+def _cut(config: EvaluateConfig, videos: list[Video]) -> str:
+    """How sequences were cut, "" where none was."""
+    longest = max((video.num_frames for video in videos), default=0)
+    return f"first {config.max_frames} frames" if 0 < config.max_frames < longest else ""
 
 
 def _kept(folder: Written, checkpoint: str) -> str:
@@ -267,50 +276,6 @@ def _register(
             save_checkpoint(folder, model, {"role": "teacher"})
             evaluation = {**evaluation, "weights": load_checkpoint(folder)[1][DIGEST]}
         return run.register_evaluated(name, folder, evaluation, version)
-
-
-def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
-    """Score `--pred` against `--gt`; returns the scores and the path of the per-object table that was written."""
-    from vos.metrics.davis import score_folders
-
-    csv = OutputFile(config.csv, EVALUATE, config.overwrite) if config.csv else None
-    if csv:
-        csv.check()
-    else:
-        check_folder(config, EVALUATE).check([SCORES])
-    names = _sequence_names(config.sequences) if config.sequences else None
-    seen = None
-    if config.meta:
-        from vos.metrics.scores import seen_objects
-
-        seen = seen_objects(_read_meta(config.meta), _read_meta(config.train_meta))
-    scores = score_folders(config.gt, config.pred, config.workers, config.protocol, sequences=names, seen=seen)
-    if csv:
-        csv.write(scores.csv().encode())
-        return scores, config.csv
-    with output_folder(config, EVALUATE) as folder:
-        claim(folder, config, without(config, COSMETIC), "scores", replaces=True)
-        folder.write(SCORES, scores.csv().encode())
-    return scores, storage.join(config.out, SCORES)
-
-
-def _read_meta(path: str) -> dict[str, Any]:
-    repair = "name a meta.json of YouTube-VOS"
-    return checked(parse_json(storage.read_bytes(path), path, repair), dict[str, Any], path, repair)
-
-
-def _sequence_names(given: str) -> list[str]:
-    """Names separated by commas, or the lines of a file."""
-    path = os.path.join(os.environ.get("MOBILEVOS_HOME", ""), given)
-    if os.path.exists(path) and not os.path.isdir(path):
-        names = read_names(path, "give --sequences a text file with one folder name per line")
-    else:
-        names = [check_name(name.strip(), "--sequences") for name in given.split(",") if name.strip()]
-    if not names:
-        raise InputError(
-            f"--sequences {given}: no list of folder names; give names separated by commas or a split file"
-        )
-    return names
 
 
 def ground_truth(video: Video, max_frames: int = 0) -> tuple[str, list[int]]:

@@ -16,7 +16,7 @@ def sequence_table(result: Evaluation) -> str:
     metrics = result.metrics
     rows.append(
         [
-            "all objects",
+            f"all objects, {result.cut} only" if result.cut else "all objects",
             percent(metrics.get("val/j_and_f")),
             percent(metrics.get("val/j")),
             percent(metrics.get("val/f")),
@@ -70,5 +70,6 @@ def method_table(results: dict[str, Evaluation]) -> str:
         metrics = result.metrics
         accuracy = [percent(metrics.get(f"val/{key}")) for key in ("j_and_f", "j", "f")]
         speed = [f"{metrics[key]:.1f}" if key in metrics else "-" for key in ("fps/short", "fps/long")]
-        rows.append([name, f"{result.parameters / 1e6:.2f} M" if result.parameters else "-", *accuracy, *speed])
+        label = f"{name} ({result.cut})" if result.cut else name
+        rows.append([label, f"{result.parameters / 1e6:.2f} M" if result.parameters else "-", *accuracy, *speed])
     return table(["method", "params", "J&F", "J", "F", "FPS short", "FPS long"], rows)

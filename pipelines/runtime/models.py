@@ -50,11 +50,16 @@ def load_engine(
     """The real-time engine of a checkpoint (as `load_model` takes it) or of a folder of exported graphs; arguments as Engine's, and
     AS_TRAINED for the `size_px` of its model.json."""
     model, info = (path, {}) if is_exported(path) else load_model(path)
-    if size_px == AS_TRAINED:
-        size_px = int(info.get("size_px", 0))
+    size_px = working_size_px(size_px, info)
     engine = Engine(model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling)
-    engine.description |= {name: info[name] for name in (DIGEST,) if name in info}
+    engine.description |= {name: info[name] for name in (DIGEST, "size_px") if name in info}
     return engine
+
+
+def working_size_px(size_px: int, info: dict[str, Any]) -> int:
+    """A size as a flag gives it, with AS_TRAINED replaced by what a checkpoint's description says, 0 (frames as they are) where it
+    says nothing."""
+    return int(info.get("size_px", 0)) if size_px == AS_TRAINED else size_px
 
 
 def find_model(name: str, folder: str) -> str:

@@ -34,17 +34,11 @@ from pipelines.runtime.session import ray_session, set_threads, unlogged_credent
 from pipelines.search import page as search_pages
 from pipelines.search.trials import RECORD, Trial, repeat_rows, trial_name, trial_of
 from pipelines.training import launch as training
-from vos.config import TrainConfig, TuneConfig, ValidationConfig
-from vos.config.as_json import without
+from vos.config import TrainConfig, TuneConfig, ValidationConfig, fields
 from vos.errors import InputError, NotFiniteError
 from vos.files.canonical import fingerprint, to_dict
 from vos.files.written import Written
 
-COSMETIC = (
-    *("out", "overwrite", "debug", "preset", "resume", "concurrent", "repeat", "workers", "threads"),
-    *("data", "train.data", "train.cache", "train.seed", "train.validation"),  # decided by the cache and by the search
-    *(f"train.{name}" for name in training.COSMETIC),
-)
 TUNE, TRIALS, BEST = "tune", "trials", "best.json"
 REPEATED = 3
 
@@ -70,7 +64,7 @@ def search(config: TuneConfig) -> SearchResult:
     base = _base(config, data)
     training.check(base)  # what is wrong with every trial is said before the first
     with output_folder(config, TUNE) as folder:
-        identity = {**without(config, COSMETIC), "cache": manifest["fingerprint"]}
+        identity = {**fields.identity(config), "cache": manifest["fingerprint"]}
         if config.resume and identity_of(folder) is None:
             raise InputError(f"--resume: {config.out} holds no search; leave --resume out to begin one there")
         check_links(folder)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pipelines.runtime.tables import percent, table
 from pipelines.search.trials import Trial, ranked, repeat_rows
+from vos.config import TuneConfig
 
 
-def trial_table(trials: list[Trial], names: list[str], seed: int) -> str:
+def trial_table(trials: list[Trial], config: TuneConfig) -> str:
     """Trials of a search with its own seed, finished ones first, the best first."""
-    own = [trial for trial in trials if trial.seed == seed]
+    names = list(config.space.ranges())
+    own = [trial for trial in trials if trial.seed == config.seed]
     rows = [
         [
             one.name,
@@ -20,7 +22,13 @@ def trial_table(trials: list[Trial], names: list[str], seed: int) -> str:
         ]
         for one in ranked(own)
     ]
-    return table(["trial", *names, "J&F", "steps", "s", "status"], rows)
+    found = table(["trial", *names, "J&F", "steps", "s", "status"], rows)
+    return f"{found}\n{note}" if (note := cut_note(config)) else found
+
+
+def cut_note(config: TuneConfig) -> str:
+    """What to know of a J&F of cut sequences, "" where they are whole."""
+    return f"J&F is of the first {config.max_frames} frames of each sequence only" if config.max_frames else ""
 
 
 def repeat_table(repeats: list[Trial], names: list[str]) -> str:

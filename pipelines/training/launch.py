@@ -32,19 +32,12 @@ from pipelines.training.loop import (
     run_training,
     validation_videos,
 )
-from vos.config import TrainConfig
-from vos.config.as_json import without
+from vos.config import TrainConfig, fields
 from vos.distillation.ranks import Ranks
 from vos.errors import InputError
 from vos.files.canonical import differences, fingerprint
 from vos.files.written import Written
 from vos.models.checkpoint import DESCRIPTION, WEIGHTS
-
-COSMETIC = (
-    *("out", "overwrite", "debug", "workers", "threads", "experiment", "checkpoint_every", "preset"),
-    *("micro_batch", "compile", "max_failures", "peer_timeout_s", "here"),
-)
-
 
 RESULT = "result.json"
 MODEL = (WEIGHTS, DESCRIPTION)
@@ -111,6 +104,7 @@ def train(
             else:
                 log_videos(run, config.data, "train", source.videos, "training")
             about = {"role": config.role, "config": identity, "cache": cache, "commit": tracking.commit()}
+            about["size_px"] = source.clip.frame_size_px
             if here or config.here:
                 _fit_here(config, about, run, on_validated, "" if here else name, begun)
             else:
@@ -187,7 +181,7 @@ def _concluded(config: TrainConfig, folder: Written, run: tracking.Run, descript
 
 def run_identity(config: TrainConfig, cache_fingerprint: str) -> dict[str, Any]:
     """What decides the outcome of a training; folders and numbers of processes do not."""
-    identity = without(config, COSMETIC)
+    identity = fields.identity(config)
     identity["cache"] = cache_fingerprint
     if config.cache:  # the cache decides both
         del identity["data"], identity["clip"]

@@ -61,7 +61,7 @@ def run_training(
 ) -> Progress:
     """Train from the newest checkpoint in `config.out` (or from the start) to the end, and publish the model there.
 
-    about  what checkpoints say beside their step: `role`, `config`, `cache`, `commit`
+    about  what checkpoints say beside their step: `role`, `config`, `cache`, `commit`, `size_px`
     Raises InputError, the same on every rank.
     """
     set_threads(config.threads)

@@ -140,7 +140,7 @@ def write(
 
     folder   of the training
     average  the network to ship, `half` in float16
-    about    JSON: `role`, `config`, `manner`, `recent`, `random`, `cache`, `commit` and the place in the data
+    about    JSON: `role`, `config`, `manner`, `recent`, `random`, `cache`, `commit`, `size_px` and the place in the data
     """
     files = {TENSORS: save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})}
     files |= model_files(average, describe(about, progress), half)
@@ -195,7 +195,7 @@ def steps_in(parent: str) -> list[int]:
 
 def describe(about: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """What `model.json` says of a network in training."""
-    kept = {name: about[name] for name in ("role", "config", "cache", "commit")}
+    kept = {name: about[name] for name in ("role", "config", "cache", "commit", "size_px")}
     return {**kept, "step": progress.step}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 from vos.files.limits import check_limit
 
@@ -28,7 +30,7 @@ AS_TRAINED = -1
 class DataConfig:
     """Where the videos are. Without a root, synthetic videos are made on the fly."""
 
-    root: str = ""
+    root: str = path()
     """Folder of the data set (DAVIS, YouTube-VOS or frames with first masks). Default: $DAVIS_ROOT, else synthetic video."""
     kind: Literal["auto", "davis2016", "davis2017", "youtubevos", "folder", "synthetic"] = "auto"
     """Layout of the folder; auto looks for the files that tell them apart."""
@@ -62,23 +64,32 @@ class JobConfig:
 
     least_threads: ClassVar[int] = 1
     """0 where a job takes --threads 0 for all cores."""
+    smoke_is_less: ClassVar[bool] = True
+    """Whether the preset smoke does less than the others."""
 
-    preset: Preset = "smoke"
-    """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's recipe), davis-cpu (real video on a
-    few cores: the protocol of docs/results.md; cache, train, evaluate, tune and report have it)."""
-    out: str = "runs/out"
+    preset: Preset = cosmetic("paper")
+    """Named configuration the other flags change: paper (the paper's recipe, the default), davis-cpu (real video on a few cores: the
+    protocol of docs/results.md; cache, train, evaluate, tune and report have it), demo (minutes), smoke (seconds, to see that it runs)."""
+    out: str = path("runs/out", decides=False, written=True)
     """Folder of the result."""
     seed: int = 0
     """Seed of everything random."""
-    workers: int = 1
+    workers: int = cosmetic(1)
     """Parallel processes, each with --threads threads."""
-    threads: int = 1
+    threads: int = cosmetic(1)
     """Threads of each process. On few cores, one thread and several workers is the fastest."""
     data: DataConfig = field(default_factory=DataConfig)
-    overwrite: bool = False
+    overwrite: bool = cosmetic(False)
     """Replace files that are in the way and that this job did not write; unrelated files are never deleted."""
-    debug: bool = False
+    debug: bool = cosmetic(False)
     """Show the traceback of an error."""
+
+    def inert(self) -> Mapping[str, str]:
+        """Flags that have no effect in this configuration, and what to do instead: refused where they are given.
+
+        A name stands for its whole group: "clip" for every --clip.…
+        """
+        return {}
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.threads < self.least_threads:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from vos.config.base import BUILTIN_TEACHER, JobConfig, Preset
+from vos.config.base import BUILTIN_TEACHER, BUILTINS, JobConfig, Preset
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
 
@@ -13,13 +15,13 @@ from vos.errors import InputError
 class BenchmarkConfig(JobConfig):
     """Measure against named baselines, interleaved in one run; medians."""
 
-    preset: Preset = "paper"
+    preset: Preset = cosmetic("paper")
     """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's sizes)."""
     what: Literal["cache", "train", "data"] = "cache"
     """What is measured; the first word of the command line says it too."""
-    out: str = "runs/benchmark"
+    out: str = path("runs/benchmark", decides=False, written=True)
     """Folder of the figures and of what is built for them."""
-    teacher: str = BUILTIN_TEACHER
+    teacher: str = path(BUILTIN_TEACHER, keywords=BUILTINS)
     """Teacher of the size curve and of the actors (folder or .pth); the training step is measured with STCN of random weights."""
     online_teacher: str = "stcn"
     """Architecture (random weights) of the teacher that a cached training step is compared with."""
@@ -39,8 +41,16 @@ class BenchmarkConfig(JobConfig):
     """train: trials of the search that is timed."""
     trial_steps: int = 700
     """train: steps of each of them (some three minutes of mobilevos-tiny at 112 px)."""
-    json: str = ""
+    json: str = path(decides=False, written=True)
     """Another file for the rows; it is rows.json in --out otherwise."""
+
+    def inert(self) -> Mapping[str, str]:
+        found: dict[str, str] = dict.fromkeys(
+            ("workers", "threads"), "each measurement names its own processes and threads; leave it out"
+        )
+        if self.what != "train":
+            found |= dict.fromkeys(("search", "trials", "trial_steps"), "it is for: python -m jobs.benchmark train")
+        return found
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vos.config.base import JobConfig, Preset
+from vos.config.base import BUILTINS, JobConfig, Preset
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
 SOAK_FROM = 100
@@ -15,9 +17,9 @@ SOAK_FROM = 100
 class FpsBenchmarkConfig(JobConfig):
     """Frames per second and memory of every network by the field's protocol, all systems taking turns in one run."""
 
-    preset: Preset = "paper"
+    preset: Preset = cosmetic("paper")
     """Named configuration the other flags change: smoke (seconds), demo and paper (480p, a quarter of an hour on 2 cores)."""
-    out: str = "runs/benchmark-fps"
+    out: str = path("runs/benchmark-fps", decides=False, written=True)
     """Folder of rows.json, the table, the plots and series.json."""
     threads: int = 2
     """Threads of each system; one system runs at a time."""
@@ -35,19 +37,22 @@ class FpsBenchmarkConfig(JobConfig):
     """The long protocol plays the sequence this many times in a row."""
     systems: tuple[str, ...] = ()
     """Only systems whose label has one of these words, such as: stcn mobilenetv2 openvino (default: all)."""
-    checkpoint: str = ""
+    checkpoint: str = path(keywords=BUILTINS)
     """Folder of a trained MobileVOS student, whose weights take the place of random ones (speed does not depend on them)."""
-    exports: tuple[str, ...] = ()
+    exports: tuple[str, ...] = path(())
     """Folders of jobs.export --to onnx, timed as further systems (int8, for example)."""
-    evaluations: tuple[str, ...] = ()
+    evaluations: tuple[str, ...] = path(())
     """Folders of jobs.evaluate, whose J&F is drawn against the speed measured here."""
     rounds: int = 12
     """Rounds in which all systems take turns; each plays its share of its frames in every one."""
     soak_frames: int = 0
     """Also play this many frames on the fastest system, and compare its resident memory with that of frame 100 (0 = not, else more
     than 100)."""
-    json: str = ""
+    json: str = path(decides=False, written=True)
     """Another file for the rows; it is rows.json in --out otherwise."""
+
+    def inert(self) -> Mapping[str, str]:
+        return dict.fromkeys(("seed", "workers"), "one system runs at a time, nothing is drawn; leave it out")
 
     def __post_init__(self) -> None:
         super().__post_init__()

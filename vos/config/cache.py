@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vos.config.base import BUILTIN_TEACHER, JobConfig
+from vos.config.base import BUILTIN_TEACHER, BUILTINS, DataConfig, JobConfig
+from vos.config.fields import cosmetic, group, path
 from vos.errors import InputError
 
 
@@ -69,6 +71,11 @@ class ClipConfig:
             raise InputError(f"--clip.colour {self.colour} --clip.paste {self.paste}: use 0 to 1")
 
     @property
+    def frame_size_px(self) -> int:
+        """Shorter side of whole frames in which objects are about as large as in these clips: 4/3 of the crop, amid the zooms."""
+        return round(self.crop_px * 4 / 3 / 16) * 16
+
+    @property
     def stages(self) -> int:
         """Stages of the gap curriculum, 1 without one."""
         return max(1, len(self.skip_curriculum))
@@ -96,7 +103,7 @@ class FactorConfig:
 class TeacherConfig:
     """The frozen network that is distilled, and what it is shown."""
 
-    checkpoint: str = BUILTIN_TEACHER
+    checkpoint: str = path(BUILTIN_TEACHER, decides=False, keywords=BUILTINS)
     """Folder written by jobs.train, or an official STCN file (.pth); two come with the project: 'builtin' (small, synthetic video) and
     'builtin-davis' (trained on DAVIS)."""
     top_k: int = 20
@@ -105,9 +112,9 @@ class TeacherConfig:
     """Further frames of the same video, before and between the clip's, that the teacher has in its memory and the student not."""
     context_masks: Literal["predicted", "true"] = "predicted"
     """Whose masks of the context frames the teacher remembers: its own, or the true ones (labels that the student never sees)."""
-    workers: int = 0
+    workers: int = cosmetic(0)
     """Teacher actors, each with --threads threads (0 = as many as --workers)."""
-    gpus: float = 1.0
+    gpus: float = cosmetic(1.0)
     """GPUs of one actor, where there are any; 0.5 puts two teachers on each."""
 
     def __post_init__(self) -> None:
@@ -125,8 +132,12 @@ class TeacherConfig:
 class CacheConfig(JobConfig):
     """Run the teacher once over clip draws and keep its targets in Parquet shards."""
 
-    out: str = "runs/cache"
+    out: str = path("runs/cache", decides=False, written=True)
     """Folder of the cache."""
+    threads: int = 1
+    """Threads of each process. On few cores, one thread and several workers is the fastest. Part of the cache's identity: a
+    convolution's last bits depend on it."""
+    data: DataConfig = group(DataConfig, decides=False)
     draws: int = 2000
     """Number of clip draws."""
     shard_draws: int = 16
@@ -144,15 +155,15 @@ class CacheConfig(JobConfig):
     frames: Literal["replay", "store"] = "replay"
     """replay: students crop the clip again from the videos; store: keep it in the shard (JPEG), for slow disks and absent videos."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    extend: bool = False
+    extend: bool = cosmetic(False)
     """Add draws to the cache in --out: give the new total with --draws."""
-    plan: bool = False
+    plan: bool = cosmetic(False)
     """Measure for 20 seconds and print what the cache will take (bytes, teacher time), without building it."""
-    verify: bool = False
+    verify: bool = cosmetic(False)
     """Check a finished cache instead: every byte, every row, and some rows against the teacher again."""
-    verify_rows: int = 3
+    verify_rows: int = cosmetic(3)
     """With --verify: rows that the teacher computes again (0 = none)."""
-    show: int = 0
+    show: int = cosmetic(0)
     """Draw pictures of so many draws of a finished cache instead: frames, masks, sampled pixels, correlations."""
 
     def __post_init__(self) -> None:
@@ -170,6 +181,24 @@ class CacheConfig(JobConfig):
         modes = [name for name in ("extend", "plan", "verify", "show") if getattr(self, name)]
         if len(modes) > 1:
             raise InputError(f"--{' --'.join(modes)}: one at a time")
+
+    def inert(self) -> Mapping[str, str]:
+        found = {} if self.verify else {"verify_rows": "rows are checked with --verify only; add it, or leave this out"}
+        if self.verify or self.show:
+            made = (
+                "draws",
+                "shard_draws",
+                "clip",
+                "samples",
+                "sampling",
+                "boundary_radius_px",
+                "factor",
+                "logits",
+                "frames",
+            )
+            mode = "--verify" if self.verify else "--show"
+            found |= dict.fromkeys(made, f"the finished cache in --out decides it; leave it out with {mode}")
+        return found
 
     @property
     def actors(self) -> int:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from errno import EACCES, EDQUOT, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from typing import Any, TypeVar
 
-from vos.config import BUILTINS, JobConfig, SegmentConfig
+from vos.config import JobConfig, SegmentConfig
 from vos.config.as_json import from_dict
+from vos.config.fields import Mark, leaves, marked_fields
 from vos.config.paths import absolute, check_address, check_number, check_path, check_secret, check_text, is_address
 from vos.config.presets import preset
 from vos.errors import InputError, printable
@@ -21,41 +22,9 @@ from vos.files.seals import SEAL
 from vos.redaction import redact_all, redacted_streams
 
 Job = TypeVar("Job", bound=JobConfig)
-PATH_FIELDS = frozenset(
-    {
-        "root",
-        "out",
-        "cache",
-        "checkpoint",
-        "init",
-        "trunk_weights",
-        "gt",
-        "pred",
-        "csv",
-        "meta",
-        "train_meta",
-        "golden",
-        "weights",
-        "json",
-        "teacher",
-        "evaluation",
-        "video",
-        "first_mask",
-        "masks",
-        "docs",
-    }
-)
-PATH_LISTS = frozenset({"exports", "evaluations"})
-WRITTEN = frozenset({"out", "csv", "json", "masks", "docs"})
-"""Path fields that results go to."""
-OPENED_BY_FFMPEG = frozenset({"video"})
-"""Path fields whose addresses are not of a store: a camera's may have a password, and none of them is saved."""
-PATH_KEYWORDS = {
-    "checkpoint": ("", *BUILTINS, "copy"),
-    "init": ("", *BUILTINS),
-    "teacher": ("", *BUILTINS),
-    "video": ("", "-"),
-}
+
+
+SMOKE = "note: --preset smoke: a moment's work, to see that everything runs; its figures say nothing about the method"
 
 
 def run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: list[str] | None = None) -> int:
@@ -67,7 +36,10 @@ def run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: 
 
 def _run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: list[str]) -> int:
     try:
-        job(parse_config(cls, description, argv))
+        config = parse_config(cls, description, argv)
+        if config.preset == "smoke" and cls.smoke_is_less:
+            print(SMOKE, file=sys.stderr)
+        job(config)
     except SystemExit as stop:  # tyro's own after --help, or a job's verdict
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
@@ -134,6 +106,7 @@ def parse_config(cls: type[Job], description: str, argv: list[str]) -> Job:
     if use_root:
         default = dataclasses.replace(default, data=dataclasses.replace(default.data, root=root))
     config = _parse_flags(cls, default, description, rest)
+    _check_honoured(config, rest)
     if use_root and config.data.kind == "synthetic":
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=""))
     return resolve_paths(config, home)
@@ -165,6 +138,20 @@ def _parse_flags(cls: type[Job], default: Job, description: str, argv: list[str]
         raise InputError("; ".join(line for line in lines if line)) from None
 
 
+def _check_honoured(config: JobConfig, argv: list[str]) -> None:
+    """Raise InputError for a flag that was given and would have no effect in this configuration."""
+    inert, known = config.inert(), {name for name, _, _ in leaves(config)}
+    for argument in argv:
+        flag = argument.partition("=")[0]
+        *groups, name = flag.removeprefix("--").replace("-", "_").split(".")
+        path = ".".join([*groups, name])
+        if path not in known:  # --no-flip is of the field `flip`
+            path = ".".join([*groups, name.removeprefix("no_")])
+        for inert_name, advice in inert.items():
+            if argument.startswith("--") and f"{path}.".startswith(f"{inert_name}."):
+                raise InputError(f"{flag}: has no effect here: {advice}")
+
+
 def read_config_file(path: str, home: str) -> dict[str, Any]:
     """A configuration saved as JSON; a relative path is one under `home`. Raises InputError naming the file."""
     check_secret("--config", path)
@@ -183,31 +170,32 @@ def resolve_paths(config: Any, home: str, prefix: str = "--") -> Any:
     URIs (`s3://…`) stay as they are. Raises InputError for text, paths and addresses that cannot be used or would give away a secret.
     """
     changes: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value, flag = getattr(config, field.name), f"{prefix}{field.name.replace('_', '-')}"
+    for name, value, mark in marked_fields(config):
+        flag = f"{prefix}{name.replace('_', '-')}"
         if dataclasses.is_dataclass(value):
-            changes[field.name] = resolve_paths(value, home, f"{flag}.")
+            changes[name] = resolve_paths(value, home, f"{flag}.")
             continue
         for one in value if isinstance(value, tuple) else (value,):
             check_number(flag, one)
             if isinstance(one, str):
                 check_text(flag, one)
-                if field.name not in OPENED_BY_FFMPEG:
+                if not mark.streamed:
                     check_secret(flag, one)
-        if field.name in PATH_LISTS:
-            changes[field.name] = tuple(_resolved(flag, field.name, one, home) for one in value)
-        elif isinstance(value, str) and field.name in PATH_FIELDS and value not in PATH_KEYWORDS.get(field.name, ("",)):
-            changes[field.name] = _resolved(flag, field.name, value, home)
+        if mark.path and isinstance(value, tuple):
+            changes[name] = tuple(_resolved(flag, mark, one, home) for one in value)
+        elif mark.path:
+            changes[name] = _resolved(flag, mark, value, home)
     return dataclasses.replace(config, **changes)
 
 
-def _resolved(flag: str, name: str, value: str, home: str) -> str:
-    written = name in WRITTEN
+def _resolved(flag: str, mark: Mark, value: Any, home: str) -> str:
+    if value in mark.keywords:
+        return value
     if not is_address(value):
         value = absolute(value, home, flag)
-        check_path(flag, value, written)
-    elif "://" in value and name not in OPENED_BY_FFMPEG:
-        check_address(flag, value, written)
+        check_path(flag, value, mark.written)
+    elif "://" in value and not mark.streamed:
+        check_address(flag, value, mark.written)
     return value
 
 

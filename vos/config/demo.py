@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vos.config.base import JobConfig, Preset
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
 
@@ -12,11 +13,11 @@ from vos.errors import InputError
 class DemoConfig(JobConfig):
     """See the whole product work: cache, train with and without distillation, evaluate, compare."""
 
-    preset: Preset = "demo"
+    preset: Preset = cosmetic("demo")
     """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's recipe)."""
-    out: str = "runs/demo"
+    out: str = path("runs/demo", decides=False, written=True)
     """Folder of the demo's results."""
-    workers: int = 2
+    workers: int = cosmetic(2)
     """Parallel processes, each with --threads threads."""
     draws: int = 500
     """Clip draws in the cache."""

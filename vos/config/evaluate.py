@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from vos.config.base import BUILTIN_TEACHER, JobConfig
+from vos.config.base import AS_TRAINED, BUILTIN_TEACHER, BUILTINS, JobConfig
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
 
@@ -28,8 +30,8 @@ class MemoryConfig:
             raise InputError(f"--memory.every {self.every} --memory.top-k {self.top_k}: use 1 or more, and 0 or more")
 
 
-def check_working_size(size_px: int, max_frames: int) -> None:
-    if size_px < 0:
+def check_working_size(size_px: int, max_frames: int, as_trained: bool = False) -> None:
+    if size_px < 0 and not (as_trained and size_px == AS_TRAINED):
         raise InputError(f"--size-px {size_px}: use 0 (frames as they are) or more")
     if max_frames < 0 or max_frames == 1:
         raise InputError(f"--max-frames {max_frames}: use 0 (all), or 2 or more, since the first frame is given")
@@ -55,18 +57,19 @@ class FpsConfig:
 class EvaluateConfig(JobConfig):
     """Segment the sequences of a split, write palette PNGs, score J&F and measure FPS; or score two folders of masks."""
 
-    out: str = "runs/evaluation"
+    out: str = path("runs/evaluation", decides=False, written=True)
     """Folder of the masks and scores."""
-    checkpoint: str = BUILTIN_TEACHER
+    checkpoint: str = path(BUILTIN_TEACHER, keywords=(*BUILTINS, "copy"))
     """Folder written by jobs.train, models:/NAME/3 or models:/NAME@champion, an official STCN file (.pth), 'builtin' (the small teacher),
     'builtin-student', 'builtin-student-mobilenetv2', 'builtin-student-resnet18' and 'builtin-davis' (trained on DAVIS), or 'copy'
     (repeat the first mask). With --runtime also a folder of jobs.export."""
-    register: bool = False
+    register: bool = cosmetic(False)
     """Make it a version in the registry: champion where this very evaluation is better than the champion's, else challenger."""
     split: str = "val"
     """Split of the data set."""
-    size_px: int = 0
-    """Shorter side at which the network sees frames, in pixels (0 = as they are); masks are scored at full size."""
+    size_px: int = AS_TRAINED
+    """Shorter side at which the network sees frames, in pixels (0 = as they are, -1 = what the model's model.json says, else as they
+    are); masks are scored at full size."""
     max_frames: int = 0
     """Only the first so many frames of each sequence (0 = all)."""
     memory: MemoryConfig = field(default_factory=MemoryConfig)
@@ -75,20 +78,45 @@ class EvaluateConfig(JobConfig):
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """Arithmetic of the engine; auto takes bf16 where it is faster (AMX) and the runtime can."""
     fps: FpsConfig = field(default_factory=FpsConfig)
-    gt: str = ""
+    gt: str = path()
     """Score only: folder of true masks, one folder per sequence."""
-    pred: str = ""
+    pred: str = path()
     """Score only: folder of predicted masks, one folder per sequence."""
-    csv: str = ""
+    csv: str = path(decides=False, written=True)
     """Another file for the per-object table; it is scores.csv in --out otherwise."""
     protocol: Literal["davis2017", "davis2016", "youtubevos"] = "davis2017"
     """Score only: davis2017 averages over objects, davis2016 over sequences of one object, youtubevos scores sparse masks."""
-    meta: str = ""
+    meta: str = path()
     """Score only, youtubevos: meta.json of these videos; with --train-meta the scores are split into seen and unseen."""
-    train_meta: str = ""
+    train_meta: str = path()
     """Score only, youtubevos: meta.json of the training set, whose categories are the seen ones."""
     sequences: str = ""
     """Score only: sequences to score, separated by commas, or a file with one per line (default: all that --gt has)."""
+
+    def inert(self) -> Mapping[str, str]:
+        found = {"seed": "nothing is drawn at random here; leave it out"}
+        if self.gt:
+            names = (
+                "checkpoint",
+                "data",
+                "split",
+                "size_px",
+                "max_frames",
+                "memory",
+                "runtime",
+                "precision",
+                "fps",
+                "threads",
+            )
+            return found | dict.fromkeys(names, "with --gt and --pred only masks are compared; leave it out")
+        names = ("protocol", "meta", "train_meta", "sequences")
+        found |= dict.fromkeys(names, "it is for scoring folders of masks; add --gt and --pred, or leave it out")
+        if self.runtime:
+            names = ("every", "include_last", "top_k")
+            found |= {f"memory.{name}": "the engine has first and recent memory; leave --runtime out" for name in names}
+        if not self.fps.sequences:
+            found["fps.long_repeats"] = "nothing is timed; leave it out, or give --fps.sequences"
+        return found
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,18 +136,23 @@ class EvaluateConfig(JobConfig):
             raise InputError(
                 f"--runtime {self.runtime}: the engine runs networks with first and recent memory; leave it out"
             )
-        check_working_size(self.size_px, self.max_frames)
+        check_working_size(self.size_px, self.max_frames, as_trained=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig(JobConfig):
     """Check that models, losses, sampling and scores are the published ones, number by number."""
 
-    out: str = ""
+    smoke_is_less: ClassVar[bool] = False
+
+    out: str = path(decides=False, written=True)
     """Folder for checks.json (empty: the checks are only printed)."""
-    golden: str = ""
+    golden: str = path()
     """Folder of golden numbers of the official code; nothing in it is executed (empty: its checks are skipped)."""
-    weights: str = ""
+    weights: str = path()
     """ImageNet weights of MobileNetV2, a file or its folder (empty: its checks are skipped)."""
     strict: bool = False
     """Fail also where a check was skipped for want of a file."""
+
+    def inert(self) -> Mapping[str, str]:
+        return {} if self.out else {"overwrite": "nothing is written without --out; leave it out"}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from vos.config.base import BUILTIN_STUDENT, JobConfig, Preset
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
 FREE = "free"
@@ -16,9 +18,9 @@ FREE = "free"
 class ExportConfig(JobConfig):
     """Write the whole video pipeline, memory included, as files for another runtime, and check them against PyTorch."""
 
-    preset: Preset = "paper"
+    preset: Preset = cosmetic("paper")
     """Named configuration the other flags change: smoke and demo (small synthetic frames), paper (854x480)."""
-    out: str = "runs/export"
+    out: str = path("runs/export", decides=False, written=True)
     """Folder of the graphs, their description (graphs.json), the card (README.md) and the example program (segment.py)."""
     model: str = BUILTIN_STUDENT
     """Folder of jobs.train, .safetensors or .pth file, champion, NAME@champion, models:/NAME/3, the id of an MLflow run,
@@ -33,8 +35,14 @@ class ExportConfig(JobConfig):
     """Calibrate to int8 on clips of the training split (onnx and openvino; needs NNCF)."""
     calibration_clips: int = 10
     """Clips of four frames for --int8, spread over the training split."""
-    evaluation: str = ""
+    evaluation: str = path()
     """Folder of jobs.evaluate, whose figures the card then tells (empty: 'not measured')."""
+
+    def inert(self) -> Mapping[str, str]:
+        found: dict[str, str] = dict.fromkeys(
+            ("seed", "workers"), "the files are written by one process, nothing is drawn; leave it out"
+        )
+        return found if self.int8 else found | {"calibration_clips": "it is for --int8; add it, or leave this out"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

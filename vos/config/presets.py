@@ -219,14 +219,13 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
 
 
 def preset(cls: type[Job], name: str | None) -> Job:
-    """The named configuration of a job; None gives the job's own default.
+    """The named configuration of a job; None gives the job's own default, which does the whole work.
 
     Raises InputError for an unknown name.
     """
     table = PRESETS[cls]
     if name is None:
-        usual = {DemoConfig: "demo", BenchmarkConfig: "paper", FpsBenchmarkConfig: "paper", ExportConfig: "paper"}
-        name = (usual | {ReportConfig: "davis-cpu"}).get(cls, "smoke")
+        name = cls().preset
     if not isinstance(name, str) or name not in table:
         raise InputError(f"--preset {name}: unknown; use one of {', '.join(table)}")
     return table[name]()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vos.config.base import JobConfig, Preset
+from vos.config.base import BUILTINS, JobConfig, Preset
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
 
@@ -12,11 +13,11 @@ from vos.errors import InputError
 class ReportConfig(JobConfig):
     """Run what is missing of the results' protocol, keep a record of each finished run, and build tables, plots and page from them."""
 
-    preset: Preset = "davis-cpu"
+    preset: Preset = cosmetic("davis-cpu")
     """Named protocol: davis-cpu (real video, many hours on 2 cores), demo and paper (their recipes), smoke (synthetic, minutes)."""
-    out: str = "runs/results"
+    out: str = path("runs/results", decides=False, written=True)
     """Folder of trainings, caches, evaluations and logs; may be large."""
-    docs: str = "docs/results"
+    docs: str = path("docs/results", decides=False, written=True)
     """Folder of the records and plots, small enough to commit; the page is beside it, with .md for its name's end."""
     only: tuple[str, ...] = ()
     """Only runs whose name has one of these words, and what they need, such as: full short-both (default: all)."""
@@ -27,11 +28,11 @@ class ReportConfig(JobConfig):
     ship: str = ""
     """Put the model of this finished run (its name; for maintainers) into the package, and run nothing: a student becomes
     the built-in one of its architecture, the teacher builtin-davis."""
-    workers: int = 2
+    workers: int = cosmetic(2)
     """Runs at the same time, one thread each."""
-    teacher: str = ""
+    teacher: str = path(keywords=BUILTINS)
     """Folder of jobs.train with the plan's teacher, trained already (default: it is trained here, like the rest)."""
-    trunk_weights: str = ""
+    trunk_weights: str = path()
     """ImageNet weights of MobileNetV2, a file under torchvision's names; needed where a student is trained."""
 
     def __post_init__(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vos.config.base import JobConfig
+from vos.config.base import BUILTINS, JobConfig
 from vos.config.cache import ClipConfig
 from vos.config.evaluate import check_working_size
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
 
@@ -126,19 +128,19 @@ class ValidationConfig:
 class TrainConfig(JobConfig):
     """Train a student from a teacher cache, or a teacher from the videos."""
 
-    out: str = "runs/student"
+    out: str = path("runs/student", decides=False, written=True)
     """Folder of the checkpoint."""
     role: Literal["student", "teacher"] = "student"
     """A student has first + recent memory and reads a cache; a teacher has infinite memory and reads only videos."""
     model: str = "mobilevos-tiny"
     """Architecture, one of vos.models.names()."""
-    cache: str = ""
+    cache: str = path()
     """Teacher cache made by jobs.cache; it also decides the videos, the clips and their order. Empty: no distillation."""
     teacher_online: bool = False
     """Run the teacher of --cache at every step instead of reading what it said: the same clips, and what the cache saves is spent."""
-    init: str = ""
+    init: str = path(keywords=BUILTINS)
     """Checkpoint folder to start from (empty: from scratch)."""
-    trunk_weights: str = ""
+    trunk_weights: str = path()
     """ImageNet weights of the trunk, torchvision's names (.safetensors or .pth)."""
     steps: int = 1000
     """Optimiser steps."""
@@ -150,7 +152,7 @@ class TrainConfig(JobConfig):
     """Mirror every clip, and the teacher's targets with it, on every second pass over the draws: they are then worth twice as many."""
     batch: int = 4
     """Clips per step over all workers together: what is learnt from does not depend on their number."""
-    micro_batch: int = 0
+    micro_batch: int = cosmetic(0)
     """Clips that one worker passes at a time, adding up gradients, to save memory (0 = its whole part of the batch)."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -160,20 +162,37 @@ class TrainConfig(JobConfig):
     """Keep BatchNorm's statistics fixed, as STCN's training does; always so for ImageNet trunks that come without them."""
     freeze_early: bool = False
     """Keep the query trunk's ImageNet weights up to stride 4: a fifth less time for a step."""
-    here: bool = False
+    here: bool = cosmetic(False)
     """Train in this process, without Ray Train (one worker): begins in seconds."""
-    compile: bool = False
+    compile: bool = cosmetic(False)
     """Compile the network with torch.compile (a minute or more at the start; needs a C++ compiler on CPU)."""
-    checkpoint_every: int = 200
+    checkpoint_every: int = cosmetic(200)
     """Steps between checkpoints; a killed run continues from the last one."""
-    max_failures: int = 3
+    max_failures: int = cosmetic(3)
     """Deaths of workers after which the command gives up; what is saved stays, and the same command continues."""
-    peer_timeout_s: int = 600
+    peer_timeout_s: int = cosmetic(600)
     """Seconds that a worker waits for the others before the group begins again (a death of workers), or gives up."""
     half: bool = False
     """Save the model's weights as float16: half the size, loaded as float32."""
-    experiment: str = "train"
+    experiment: str = cosmetic("train")
     """MLflow experiment of the run."""
+
+    def inert(self) -> Mapping[str, str]:
+        found: dict[str, str] = {}
+        if self.cache:
+            found["clip"] = "the cache decides the clips; leave it out, or build another cache with it"
+        else:
+            targets = ("kd", "temperature", "representation", "w", "density", "kd_boundary", "rank")
+            found = {
+                f"loss.{name}": "there is no teacher without a cache; add --cache, or leave it out" for name in targets
+            }
+        if not self.validation.every:
+            names = ("videos", "size_px", "max_frames")
+            found |= {f"validation.{name}": "nothing is validated; add --validation.every N" for name in names}
+        if self.here:
+            names = ("max_failures", "peer_timeout_s")
+            found |= dict.fromkeys(names, "there are no workers with --here; add --no-here, or leave it out")
+        return found
 
     def __post_init__(self) -> None:
         super().__post_init__()

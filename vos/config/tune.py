@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from vos.config.base import JobConfig
+from vos.config.base import DataConfig, JobConfig
 from vos.config.evaluate import check_working_size
+from vos.config.fields import cosmetic, group, path
 from vos.config.train import TrainConfig
 from vos.errors import InputError
+
+SHARED = ("cache", "data", "seed", "workers", "threads", "overwrite", "debug")
+"""Fields of a trial that have the value of the search's own field of that name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,30 +52,49 @@ class SpaceConfig:
 class TuneConfig(JobConfig):
     """Search w, temperature and sampling density (and more); every trial reads the one cache."""
 
-    out: str = "runs/tune"
+    out: str = path("runs/tune", decides=False, written=True)
     """Folder of the search; the same command continues one that was interrupted."""
-    cache: str = "runs/cache"
+    cache: str = path("runs/cache")
     """Teacher cache made by jobs.cache."""
     trials: int = 16
     """Number of trials."""
-    concurrent: int = 2
+    concurrent: int = cosmetic(2)
     """Trials at the same time."""
     space: SpaceConfig = field(default_factory=SpaceConfig)
     asha: bool = True
     """Stop trials early that are behind at a validation (successive halving)."""
     rungs: int = 3
     """Validations of a trial, spread over its steps; a trial's J&F is its best."""
-    repeat: int = 0
+    repeat: int = cosmetic(0)
     """Train the best three again with so many other seeds, and name the winner by the mean."""
-    resume: bool = False
+    resume: bool = cosmetic(False)
     """Insist that there is a search to continue in --out (without it, one is continued or begun)."""
-    train: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = group(DataConfig, decides=False)
+    train: TrainConfig = group(TrainConfig, apart=("data", "cache", "seed", "validation"))
     val_videos: int = 8
     """Sequences of the validation split that score a trial, the first ones by name."""
     size_px: int = 0
     """Shorter side at which the network sees validation frames, in pixels (0 = as they are)."""
     max_frames: int = 0
     """Only the first so many frames of each validation sequence (0 = all)."""
+
+    def inert(self) -> Mapping[str, str]:
+        searched = {
+            f"train.{'optimiser' if name == 'lr' else 'loss'}.{name}": f"it is searched; give --space.{name} without a value to fix it"
+            for name in self.space.ranges()
+        }
+        own = {f"train.{name}": f"the search decides it; give --{name.replace('_', '-')}" for name in SHARED}
+        by_cache = ("clip", "draws", "draw_seed", "role")
+        return {
+            **searched,
+            **own,
+            **{f"train.{name}": "the cache decides it; leave it out" for name in by_cache},
+            "train.out": "each trial has a folder in --out; leave it out",
+            "train.experiment": "trials are in the experiment tune; leave it out",
+            "train.preset": "give --preset",
+            "train.validation": "give --rungs, --val-videos, --size-px or --max-frames",
+            "train.here": "trials of one worker are trained so, others are not; give --workers",
+        }
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -106,7 +106,7 @@ def _load_pyfunc(folder: str) -> VideoSegmenter:
     model, info = load_checkpoint(folder)
     path, again = os.path.join(folder, SETTINGS), "register the model again"
     settings = checked(read_json_file(path, again), _Settings, path, again)
-    size_px = settings.get("size_px", 0)
+    size_px = settings.get("size_px", info.get("size_px", 0))
     if not 0 <= size_px <= 2**16:
         raise InputError(f"{path}: 'size_px' holds {size_px}, which is no size; {again}")
     memory = from_dict(MemoryConfig, settings.get("memory", {}), MemoryConfig(), f"{path}: memory")

@@ -17,7 +17,7 @@ from pipelines import storage
 from pipelines.cache.build import build_cache
 from pipelines.cache.manifest import read_manifest
 from pipelines.cache.read import CachedClips
-from pipelines.evaluation.evaluate import score_two_folders
+from pipelines.evaluation.two_folders import score_two_folders
 from pipelines.runtime.models import load_model
 from pipelines.training import state as training_state
 from pipelines.training.launch import train

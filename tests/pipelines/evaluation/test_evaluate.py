@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pipelines import storage
-from pipelines.evaluation.evaluate import COPY, _sequence_names, evaluate_model, score_two_folders
+from pipelines.evaluation.evaluate import COPY, evaluate_model
+from pipelines.evaluation.two_folders import _sequence_names, score_two_folders
 from pipelines.runtime.videos import index_videos
 from vos.config import DataConfig, EvaluateConfig
 from vos.config.presets import preset
