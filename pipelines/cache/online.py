@@ -24,6 +24,10 @@ class OnlineClips(CachedClips):
         exact = replace(config, factor=FactorConfig(rank=0, dtype="fp32"), logits="fp16", threads=threads)
         self._teacher = teacher_of(exact, videos, self.manifest, "put that one back, or leave --teacher-online out")
 
+    @property
+    def teacher_forwards(self) -> int:
+        return self._teacher.forwards
+
     def batch(self, numbers: list[int]) -> Batch:
         works = [self._teacher.work(number) for number in numbers]
         rows = [self._teacher.row(work) for work in works]

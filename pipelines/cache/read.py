@@ -30,7 +30,7 @@ from vos.data.clips import Clip, checksum, decode_clip, replay
 from vos.data.datasets import Video
 from vos.data.draws import ClipDraw, draw_clip
 from vos.data.transforms import to_tensor
-from vos.distillation.objective import Targets
+from vos.distillation.losses import Targets
 from vos.errors import InputError
 from vos.files.canonical import fingerprint
 from vos.files.whole import private_folder, read_regular
@@ -81,11 +81,18 @@ class ClipSource(Protocol):
     clip: ClipConfig
     num_draws: int
 
+    @property
+    def teacher_forwards(self) -> int:
+        """Clips that were shown to a teacher so far: what a search over one cache must not do is counted, not assumed."""
+        ...
+
     def batch(self, numbers: list[int]) -> Batch: ...
 
 
 class DrawnClips:
     """Clips drawn from the videos on the fly, without a teacher."""
+
+    teacher_forwards = 0
 
     def __init__(self, videos: list[Video], clip: ClipConfig, seed: int, num_draws: int) -> None:
         self.clip, self.num_draws = clip, num_draws
@@ -125,6 +132,10 @@ class CachedClips:
         self._starts = [shard["first_draw"] for shard in self.manifest["shards"]]
         clip_columns = ("draw", "record", "num_objects", "clip_crc32") + (("frames", "labels") if self._stored else ())
         self._columns = None if with_targets else clip_columns
+
+    @property
+    def teacher_forwards(self) -> int:
+        return 0
 
     def batch(self, numbers: list[int]) -> Batch:
         rows, clips = zip(*(self.row_and_clip(number) for number in numbers), strict=True)

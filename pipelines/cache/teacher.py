@@ -28,9 +28,6 @@ from vos.distillation.clip_forward import ClipSegmenter, Context, grid_labels
 from vos.distillation.targets import query_targets
 from vos.errors import InputError
 
-forwards = 0
-"""Clips that this process has shown to a teacher: what a search over one cache must not do is counted, not assumed."""
-
 
 @dataclass(frozen=True)
 class Work:
@@ -55,6 +52,8 @@ class Teacher:
         self._config, self._shapes, self._recipe = config, shapes, recipe
         self._videos = videos
         self._by_name = {video.name: video for video in videos}
+        self.forwards = 0
+        """Clips shown to the network so far."""
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """Make, write and describe one shard; `cpu_s` is what it cost, everything else is a function of the bytes."""
@@ -97,8 +96,7 @@ class Teacher:
 
         Returns object logits (Q, O, h, w) and features (Q, O, Cd, h, w) on the CPU, of the objects that the clip has.
         """
-        global forwards
-        forwards += 1
+        self.forwards += 1
         device, context = self._device, None
         if work.context is not None:
             labels = torch.from_numpy(work.context.labels)[None].to(device)

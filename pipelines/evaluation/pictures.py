@@ -8,7 +8,6 @@ import os
 import cv2
 import numpy as np
 
-from pipelines import storage
 from vos.data.datasets import Video
 from vos.errors import InputError
 from vos.media.images import overlay, read_mask
@@ -89,12 +88,6 @@ def save_overlay_video(path: str, video: Video, masks: str, span: range, width_p
         writer.write(cv2.cvtColor(_padded(_joined(cells, axis=1), size[0]), cv2.COLOR_RGB2BGR))
     writer.release()
     return path + ending
-
-
-def save_png(path: str, picture: np.ndarray) -> None:
-    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    assert done
-    storage.write_bytes(path, data.tobytes())
 
 
 def _cell(

@@ -1,7 +1,7 @@
 """What a run says to MLflow: one JSON object each, so that the same words can be said at once, or written down and said later.
 
-Saying an event twice changes nothing (metrics, params, tags and inputs are sets; files are replaced), except for `model` and `register`,
-which `spool` therefore ticks off one by one. Paths in `path` are files or folders on this machine.
+Saying an event twice changes nothing (metrics, params, tags and inputs are sets; files are replaced), except for `register`, which
+`spool` therefore ticks off. Paths in `path` are files or folders on this machine.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ EXPERIMENTS = {
     "train": "Students and teachers: loss curves, checkpoints, registered versions.",
     "tune": "Searches over w, temperature and density; each trial is a child run with its own loss curve.",
     "evaluate": "J&F, J, F and FPS of checkpoints on a split; each run has a table, curves, pictures and a video.",
+    "export": "Files for devices: their size, and how far they are from PyTorch.",
     "demo": "The demo's table and pictures.",
     "results": "The results page with its tables and plots, and the mean J&F of every kind of run.",
     "benchmark": "Speed and size, beside their targets.",

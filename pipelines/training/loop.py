@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from pipelines import storage
-from pipelines.cache import teacher
 from pipelines.cache.manifest import data_of_cache
 from pipelines.cache.read import CachedClips, DrawnClips, prefetched
 from pipelines.evaluation.evaluate import ground_truth, memory_policy, segment_and_score
@@ -39,7 +38,7 @@ from vos.metrics.scores import SequenceScore
 from vos.models import build
 from vos.models.checkpoint import DESCRIPTION, WEIGHTS, load_trunk_weights
 from vos.models.interface import VOSModel
-from vos.models.mobilevos import Student
+from vos.models.mobilevos import MobileVOS
 
 TRAIN = "train"
 """The job whose folder a training's is."""
@@ -81,7 +80,7 @@ def run_training(
             on_metrics(step, metrics)
     steps = range(config.steps if progress.stopped else progress.step, config.steps)
     batches = prefetched(source, steps, config.batch, config.seed, ranks.rank, ranks.size, config.mirror)
-    started, forwards = progress, teacher.forwards
+    started = progress
     entered = began = time.monotonic()
     cpu_entered = time.process_time()
     for step in steps:
@@ -110,7 +109,7 @@ def run_training(
             on_metrics(step + 1, metrics)
             recent.append((step + 1, metrics))
         if last or progress.stopped or (step + 1) % config.checkpoint_every == 0:
-            used = sum(ranks.gather(teacher.forwards - forwards))
+            used = sum(ranks.gather(source.teacher_forwards))
             progress = replace(progress, teacher_forwards=started.teacher_forwards + used)
             place = {"epoch": (step + 1) * config.batch // source.num_draws, "next_clip": (step + 1) * config.batch}
             _save(config, folder, take, {**about, "data": place, "recent": list(recent)}, progress, ranks)
@@ -193,7 +192,7 @@ def new_model(config: TrainConfig) -> VOSModel:
 
 def standardise(model: VOSModel, source: CachedClips | DrawnClips) -> None:
     """Fix what the heads see of ImageNet trunks to unit scale, measured on the first draws: the same on every worker."""
-    if not isinstance(model, Student):
+    if not isinstance(model, MobileVOS):
         return
     batch = source.batch(list(range(min(STANDARD_CLIPS, source.num_draws))))
     device = next(model.parameters()).device

@@ -22,6 +22,7 @@ from vos.config.demo import DemoConfig
 from vos.config.evaluate import EvaluateConfig, FpsConfig, MemoryConfig, VerifyConfig
 from vos.config.export import ExportConfig
 from vos.config.report import ReportConfig
+from vos.config.score import ScoreConfig
 from vos.config.segment import SegmentConfig
 from vos.config.train import LossConfig, OptimiserConfig, TrainConfig, ValidationConfig
 from vos.config.tune import SpaceConfig, TuneConfig
@@ -49,6 +50,7 @@ __all__ = [
     "OptimiserConfig",
     "Preset",
     "ReportConfig",
+    "ScoreConfig",
     "SegmentConfig",
     "SpaceConfig",
     "TeacherConfig",

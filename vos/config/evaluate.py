@@ -1,4 +1,4 @@
-"""Scoring a checkpoint, or folders of masks."""
+"""Scoring a checkpoint."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class FpsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(JobConfig):
-    """Segment the sequences of a split, write palette PNGs, score J&F and measure FPS; or score two folders of masks."""
+    """Segment the sequences of a split, write palette PNGs, score J&F and measure FPS."""
 
     out: str = path("runs/evaluation", decides=False, written=True)
     """Folder of the masks and scores."""
@@ -78,39 +78,11 @@ class EvaluateConfig(JobConfig):
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """Arithmetic of the engine; auto takes bf16 where it is faster (AMX) and the runtime can."""
     fps: FpsConfig = field(default_factory=FpsConfig)
-    gt: str = path()
-    """Score only: folder of true masks, one folder per sequence."""
-    pred: str = path()
-    """Score only: folder of predicted masks, one folder per sequence."""
     csv: str = path(decides=False, written=True)
     """Another file for the per-object table; it is scores.csv in --out otherwise."""
-    protocol: Literal["davis2017", "davis2016", "youtubevos"] = "davis2017"
-    """Score only: davis2017 averages over objects, davis2016 over sequences of one object, youtubevos scores sparse masks."""
-    meta: str = path()
-    """Score only, youtubevos: meta.json of these videos; with --train-meta the scores are split into seen and unseen."""
-    train_meta: str = path()
-    """Score only, youtubevos: meta.json of the training set, whose categories are the seen ones."""
-    sequences: str = ""
-    """Score only: sequences to score, separated by commas, or a file with one per line (default: all that --gt has)."""
 
     def inert(self) -> Mapping[str, str]:
         found = {"seed": "nothing is drawn at random here; leave it out"}
-        if self.gt:
-            names = (
-                "checkpoint",
-                "data",
-                "split",
-                "size_px",
-                "max_frames",
-                "memory",
-                "runtime",
-                "precision",
-                "fps",
-                "threads",
-            )
-            return found | dict.fromkeys(names, "with --gt and --pred only masks are compared; leave it out")
-        names = ("protocol", "meta", "train_meta", "sequences")
-        found |= dict.fromkeys(names, "it is for scoring folders of masks; add --gt and --pred, or leave it out")
         if self.runtime:
             names = ("every", "include_last", "top_k")
             found |= {f"memory.{name}": "the engine has first and recent memory; leave --runtime out" for name in names}
@@ -120,13 +92,9 @@ class EvaluateConfig(JobConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if bool(self.gt) != bool(self.pred):
-            raise InputError("--gt and --pred go together: the folder of true masks and the folder of predicted masks")
-        if bool(self.meta) != bool(self.train_meta):
-            raise InputError("--meta and --train-meta go together: the categories of these videos and the seen ones")
-        if self.register and (self.gt or self.checkpoint == "copy" or self.runtime):
+        if self.register and (self.checkpoint == "copy" or self.runtime):
             raise InputError(
-                "--register: there is no network to register; name one with --checkpoint, without --gt or --runtime"
+                "--register: there is no network to register; name one with --checkpoint, without --runtime"
             )
         if self.precision != "auto" and not self.runtime:
             raise InputError(

@@ -20,6 +20,7 @@ from vos.config import (
     LossConfig,
     OptimiserConfig,
     ReportConfig,
+    ScoreConfig,
     SegmentConfig,
     TeacherConfig,
     TrainConfig,
@@ -37,7 +38,7 @@ DEMO_CLIP = ClipConfig(crop_px=112, max_skip_frames=8, max_objects=2)
 PAPER_CLIP = ClipConfig(skip_curriculum=(10, 15, 20, 25, 5))
 DEMO_OPTIMISER = OptimiserConfig(lr=1.5e-3, ema=0.98, warmup_steps=20)
 
-# STCN's main training (PAPER.md, section 7): Adam at 1e-5 with a step at 125 k. Ours is AdamW with polynomial decay at the same
+# STCN's main training: Adam at 1e-5 with a step at 125 k. Ours is AdamW with polynomial decay at the same
 # rate; 150 k steps of 4 clips of 3 frames of 384².
 PAPER_OPTIMISER = OptimiserConfig(lr=1e-5, weight_decay=1e-7, warmup_steps=1000)
 PAPER_LOSS = LossConfig(hardest=0.15)
@@ -210,6 +211,11 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         "demo": lambda: SegmentConfig(preset="demo"),
         "paper": lambda: SegmentConfig(preset="paper", runtime="eager", precision="fp32"),
     },
+    ScoreConfig: {
+        "smoke": lambda: ScoreConfig(preset="smoke"),
+        "demo": lambda: ScoreConfig(preset="demo"),
+        "paper": lambda: ScoreConfig(preset="paper"),
+    },
     VerifyConfig: {
         "smoke": lambda: VerifyConfig(preset="smoke"),
         "demo": lambda: VerifyConfig(preset="demo"),
@@ -223,9 +229,10 @@ def preset(cls: type[Job], name: str | None) -> Job:
 
     Raises InputError for an unknown name.
     """
-    table = PRESETS[cls]
+    default = cls()
+    table = PRESETS.get(cls, {default.preset: lambda: default})  # a job without presets has its own defaults only
     if name is None:
-        name = cls().preset
+        name = default.preset
     if not isinstance(name, str) or name not in table:
         raise InputError(f"--preset {name}: unknown; use one of {', '.join(table)}")
     return table[name]()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from vos.config.base import BUILTINS, JobConfig
@@ -16,7 +16,7 @@ from vos.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights of the training loss (PAPER: segmentation + logit distillation + representation)."""
+    """Weights of the training loss: segmentation + logit distillation + representation."""
 
     kd: float = 1.0
     """Weight of the KL divergence from the cached teacher logits (0 switches it off)."""
@@ -48,9 +48,11 @@ class LossConfig:
                 raise InputError(f"--loss.{name} {value}: a share; use {'0' if name == 'w' else 'above 0'} to 1")
         if not 0 < self.temperature < math.inf:
             raise InputError(f"--loss.temperature {self.temperature}: use a value above 0")
-        for name in ("kd", "representation", "dice", "jaccard", "poly"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"--loss.{name} {getattr(self, name)}: weights are 0 or more")
+        shares = ("w", "density", "hardest", "temperature")
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, float) and one.name not in shares and not 0 <= value < math.inf:
+                raise InputError(f"--loss.{one.name} {value}: weights are 0 or more")
         if self.rank < 0:
             raise InputError(f"--loss.rank {self.rank}: use 0 (all columns that are stored) or more")
 

@@ -26,14 +26,6 @@ def to_tensor(frames: np.ndarray) -> Tensor:
     return channels_first.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std)
 
 
-def to_frames(tensor: Tensor) -> np.ndarray:
-    """The inverse of `to_tensor`, rounded: (T, 3, H, W) float32 -> (T, H, W, 3) uint8 RGB."""
-    mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
-    pixels = ((tensor.detach().cpu().float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).contiguous().numpy()
-
-
 def short_side_size(size: tuple[int, int], short_px: int) -> tuple[int, int]:
     """(H, W) scaled so that the shorter side is `short_px`, the longer one rounded to a pixel."""
     height, width = size
@@ -58,8 +50,3 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if labels.shape == size:
         return labels
     return cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
-
-
-def resize_frame_short_side(frame: np.ndarray, short_px: int) -> np.ndarray:
-    """Resize a frame (H, W, 3) uint8 so that its shorter side is `short_px`."""
-    return resize_frame(frame, short_side_size((frame.shape[0], frame.shape[1]), short_px))

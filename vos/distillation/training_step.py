@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from vos.config import TrainConfig
 from vos.distillation.clip_forward import ClipSegmenter
-from vos.distillation.objective import Targets, objective
+from vos.distillation.losses import Targets
+from vos.distillation.objective import objective
 from vos.distillation.ranks import Ranks
 from vos.distillation.schedule import learning_rate, parameter_groups, update_average
 from vos.errors import NotFiniteError

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vos.errors import InputError
-from vos.files.whole import write_atomic
 
 CSV_COLUMNS = ("sequence", "object", "J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay")
 DAVIS2017, DAVIS2016, YOUTUBEVOS = "davis2017", "davis2016", "youtubevos"
@@ -166,10 +165,6 @@ class Scores:
         for sequence, object_id, *figures in self.rows():
             writer.writerow((sequence, object_id, *(f"{figure:.9f}" for figure in figures)))
         return text.getvalue()
-
-    def write_csv(self, path: str) -> None:
-        """Write csv() to a local file, which appears complete or not at all. Raises InputError when it cannot be written."""
-        write_atomic(path, self.csv().encode())
 
     def _by_key(self) -> list[tuple[tuple[str, int], ObjectScore]]:
         return [((one.sequence, item.object_id), item) for one in self.sequences for item in one.objects]

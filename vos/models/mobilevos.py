@@ -1,4 +1,4 @@
-"""The students: STCN's topology with small trunks, narrow heads and, optionally, an ASPP.
+"""The MobileVOS family: STCN's topology with small trunks, narrow heads and, optionally, an ASPP; students, and teachers of its kind.
 
 The authors released no code; widths were fitted to the published sizes (1.9, 2.5 and 8.1 M parameters).
 """
@@ -20,7 +20,7 @@ from vos.models.trunk import Trunk, TrunkFeatures
 
 @dataclass(frozen=True)
 class Design:
-    """What sets one student apart.
+    """What sets one model of the family apart.
 
     backbone    a row of BACKBONES, for both trunks
     width       channels of key, value and decoder
@@ -38,7 +38,7 @@ class Design:
     decoder_widths: tuple[int, int, int] | None = None
 
 
-STUDENTS: dict[str, Design] = {
+DESIGNS: dict[str, Design] = {
     "mobilevos-mobilenetv2": Design("mobilenetv2", 64, aspp_width=144),
     "mobilevos-mobilenetv2-noaspp": Design("mobilenetv2", 64),
     "mobilevos-resnet18": Design("resnet18", 64, aspp_width=144),
@@ -74,18 +74,18 @@ class Standard(nn.Module):
         self.shift.copy_(mean * self.scale)
 
 
-class Student(VOSModel):
+class MobileVOS(VOSModel):
     """frame -> query trunk -> (ASPP) -> key and compressed f16;  frame and masks -> value trunk -> fusion -> value.
 
-    The value fusion takes the query trunk's own f16, the key what the ASPP made of it (PAPER.md section 3).
-    Raises InputError for a name that STUDENTS does not have.
+    The value fusion takes the query trunk's own f16, the key what the ASPP made of it.
+    Raises InputError for a name that DESIGNS does not have.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        if name not in STUDENTS:
-            raise InputError(f'student "{name}" is unknown; use one of {", ".join(STUDENTS)}')
-        design = STUDENTS[name]
+        if name not in DESIGNS:
+            raise InputError(f'model "{name}" is unknown; use one of {", ".join(DESIGNS)}')
+        design = DESIGNS[name]
         width, aspp_width = design.width, design.aspp_width
         value_width = design.value_width or width
         self.name = name

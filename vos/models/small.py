@@ -41,7 +41,7 @@ class SmallTrunk(Trunk):
         self.stage16 = _GroupNormBlock(widths[2], widths[3])
         self.channels = (widths[3], widths[2], widths[1])
         kaiming_init(self)
-        # A mask must not drown in the texture of three colours. Measured together with the key's gain in student.py:
+        # A mask must not drown in the texture of three colours. Measured together with `key_gain` in mobilevos.py:
         # J after 160 steps on moving shapes is 0.44 with both, 0.23 without.
         with torch.no_grad():
             stem_conv.weight[:, 3:] *= 3

@@ -75,13 +75,7 @@ COSMETIC: dict[type[JobConfig], tuple[str, ...]] = {
             "threads",
             "register",
             "fps",
-            "gt",
-            "pred",
             "csv",
-            "protocol",
-            "meta",
-            "train_meta",
-            "sequences",
         ),
     ),
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.evaluation.pictures import GAP_PX, LABEL_PX, animation, save_png, strip
+from pipelines.evaluation.pictures import GAP_PX, LABEL_PX, animation, strip
 from vos.errors import InputError
 from vos.media.images import write_mask
 
@@ -117,12 +117,6 @@ def test_a_frame_without_ground_truth_is_shown_without_masks():
 def test_a_predicted_mask_that_is_missing_is_named(predictions: str):
     with pytest.raises(InputError, match="00010.png"):
         strip(VIDEO, {"student": predictions}, span=range(11), columns=2, width_px=WIDTH)
-
-
-def test_a_saved_picture_comes_back_with_its_colours(tmp_path: Path):
-    picture = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
-    save_png(str(tmp_path / "a.png"), picture)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), picture)
 
 
 def durations_ms(data: bytes) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vos.config import CacheConfig, EvaluateConfig, JobConfig, SegmentConfig, TrainConfig, TuneConfig
+from vos.config import CacheConfig, EvaluateConfig, JobConfig, ScoreConfig, SegmentConfig, TrainConfig, TuneConfig
 from vos.config.command_line import input_error, parse_config, resolve_paths, run_job
 from vos.config.fields import leaves
 from vos.config.presets import PRESETS, preset
@@ -244,8 +244,8 @@ def test_every_path_is_resolved_and_no_other_text(cls: type[JobConfig], tmp_path
         (TrainConfig, ["--validation.videos", "2"], "--validation.every"),
         (CacheConfig, ["--verify-rows", "2"], "--verify"),
         (CacheConfig, ["--verify", "--draws", "2"], "--verify"),
-        (EvaluateConfig, ["--protocol", "youtubevos"], "--gt"),
-        (EvaluateConfig, ["--gt", "X", "--pred", "Y", "--checkpoint", "Z"], "leave it out"),
+        (EvaluateConfig, ["--runtime", "eager", "--memory.top-k", "5"], "--runtime"),
+        (ScoreConfig, ["--gt", "X", "--pred", "Y", "--data.root", "Z"], "leave it out"),
         (SegmentConfig, ["--data.root", "X"], "leave it out"),
         (SegmentConfig, ["--no-masks", "--masks", "X"], "--no-masks"),
     ],

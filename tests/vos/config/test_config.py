@@ -20,6 +20,7 @@ from vos.config import (
     JobConfig,
     LossConfig,
     OptimiserConfig,
+    ScoreConfig,
     SpaceConfig,
     TeacherConfig,
     TrainConfig,
@@ -179,8 +180,8 @@ def test_a_whole_number_is_taken_for_a_float_field_and_kept_as_a_float():
         (lambda: TrainConfig(micro_batch=-1), "--micro-batch -1"),
         (lambda: ValidationConfig(patience=2), "--validation.patience 2"),
         (lambda: ValidationConfig(every=-1), "--validation.every -1"),
-        (lambda: EvaluateConfig(gt="masks"), "--gt and --pred"),
-        (lambda: EvaluateConfig(pred="masks"), "--gt and --pred"),
+        (lambda: ScoreConfig(gt="masks"), "--gt and --pred"),
+        (lambda: ScoreConfig(pred="masks"), "--gt and --pred"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_one_line_with_its_flag(make: Any, flag: str):

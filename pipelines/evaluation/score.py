@@ -1,4 +1,4 @@
-"""Two folders of masks -> scores."""
+"""Two folders of masks -> scores: `jobs.score`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,33 @@ import os
 from typing import Any
 
 from pipelines import storage
-from pipelines.evaluation.evaluate import EVALUATE, SCORES
+from pipelines.evaluation.evaluate import SCORES
 from pipelines.runtime.output_folder import OutputFile, check_folder, claim, output_folder
-from vos.config import EvaluateConfig
+from vos.config import ScoreConfig
 from vos.config.fields import identity
 from vos.errors import InputError
 from vos.files.json_files import checked, parse_json
 from vos.files.names import check_name, read_names
 from vos.metrics.scores import Scores
 
+SCORE = "score"
 
-def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
-    """Score `--pred` against `--gt`; returns the scores and the path of the per-object table that was written."""
+
+def score_two_folders(config: ScoreConfig) -> tuple[Scores, str]:
+    """Score `--pred` against `--gt`; returns the scores and the path of the per-object table that was written.
+
+    Raises InputError for bad input.
+    """
     from vos.metrics.davis import score_folders
 
-    csv = OutputFile(config.csv, EVALUATE, config.overwrite) if config.csv else None
+    if not config.gt:
+        raise InputError("--gt and --pred: name the folder of true masks and the folder of predicted masks")
+
+    csv = OutputFile(config.csv, SCORE, config.overwrite) if config.csv else None
     if csv:
         csv.check()
     else:
-        check_folder(config, EVALUATE).check([SCORES])
+        check_folder(config, SCORE).check([SCORES])
     names = _sequence_names(config.sequences) if config.sequences else None
     seen = None
     if config.meta:
@@ -35,7 +43,7 @@ def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
     if csv:
         csv.write(scores.csv().encode())
         return scores, config.csv
-    with output_folder(config, EVALUATE) as folder:
+    with output_folder(config, SCORE) as folder:
         claim(folder, config, identity(config), "scores", replaces=True)
         folder.write(SCORES, scores.csv().encode())
     return scores, storage.join(config.out, SCORES)
