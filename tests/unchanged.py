@@ -53,7 +53,10 @@ def tracked(store: Path) -> Iterator[tuple[str, Any]]:
         rows = connection.execute("select e.name, m.key, m.step, m.value from metrics m join runs r using (run_uuid) "
                                   "join experiments e using (experiment_id) order by 1, 2, 3")  # fmt: skip
         for experiment, key, step, value in rows:
-            yield f"{experiment} {key} at step {step}", 0 if any(part in key for part in TIMES) else value
+            if any(part in key for part in TIMES):
+                yield f"{experiment} {key}", "a metric of the machine"
+            else:
+                yield f"{experiment} {key} at step {step}", value
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from pipelines import storage, tracking
 from pipelines.evaluation.pages import PAGES, log_pages, page_names
 from pipelines.runtime.actors import run_on_actors
-from pipelines.runtime.models import BUILTIN, load_engine, load_model, working_size_px
+from pipelines.runtime.models import load_engine, load_model, working_size_px
 from pipelines.runtime.output_folder import CONFIG, OutputFile, check_folder, claim, output_folder
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import ray_session, set_threads
@@ -31,6 +31,7 @@ from vos.files.written import Written
 from vos.inference.engine import Engine
 from vos.inference.graph_files import is_exported
 from vos.inference.whole_video import memory_policy, segment_video, segmented_span
+from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import DESCRIPTION, DIGEST, WEIGHTS, is_infinite, load_checkpoint, save_checkpoint
 from vos.models.memory import MemoryPolicy
 

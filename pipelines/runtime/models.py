@@ -10,23 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import vos.models
 from pipelines import storage, tracking
 from pipelines.tracking.packaging import copy_checkpoint
-from vos.config import AS_TRAINED, BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENTS, BUILTIN_TEACHER
+from vos.config import AS_TRAINED
 from vos.errors import InputError
 from vos.inference.engine import Engine
 from vos.inference.graph_files import is_exported
+from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import DIGEST, load_checkpoint
 from vos.models.interface import VOSModel
-
-_MODELS = os.path.dirname(os.path.abspath(vos.models.__file__))
-BUILTIN = {
-    BUILTIN_TEACHER: os.path.join(_MODELS, "builtin_teacher"),
-    BUILTIN_DAVIS_TEACHER: os.path.join(_MODELS, "builtin_davis_teacher"),
-    **{name: os.path.join(_MODELS, name.replace("-", "_")) for name in BUILTIN_STUDENTS.values()},
-}
-"""The folders of what comes with the project, by the names that a user may give."""
 
 
 def load_model(path: str) -> tuple[VOSModel, dict[str, Any]]:

@@ -265,17 +265,16 @@ def _tuned(
     gpus = ray.cluster_resources().get("GPU", 0) if base.workers == 1 else 0
     resources = {"cpu": 1.0, "gpu": min(1.0, gpus / config.concurrent)}
     trainable = tune.with_resources(tune.with_parameters(_trial, **fixed), resources)
-    global _bar
-    with ray_storage(folder) as place, progress_bar(label, counts[1], "trial", counts[0]) as _bar:
+    with ray_storage(folder) as place, progress_bar(label, counts[1], "trial", counts[0]) as bar:
         run_config = tune.RunConfig(
             name=label,
             storage_path=place,
             verbose=0,
-            callbacks=[_counter()],
+            callbacks=[_counter(bar)],
             failure_config=tune.FailureConfig(max_failures=2),  # deaths of a trial's process
         )
         results = tune.Tuner(trainable, param_space=space, tune_config=tune_config, run_config=run_config).fit()
-        _bar.update(counts[1] - _bar.n)
+        bar.update(counts[1] - bar.n)
     errors = [str(result.error).strip().splitlines()[-1] for result in results if result.error is not None]
     known = {_folder_name(*_chosen(result.config, base)): result.error for result in results if result.config}
     trials = [_settled(folder, config, trial, known) for trial in records(folder)]
@@ -284,19 +283,23 @@ def _tuned(
     return trials
 
 
-_bar: Any = None
-"""The bar of the experiment that runs now: Tune keeps callbacks in a file, where no bar can be."""
-
-
-def _counter() -> Any:
+def _counter(bar: Any) -> Any:
+    """Moves the bar by one at the end of each trial."""
     from ray import tune
 
-    return type("Counter", (tune.Callback,), {"on_trial_complete": _count, "on_trial_error": _count})()
+    class Counter(tune.Callback):
+        def __init__(self, bar: Any) -> None:
+            self.bar = bar
 
+        def __getstate__(self) -> dict[str, Any]:
+            return {}  # Tune keeps callbacks in a file, where no bar can be
 
-def _count(_self: Any, **_event: Any) -> None:
-    if _bar is not None:
-        _bar.update()
+        def on_trial_complete(self, *_arguments: Any, **_event: Any) -> None:
+            self.bar.update()
+
+        on_trial_error = on_trial_complete
+
+    return Counter(bar)
 
 
 def records(folder: Written) -> list[Trial]:

@@ -131,6 +131,7 @@ def load_checkpoint(path: str, name: str | None = None) -> tuple[VOSModel, dict[
     if description.setdefault("parameters", parameters) != parameters:
         claimed = f"{description['parameters']:,} parameters, {model.name} has {parameters:,}"
         raise InputError(f"{os.path.join(os.path.dirname(path), DESCRIPTION)}: claims {claimed}; {_AGAIN}")
+    model.trained_size_px = description.get("size_px", 0)
     return model.eval(), description
 
 

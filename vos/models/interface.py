@@ -47,6 +47,8 @@ class VOSModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.batch_norm_frozen = False
+        self.trained_size_px = 0
+        """Shorter side of the frames that it was trained for, 0 where a checkpoint does not say."""
 
     def trunks(self) -> tuple[Trunk, Trunk]:
         """The query trunk and the value trunk."""

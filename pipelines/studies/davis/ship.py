@@ -6,7 +6,7 @@ import os
 from typing import Any, TypedDict
 
 from pipelines import storage
-from pipelines.runtime.models import BUILTIN, load_model
+from pipelines.runtime.models import load_model
 from pipelines.runtime.output_folder import CONFIG, existing
 from pipelines.studies.davis import records as records_of
 from pipelines.studies.davis.plan import SCALES, TEACHER, Planned, plan
@@ -16,6 +16,7 @@ from pipelines.training import state as training_state
 from pipelines.training.loop import TRAIN
 from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENTS, EvaluateConfig, ReportConfig, TrainConfig
 from vos.errors import InputError
+from vos.models.builtin import BUILTIN
 
 CARD, CURVES = "README.md", "j-over-time.png"
 WORST = 2

@@ -13,7 +13,6 @@ from typing import Any, TypedDict
 from pipelines import storage, tracking
 from pipelines.cache.build import CACHE, SHARDS
 from pipelines.cache.schema import MANIFEST
-from pipelines.runtime.models import BUILTIN
 from pipelines.runtime.output_folder import NOTHING, existing, identity_of, mark, read_plain
 from pipelines.search.page import PAGE, PAGES
 from pipelines.studies.davis import records as records_of
@@ -32,6 +31,7 @@ from vos.config import (
 from vos.errors import InputError
 from vos.files.canonical import to_dict
 from vos.files.written import Written
+from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import DESCRIPTION
 
 JOBS: dict[type[JobConfig], str] = {

@@ -13,7 +13,6 @@ from pipelines.cache import schema
 from pipelines.cache.build import blueprint
 from pipelines.cache.plan import ShardPlan
 from pipelines.cache.teacher import Teacher, receipt
-from pipelines.runtime.models import BUILTIN
 from vos.config import BUILTIN_TEACHER, CacheConfig, FactorConfig, TeacherConfig
 from vos.config.presets import preset
 from vos.data.clips import checksum, decode_clip, read_clip
@@ -21,6 +20,7 @@ from vos.data.draws import ClipDraw, draw_clip
 from vos.distillation.clip_forward import sampled_features
 from vos.distillation.representation import correlation
 from vos.errors import InputError
+from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import load_checkpoint, save_checkpoint
 
 BASE = replace(preset(CacheConfig, "smoke"), draws=3)

@@ -86,7 +86,7 @@ def test_the_engine_runs_an_exported_folder_as_it_runs_the_checkpoint(exported: 
     frames = rng.integers(0, 256, (4, *SIZE, 3), dtype=np.uint8)
     labels = np.zeros(SIZE, np.uint8)
     labels[10:40, 10:40] = 1
-    network = Engine(load_checkpoint(checkpoint)[0], "eager", threads=1)
+    network = Engine(load_checkpoint(checkpoint)[0], "eager", threads=1, size_px=0)
     folder = Engine(str(exported), runtime, precision="fp32", threads=1)
     for engine in (network, folder):
         engine.start(frames[0], labels)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.runtime.models import BUILTIN, load_model
+from pipelines.runtime.models import load_model
 from pipelines.studies.davis import records as results_records
 from pipelines.studies.davis import ship as results_ship
 from pipelines.studies.davis.plan import TEACHER, plan
@@ -19,6 +19,7 @@ from vos.config.presets import preset
 from vos.errors import InputError
 from vos.files.canonical import dumps
 from vos.models import build
+from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import save_checkpoint
 
 DISTILLED, PLAIN, ASPP = "short-both-s1", "short-plain-s1", "full-mobilenetv2-plain-s1"

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from pipelines.cache.schema import MANIFEST
-from pipelines.runtime.models import BUILTIN
 from pipelines.studies.davis.plan import MAIN_CACHE, SHORT_CACHE, plan
 from pipelines.studies.davis.site import Site
 from tests.pipelines.studies.davis.made_up_results import DATA, finished_training, records_of
 from vos.config import BUILTIN_DAVIS_TEACHER, ReportConfig, TrainConfig
 from vos.errors import InputError
+from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import DESCRIPTION
 
 
