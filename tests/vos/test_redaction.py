@@ -168,7 +168,7 @@ def text_flags(config: object, prefix: str = "--") -> list[tuple[str, str]]:
     return found
 
 
-JOBS = ["benchmark", "cache", "demo", "evaluate", "export", "report", "segment", "train", "tune", "verify"]
+JOBS = ["benchmark", "cache", "check", "demo", "evaluate", "export", "report", "segment", "train", "tune", "verify"]
 
 
 @pytest.mark.parametrize("job", JOBS)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from vos.config import (
     BenchmarkConfig,
     CacheConfig,
+    CheckConfig,
     ClipConfig,
     DataConfig,
     DemoConfig,
@@ -209,6 +210,11 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         "smoke": lambda: SegmentConfig(preset="smoke"),
         "demo": lambda: SegmentConfig(preset="demo"),
         "paper": lambda: SegmentConfig(preset="paper", runtime="eager", precision="fp32"),
+    },
+    CheckConfig: {
+        "smoke": lambda: CheckConfig(preset="smoke", data=SMOKE_DATA),
+        "demo": lambda: CheckConfig(preset="demo", data=DEMO_DATA),
+        "paper": lambda: CheckConfig(preset="paper"),
     },
     VerifyConfig: {
         "smoke": lambda: VerifyConfig(preset="smoke"),

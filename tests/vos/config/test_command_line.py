@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from vos.config import CacheConfig, EvaluateConfig, ReportConfig, SegmentConfig, TrainConfig, TuneConfig, VerifyConfig
+from vos.config import (
+    CacheConfig,
+    CheckConfig,
+    EvaluateConfig,
+    ReportConfig,
+    SegmentConfig,
+    TrainConfig,
+    TuneConfig,
+    VerifyConfig,
+)
 from vos.config.command_line import input_error, parse_config, resolve_paths, run_job
 from vos.config.presets import preset
 from vos.errors import InputError
@@ -228,7 +237,16 @@ def test_every_path_field_is_resolved_and_nothing_else_is(monkeypatch: pytest.Mo
         "sampling",
     }
     words |= {"runtime", "precision", "upsampling", "pipe_size", "ship"}
-    for cls in (TrainConfig, CacheConfig, EvaluateConfig, TuneConfig, VerifyConfig, SegmentConfig, ReportConfig):
+    for cls in (
+        TrainConfig,
+        CacheConfig,
+        CheckConfig,
+        EvaluateConfig,
+        TuneConfig,
+        VerifyConfig,
+        SegmentConfig,
+        ReportConfig,
+    ):
         for name, value in to_dict(cls()).items():
             if isinstance(value, str) and name not in words:
                 flag = f"--{name.replace('_', '-')}"
