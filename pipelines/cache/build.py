@@ -28,7 +28,7 @@ from pipelines.runtime.models import load_model, weights_digest
 from pipelines.runtime.output_folder import CONFIG, NOTHING, identity_of, mark, output_folder
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import ray_session
-from pipelines.runtime.videos import index_videos, log_cache, log_videos
+from pipelines.runtime.videos import announce_check, index_videos, log_cache, log_videos
 from vos.config import CacheConfig, fields
 from vos.data.datasets import Video
 from vos.errors import InputError
@@ -91,6 +91,8 @@ def build_cache(config: CacheConfig) -> CacheResult:
         digest = fingerprint(plan.identity)
         if not missing and (manifest := _intact_manifest(config.out, digest)):
             return CacheResult(digest, manifest, 0, 0.0)
+        if missing:
+            announce_check(config.data, plan.identity["data"])
         _take_over(owned, missing)
         made, cpu_s = sum(one.num_draws for one in missing), 0.0
         with tracking.start_run("cache", f"cache-{digest[:8]}", config, {"cache.fingerprint": digest}) as run:

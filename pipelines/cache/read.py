@@ -127,7 +127,8 @@ class CachedClips:
         self.num_draws = sum(shard["rows"] for shard in self.manifest["shards"])
         self._with_targets = with_targets
         self._stored = identity["frames"] == "store"
-        videos = [] if self._stored else data_of_cache(folder, self.manifest, data)[1]
+        self.data, videos = (None, []) if self._stored else data_of_cache(folder, self.manifest, data)
+        """Whose videos the clips are read from, None where they are stored."""
         self._videos = {video.name: video for video in videos}
         self._starts = [shard["first_draw"] for shard in self.manifest["shards"]]
         clip_columns = ("draw", "record", "num_objects", "clip_crc32") + (("frames", "labels") if self._stored else ())

@@ -31,6 +31,7 @@ from pipelines.runtime.output_folder import (
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.ray_storage import ray_storage
 from pipelines.runtime.session import ray_session, set_threads, unlogged_credentials
+from pipelines.runtime.videos import announce_check, check_tag
 from pipelines.search import page as search_pages
 from pipelines.search.trials import RECORD, Trial, repeat_rows, trial_name, trial_of
 from pipelines.training import launch as training
@@ -71,7 +72,9 @@ def search(config: TuneConfig) -> SearchResult:
         folder.check([BEST, *search_pages.page_names()])
         claim(folder, config, identity, "a search")
         name = f"search-{fingerprint(identity)[:8]}"
-        tags = {"cache.fingerprint": manifest["fingerprint"]}
+        read = None if manifest["identity"]["frames"] == "store" else data
+        tags = {"cache.fingerprint": manifest["fingerprint"]} | check_tag(read, manifest["identity"]["data"])
+        announce_check(read, manifest["identity"]["data"])
         with folder_run(folder, config, "tune", name, tags) as run:
             with ray_session(num_cpus=config.concurrent * (1 + base.workers) + 2):
                 began = time.monotonic()

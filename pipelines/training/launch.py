@@ -19,7 +19,7 @@ from pipelines.runtime.output_folder import claim, folder_run, output_folder, ru
 from pipelines.runtime.progress import Reporter, followed, new_board, progress_bar
 from pipelines.runtime.ray_storage import ray_storage
 from pipelines.runtime.session import ray_session
-from pipelines.runtime.videos import log_cache, log_videos
+from pipelines.runtime.videos import announce_check, check_tag, log_cache, log_videos
 from pipelines.training import state as training_state
 from pipelines.training.loop import (
     TRAIN,
@@ -101,8 +101,13 @@ def train(
         with folder_run(folder, config, config.experiment, name, known | (tags or {})) as run:
             if isinstance(source, CachedClips):
                 log_cache(run, config.cache, source.manifest, "training")
+                data, read = source.data, source.manifest["identity"]["data"]
+                run.set_tags(check_tag(data, read))
             else:
-                log_videos(run, config.data, "train", source.videos, "training")
+                data = config.data
+                read = log_videos(run, data, "train", source.videos, "training")
+            if not from_cache:  # a search has said it for all its trials
+                announce_check(data, read)
             about = {"role": config.role, "config": identity, "cache": cache, "commit": tracking.commit()}
             about["size_px"] = source.clip.frame_size_px
             if here or config.here:

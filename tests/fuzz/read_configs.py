@@ -15,6 +15,7 @@ from tests.fuzz.cases import Files, Mutation, NotTellableError, Reader
 from tests.fuzz.json_mutations import json_changes
 from vos.config import (
     CacheConfig,
+    CheckConfig,
     EvaluateConfig,
     ExportConfig,
     ReportConfig,
@@ -34,6 +35,7 @@ JOBS: dict[str, Any] = {
     for cls in (
         TrainConfig,
         CacheConfig,
+        CheckConfig,
         EvaluateConfig,
         TuneConfig,
         SegmentConfig,

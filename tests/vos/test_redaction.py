@@ -165,7 +165,7 @@ def text_flags(config: object) -> list[tuple[str, Mark]]:
     ]
 
 
-JOBS = ["benchmark", "cache", "demo", "evaluate", "export", "report", "score", "segment", "train", "tune", "verify"]
+JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("[a-z]*.py"))
 
 
 @pytest.mark.parametrize("job", JOBS)

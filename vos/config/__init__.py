@@ -18,6 +18,7 @@ from vos.config.base import (
 from vos.config.benchmark import BenchmarkConfig
 from vos.config.benchmark_fps import FpsBenchmarkConfig
 from vos.config.cache import CacheConfig, ClipConfig, FactorConfig, TeacherConfig
+from vos.config.check import CheckConfig
 from vos.config.demo import DemoConfig
 from vos.config.evaluate import EvaluateConfig, FpsConfig, MemoryConfig, VerifyConfig
 from vos.config.export import ExportConfig
@@ -36,6 +37,7 @@ __all__ = [
     "BUILTIN_TEACHER",
     "BenchmarkConfig",
     "CacheConfig",
+    "CheckConfig",
     "ClipConfig",
     "DataConfig",
     "DemoConfig",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from vos.config import (
     BenchmarkConfig,
     CacheConfig,
+    CheckConfig,
     ClipConfig,
     DataConfig,
     DemoConfig,
@@ -215,6 +216,11 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         "smoke": lambda: ScoreConfig(preset="smoke"),
         "demo": lambda: ScoreConfig(preset="demo"),
         "paper": lambda: ScoreConfig(preset="paper"),
+    },
+    CheckConfig: {
+        "smoke": lambda: CheckConfig(preset="smoke", data=SMOKE_DATA),
+        "demo": lambda: CheckConfig(preset="demo", data=DEMO_DATA),
+        "paper": lambda: CheckConfig(preset="paper"),
     },
     VerifyConfig: {
         "smoke": lambda: VerifyConfig(preset="smoke"),

@@ -3,7 +3,8 @@ checked, read lazily.
 
 An index is a list of small pickle-able records. Every file is looked at once when the index is made (header and last
 bytes, no decoding: some 10^4 files per second), so that a bad file is named before any long work starts. What only
-decoding can tell, an object index that should not be there, is checked when that mask is read.
+decoding can tell, an object index that should not be there, is checked when that mask is read; `vos.data.checking`
+reads them all.
 
     davis2016    ROOT/JPEGImages/480p/V/*.jpg, ROOT/Annotations/480p/V/*.png, ROOT/ImageSets/2016/SPLIT.txt;
                  any nonzero index is object 1
@@ -23,7 +24,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypedDict
@@ -42,6 +43,12 @@ VOID_INDEX = 255
 OUTSIDE_LINKS = "MOBILEVOS_OUTSIDE_LINKS"
 """Set to 1, this environment variable lets links lead out of a data set."""
 MaskMeaning = Literal["foreground", "palette", "black_and_white_or_palette"]
+Tell = Callable[[InputError], None]
+"""Told of a fault. What raises it ends the index at the first; what returns gets all of them."""
+
+
+def raise_fault(fault: InputError) -> None:
+    raise fault
 
 
 class Video(Protocol):
@@ -124,13 +131,19 @@ class FolderVideo:
         if self.meaning == "foreground":
             return {1: 0}
         first = self.annotated[0]
-        objects = _indices(self._labels(self._mask_path(first)))
+        objects = object_ids(self._labels(self._mask_path(first)))
         if not objects:
             raise InputError(f"{self._mask_path(first)}: the first mask shows no object; paint one, or drop the video")
         return dict.fromkeys(objects, first)
 
     def frame_name(self, index: int) -> str:
         return os.path.splitext(self.frame_files[index])[0]
+
+    def check_file(self, path: str) -> None:
+        """Raise InputError where one of its files is not whole or of another size, by header and end, without decoding."""
+        found = images.check_complete(path)
+        if found != self.size:
+            raise InputError(_size_message(path, found, self.size, self.name))
 
     def frame(self, index: int) -> np.ndarray:
         path = os.path.join(self.frame_folder, self.frame_files[index])
@@ -144,7 +157,7 @@ class FolderVideo:
         path = self._mask_path(index)
         labels = self._labels(path)
         known = self.first_seen
-        unknown = [i for i in _indices(labels) if i not in known] if self.meaning != "foreground" else []
+        unknown = [i for i in object_ids(labels) if i not in known] if self.meaning != "foreground" else []
         if unknown:
             where = "meta.json" if self.objects is not None else f"the first mask {self._mask_path(self.annotated[0])}"
             ids = ", ".join(map(str, sorted(known)))
@@ -174,7 +187,7 @@ class FolderVideo:
         self._check_size(path, labels)
         if self.meaning == "foreground":
             return (labels > 0).astype(np.uint8)
-        indices = _indices(labels)
+        indices = object_ids(labels)
         if VOID_INDEX in indices:
             black_and_white = self.meaning == "black_and_white_or_palette" and indices == [VOID_INDEX]
             labels[labels == VOID_INDEX] = 1 if black_and_white else 0
@@ -185,13 +198,15 @@ class FolderVideo:
             raise InputError(_size_message(path, (pixels.shape[0], pixels.shape[1]), self.size, self.name))
 
 
-def load_index(root: str, kind: str = "auto", split: str = "train") -> list[Video]:
+def load_index(root: str, kind: str = "auto", split: str = "train", tell: Tell = raise_fault) -> list[Video]:
     """The videos of a split, sorted by name; every file is checked to be there, whole and of one size.
 
     root   folder of the data set; "" means synthetic video
     kind   one of `KINDS`, or "auto" to look for the files that tell them apart
     split  "train", "val" or the name of another split file
-    Raises InputError, one line with the file and the mend.
+    tell   told of each fault of a video or a file. If it returns, a video with faults is in the index where it can be
+           read at all, so that its other files can be looked at; such an index is good for nothing else
+    Raises InputError, one line with the file and the repair; of the folder, the split or meta.json also with `tell`.
     """
     if kind not in ("auto", *KINDS):
         raise InputError(f"--data.kind {kind}: unknown; use one of auto, {', '.join(KINDS)}")
@@ -202,7 +217,7 @@ def load_index(root: str, kind: str = "auto", split: str = "train") -> list[Vide
     root = os.path.expanduser(root)
     if "\0" in root or not os.path.isdir(root):
         raise InputError(f"{root}: no such data folder; give another --data.root, or none for synthetic video")
-    videos = KINDS[detect_kind(root) if kind == "auto" else kind](root, split)
+    videos = KINDS[detect_kind(root) if kind == "auto" else kind](root, split, tell)
     return sorted(videos, key=lambda video: video.name)
 
 
@@ -220,48 +235,54 @@ def detect_kind(root: str) -> str:
     )
 
 
-def _index_davis(root: str, split: str, year: str, meaning: MaskMeaning) -> Iterator[Video]:
+def _index_davis(root: str, split: str, tell: Tell, year: str, meaning: MaskMeaning) -> Iterator[Video]:
     frames, masks = os.path.join(root, "JPEGImages/480p"), os.path.join(root, "Annotations/480p")
-    for name in _read_split(root, os.path.join(root, "ImageSets", year), split):
-        video = _scan(root, name, frames, masks, meaning)
+
+    def indexed(name: str) -> Video:
+        video = _scan(root, name, frames, masks, meaning, tell)
         # test-dev and test-challenge come with first masks only; a hole in any other pattern is a lost file.
         if split == "train" or video.annotated != (0,):
-            _require_masks(video, range(video.num_frames))
-        yield video
+            _require_masks(video, range(video.num_frames), tell)
+        return video
+
+    return _each(_read_split(root, os.path.join(root, "ImageSets", year), split), indexed, tell)
 
 
-def _index_youtubevos(root: str, split: str) -> Iterator[Video]:
+def _index_youtubevos(root: str, split: str, tell: Tell) -> Iterator[Video]:
     folder = root
     if not os.path.exists(os.path.join(root, "meta.json")):
         folder = os.path.join(root, {"val": "valid"}.get(split, check_name(split, "--data.split")))
     meta_path = os.path.join(folder, "meta.json")
     _check_inside(root, meta_path)
     all_frames, all_masks = os.path.join(folder, "JPEGImages"), os.path.join(folder, "Annotations")
-    for name, objects in _read_meta(meta_path, entries(all_frames)).items():
-        video = _scan(root, name, all_frames, all_masks, "palette")
+    meta = _read_meta(meta_path, entries(all_frames))
+
+    def indexed(name: str) -> Video:
+        video = _scan(root, name, all_frames, all_masks, "palette", tell)
         position = {video.frame_name(i): i for i in range(video.num_frames)}
         first_seen = []
-        for number, frames in sorted(objects.items()):
+        for number, frames in sorted(meta[name].items()):
             if not frames or frames[0] not in position:
                 missing = f"frame {frames[0]}, which is not in {video.frame_folder}" if frames else "no frame"
-                raise InputError(f"{meta_path}: object {number} of video {name} has {missing}; extract it again")
-            first_seen.append((number, position[frames[0]]))
-        listed = {position[f] for frames in objects.values() for f in frames if f in position}
-        _require_masks(video, sorted(listed) if split == "train" else sorted({i for _, i in first_seen}))
-        yield replace(video, objects=tuple(first_seen))
+                tell(InputError(f"{meta_path}: object {number} of video {name} has {missing}; extract it again"))
+            first_seen.append((number, position.get(frames[0], 0) if frames else 0))
+        listed = {position[f] for frames in meta[name].values() for f in frames if f in position}
+        _require_masks(video, sorted(listed) if split == "train" else sorted({i for _, i in first_seen}), tell)
+        return replace(video, objects=tuple(first_seen))
+
+    return _each(meta, indexed, tell)
 
 
-def _index_folder(root: str, split: str) -> Iterator[Video]:
+def _index_folder(root: str, split: str, tell: Tell) -> Iterator[Video]:
     masks = os.path.join(root, "masks")
     if not os.path.isdir(masks):
         raise InputError(f"{masks}: no such folder; put the first mask of each video there, masks/VIDEO/00000.png")
     frames = os.path.join(root, "frames")
     single = next((folder for folder in (root, frames) if os.path.isdir(folder) and image_files(folder)), None)
     if single:
-        video = _scan(root, "", single, masks, "black_and_white_or_palette")
-        _require_masks(video, [0])
-        yield replace(video, name=check_name(os.path.basename(os.path.abspath(root)), "--data.root"))
-        return
+        video = _scan(root, "", single, masks, "black_and_white_or_palette", tell)
+        _require_masks(video, [0], tell)
+        return iter([replace(video, name=check_name(os.path.basename(os.path.abspath(root)), "--data.root"))])
     if any(file.endswith(".txt") for file in entries(root)):
         names = _read_split(root, root, split)
     else:
@@ -269,13 +290,27 @@ def _index_folder(root: str, split: str) -> Iterator[Video]:
         names = [check_name(entry, frames) for entry in folders]
     if not names:
         raise InputError(f"{root}: no frames; put them in frames/VIDEO/00000.jpg, or one video beside the folder masks")
+
+    def indexed(name: str) -> Video:
+        video = _scan(root, name, frames, masks, "black_and_white_or_palette", tell)
+        _require_masks(video, [0], tell)
+        return video
+
+    return _each(names, indexed, tell)
+
+
+def _each(names: Iterable[str], indexed: Callable[[str], Video], tell: Tell) -> Iterator[Video]:
+    """The videos of these names; one that cannot be indexed is told and left out."""
     for name in names:
-        video = _scan(root, name, frames, masks, "black_and_white_or_palette")
-        _require_masks(video, [0])
-        yield video
+        try:
+            video = indexed(name)
+        except InputError as fault:
+            tell(fault)
+        else:
+            yield video
 
 
-def _scan(root: str, name: str, all_frames: str, all_masks: str, meaning: MaskMeaning) -> FolderVideo:
+def _scan(root: str, name: str, all_frames: str, all_masks: str, meaning: MaskMeaning, tell: Tell) -> FolderVideo:
     """List and check the files of one video.
 
     Masks are optional here; `_require_masks` says which the data set promises.
@@ -285,33 +320,43 @@ def _scan(root: str, name: str, all_frames: str, all_masks: str, meaning: MaskMe
         raise InputError(
             f"{frame_folder}: the split names this video, but its folder is missing; add it or drop the name"
         )
-    for folder in (frame_folder, mask_folder):
-        _check_inside(root, folder, *_links(folder))
+    places = [path for folder in (frame_folder, mask_folder) for path in (folder, *_links(folder))]
+    outside = [fault for path in places if (fault := _outside(root, path)) is not None]
+    for fault in outside:
+        tell(fault)
+    if outside:  # nothing is read there
+        raise outside[0]
     frame_files = image_files(frame_folder)
     if not frame_files:
         raise InputError(f"{frame_folder}: no frame in it (.jpg, .jpeg or .png); add them or drop the video")
     mask_of = {os.path.splitext(file)[0]: file for file in entries(mask_folder) if file.lower().endswith(".png")}
     mask_files = tuple(mask_of.get(os.path.splitext(file)[0]) for file in frame_files)
-    size = images.check_complete(os.path.join(frame_folder, frame_files[0]))
-    paths = [os.path.join(frame_folder, file) for file in frame_files[1:]]
-    paths += [os.path.join(mask_folder, file) for file in mask_files if file]
-    for path in paths:
-        found = images.check_complete(path)
-        if found != size:
-            raise InputError(_size_message(path, found, size, name))
-    return FolderVideo(name, frame_folder, frame_files, mask_folder, mask_files, size, meaning)
+    video = FolderVideo(name, frame_folder, frame_files, mask_folder, mask_files, (0, 0), meaning)
+    for path in video.files():
+        try:
+            if video.size == (0, 0):
+                video = replace(video, size=images.check_complete(path))
+            else:
+                video.check_file(path)
+        except InputError as fault:
+            tell(fault)
+    if video.size == (0, 0):
+        raise InputError(
+            f"{frame_folder}: none of its frames and masks is a whole image; copy it again or drop the video"
+        )
+    return video
 
 
-def _require_masks(video: FolderVideo, indices: Sequence[int]) -> None:
+def _require_masks(video: FolderVideo, indices: Sequence[int], tell: Tell) -> None:
     for i in indices:
         if not video.mask_files[i]:
             path = os.path.join(video.mask_folder, f"{video.frame_name(i)}.png")
             frame = os.path.join(video.frame_folder, video.frame_files[i])
-            raise InputError(f"{path}: the mask of frame {frame} is missing; add it or drop the video from the split")
+            tell(InputError(f"{path}: the mask of frame {frame} is missing; add it or drop the video from the split"))
 
 
-def _indices(labels: np.ndarray) -> list[int]:
-    """The nonzero values of (H, W) uint8, ascending. A histogram is ten times as quick as np.unique."""
+def object_ids(labels: np.ndarray) -> list[int]:
+    """The ids in a mask: the nonzero values of (H, W) uint8, ascending. A histogram is ten times as quick as np.unique."""
     counts = cv2.calcHist([labels], [0], None, [256], [0, 256])
     return [int(i) for i in np.flatnonzero(counts) if i]
 
@@ -325,15 +370,20 @@ def _links(folder: str) -> list[str]:
         return []
 
 
-def _check_inside(root: str, *paths: str) -> None:
+def _check_inside(root: str, path: str) -> None:
     """Raise InputError for a path that a link within the data set leads out of it. The root may be a link itself."""
+    if (fault := _outside(root, path)) is not None:
+        raise fault
+
+
+def _outside(root: str, path: str) -> InputError | None:
     inside = os.path.join(os.path.realpath(root), "")
-    for path in paths:
-        if not os.path.join(os.path.realpath(path), "").startswith(inside) and os.environ.get(OUTSIDE_LINKS) != "1":
-            raise InputError(
-                f"{path}: leads out of the data folder {root} by a link; copy what it leads to, give the folder itself as --data.root, "
-                f"or set {OUTSIDE_LINKS}=1 if all that its links lead to is yours"
-            )
+    if os.path.join(os.path.realpath(path), "").startswith(inside) or os.environ.get(OUTSIDE_LINKS) == "1":
+        return None
+    return InputError(
+        f"{path}: leads out of the data folder {root} by a link; copy what it leads to, give the folder itself as --data.root, "
+        f"or set {OUTSIDE_LINKS}=1 if all that its links lead to is yours"
+    )
 
 
 def _read_split(root: str, folder: str, split: str) -> list[str]:
@@ -389,7 +439,7 @@ def _read_meta(path: str, folders: Collection[str]) -> dict[str, dict[int, list[
 
 def _size_message(path: str, found: tuple[int, int], size: tuple[int, int], name: str) -> str:
     return (
-        f"{path}: {found[1]}x{found[0]} pixels, but the first frame of {name} has {size[1]}x{size[0]}; "
+        f"{path}: {found[1]}x{found[0]} pixels, but the first readable frame of {name} has {size[1]}x{size[0]}; "
         "frames and masks of a video must have one size, resize it (masks by the nearest pixel)"
     )
 
@@ -401,10 +451,10 @@ _MARKS = {
     "folder": ("masks",),
 }
 
-KINDS: dict[str, Callable[[str, str], Iterator[Video]]] = {
-    "davis2016": lambda root, split: _index_davis(root, split, "2016", "foreground"),
-    "davis2017": lambda root, split: _index_davis(root, split, "2017", "palette"),
+KINDS: dict[str, Callable[[str, str, Tell], Iterator[Video]]] = {
+    "davis2016": lambda root, split, tell: _index_davis(root, split, tell, "2016", "foreground"),
+    "davis2017": lambda root, split, tell: _index_davis(root, split, tell, "2017", "palette"),
     "youtubevos": _index_youtubevos,
     "folder": _index_folder,
-    "synthetic": lambda root, split: iter(synthetic_index(split=split)),
+    "synthetic": lambda root, split, tell: iter(synthetic_index(split=split)),
 }

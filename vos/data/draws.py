@@ -33,6 +33,7 @@ _ORDER_STREAM, _DRAW_STREAM = 0, 1
 _ATTEMPTS = 8  # First frames to try before settling for the frame where an object is surely seen.
 _MOST_HIDDEN = 0.5  # Largest share of an object that a pasted one may cover in the first frame, or be covered itself.
 _SMALLEST, _LARGEST = 1e-4, 1e6  # Of the numbers of an augmentation: pixels, and pixels per pixel.
+_MAX_REACH_PX = 32_766  # Of a frame and what a crop shows beyond its edge: OpenCV samples no larger one.
 _OFF_CENTRE = 0.35  # The chosen object lies at most this share of the crop's side off its centre, each way.
 
 
@@ -192,17 +193,14 @@ def video_of_draw(num_videos: int, seed: int, number: int) -> int:
 def draw_clip(videos: Sequence[Video], clip: ClipConfig, seed: int, number: int) -> ClipDraw:
     """Draw number `number` (0, 1, ...) of the endless list of clips that (videos, clip, seed) defines.
 
-    Raises InputError if the video has fewer than two frames with masks, or no object in any of them.
+    Raises InputError if the video cannot have clips (`check_drawable`), or no object in any of its masks.
     """
     if seed < 0:
         raise InputError(f"--seed {seed}: use 0 or more")
     if not videos:
         raise InputError("no video to draw clips from; check --data.root and the split")
     video = videos[video_of_draw(len(videos), seed, number)]
-    if len(video.annotated) < 2:
-        raise InputError(
-            f"{video.name}: {len(video.annotated)} frame with a mask; a clip for training needs 2 at least, add masks"
-        )
+    check_drawable(video)
     rng = np.random.default_rng([_DRAW_STREAM, seed, number])
     clip = replace(clip, max_skip_frames=clip.max_skip_of(number), skip_curriculum=())
     frames, spots = _first_frame_with_object(rng, video, clip)
@@ -219,12 +217,27 @@ def draw_clip(videos: Sequence[Video], clip: ClipConfig, seed: int, number: int)
     return _with_paste(rng, draw, video, videos, clip) if clip.paste and rng.random() < clip.paste else draw
 
 
+def check_drawable(video: Video) -> None:
+    """Raise InputError where no clip can be drawn from a video, whatever its masks show: fewer than two of them, or frames too large."""
+    if len(video.annotated) < 2:
+        raise InputError(
+            f"{video.name}: {len(video.annotated)} frame with a mask; a clip for training needs 2 at least, add masks"
+        )
+    height, width = video.size
+    if height + width > _MAX_REACH_PX:
+        raise InputError(
+            f"{video.name}: {width}x{height} pixels; width and height of a clip for training add up to {_MAX_REACH_PX:,} at most, "
+            "resize the video (masks by the nearest pixel)"
+        )
+
+
 def _with_paste(rng: Generator, draw: ClipDraw, video: Video, videos: Sequence[Video], clip: ClipConfig) -> ClipDraw:
     """The draw with an object of another video over it; unchanged where one of the objects would be hidden in the first frame."""
     others = [other for other in videos if other is not video]
     if not others:
         return draw
     other = others[int(rng.integers(len(others)))]
+    check_drawable(other)
     first = other.annotated[int(rng.integers(len(other.annotated)))]
     spots = _spots(other, first)
     if not spots:

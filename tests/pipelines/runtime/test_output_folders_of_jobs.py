@@ -49,6 +49,7 @@ def assert_refused(capfd: pytest.CaptureFixture[str], said: str, job: str, *argv
 
 FLAGS: dict[str, tuple[str, ...]] = {
     "cache": ("--preset", "smoke"),
+    "check": ("--preset", "smoke"),
     "train": ("--preset", "smoke"),
     "evaluate": ("--preset", "smoke", "--checkpoint", "copy"),
     "export": ("--preset", "smoke"),

@@ -1,0 +1,194 @@
+"""Every frame and mask of a split read once, a video per row of a Ray Data set; every fault listed, and none remembered.
+
+    OUT/faults.txt, OUT/warnings.txt   all of them, one a line, sorted; empty where there is none
+
+A video without a fault is remembered by its contents (`vos.data.check_records`), so that a check that was interrupted, or
+whose faults were repaired, reads only the rest; so is the whole split, which is what later jobs ask for.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.runtime.actors import run_on_actors
+from pipelines.runtime.output_folder import check_folder, claim, output_folder
+from pipelines.runtime.progress import progress_bar
+from pipelines.runtime.session import ray_session
+from pipelines.runtime.videos import data_fingerprint, index_videos, is_synthetic
+from vos.config import CheckConfig
+from vos.config.fields import identity
+from vos.data import check_records
+from vos.data.checking import check_video
+from vos.data.contents import fingerprint
+from vos.data.datasets import Video
+from vos.errors import InputError
+
+CHECK, FAULTS, WARNINGS = "check", "faults.txt", "warnings.txt"
+MOST_LINES, MOST_OF_A_VIDEO = 200, 5
+"""Of faults and of warnings that are printed; the files have all."""
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """What was found, as sorted lines, and what was read for it."""
+
+    faults: tuple[str, ...]
+    warnings: tuple[str, ...]
+    videos: int
+    files: int
+    files_read: int
+    """by this run; the others were read before"""
+    seconds: float
+    """of reading, the start of Ray excluded"""
+    checked_on: str
+    """of the record that later jobs find, "" where there is none"""
+    out: str
+
+
+def check_data(config: CheckConfig) -> DataCheck:
+    """Read a split, list every fault and remember if there is none.
+
+    Raises InputError where there is no index at all: an absent folder, a damaged split file or meta.json.
+    """
+    check_folder(config, CHECK).check([FAULTS, WARNINGS])
+    indexing: list[str] = []
+    videos = index_videos(config.data, config.split, lambda fault: indexing.append(str(fault)))
+    with output_folder(config, CHECK) as folder:
+        claim(folder, config, identity(config), "a check", replaces=True)
+        found = _checked(config, videos, indexing)
+        for name, lines in ((FAULTS, found.faults), (WARNINGS, found.warnings)):
+            folder.write(name, "".join(f"{line}\n" for line in lines).encode())
+    return found
+
+
+def _checked(config: CheckConfig, videos: list[Video], indexing: list[str]) -> DataCheck:
+    files = sum(map(_num_files, videos))
+    # Of videos with a fault in the index, some file may be unreadable.
+    whole = data_fingerprint(videos) if not indexing and not is_synthetic(config.data) else ""
+    known = check_records.recall(whole, config.split) if whole and not config.again else None
+    if known is not None:
+        warnings = tuple(known["warnings"])
+        return DataCheck((), warnings, len(videos), files, 0, 0.0, known["date"], config.out)
+    records = {} if config.again else _known_videos(videos, config.split)
+    faults, warnings, began, read = set(indexing), set(), math.inf, 0
+    for record in records.values():
+        warnings.update(record["warnings"])
+    missing = [number for number in range(len(videos)) if number not in records]
+    for answer in _read(config, videos, missing):
+        began = min(began, answer["began"])
+        number = answer["number"]
+        read += _num_files(videos[number])
+        faults.update(answer["faults"])
+        warnings.update(answer["warnings"])
+        _settle(answer["fingerprint"], config.split, answer["faults"], _num_files(videos[number]), answer["warnings"])
+    seconds = max(0.0, time.time() - began)
+    # Later jobs ask for all of it, if nothing was changed under the reading.
+    same = whole if whole and data_fingerprint(videos) == whole else ""
+    checked_on = _settle(same, config.split, faults, files, sorted(warnings))
+    return DataCheck(
+        tuple(sorted(faults)), tuple(sorted(warnings)), len(videos), files, read, seconds, checked_on, config.out
+    )
+
+
+def _settle(digest: str, split: str, faults: Collection[str], files: int, warnings: Sequence[str]) -> str:
+    """Remember that the videos of a fingerprint have no fault, or forget that they had none; returns the record's date, or ""."""
+    if not digest:
+        return ""
+    if faults:
+        check_records.forget(digest, split)
+        return ""
+    return check_records.remember(digest, split, files, warnings)["date"]
+
+
+def _num_files(video: Video) -> int:
+    return video.num_frames + len(video.annotated)
+
+
+def _known_videos(videos: Sequence[Video], split: str) -> dict[int, check_records.Record]:
+    """Place in the index -> what an earlier check found of a video that has not changed since."""
+    found = {}
+    for number, video in enumerate(videos):
+        try:
+            record = check_records.recall(fingerprint([video]), split) if video.files() else None
+        except InputError:  # a file that cannot be read: a fault, which is found again
+            continue
+        if record is not None:
+            found[number] = record
+    return found
+
+
+def _read(config: CheckConfig, videos: list[Video], missing: list[int]) -> Iterator[dict[str, Any]]:
+    """What the actors find in these videos, as they come."""
+    if not missing:
+        return
+    total = sum(_num_files(videos[number]) for number in missing)
+    arguments = {"videos": videos, "for_clips": config.split == "train", "threads": config.threads}
+    with ray_session(num_cpus=2 * config.workers + 2), progress_bar("check", total, "file") as bar:
+        items = [{"number": number} for number in missing]
+        for answer in run_on_actors(items, CheckActor, arguments, config.workers, gpus=0):
+            bar.update(_num_files(videos[answer["number"]]))
+            yield answer
+
+
+class CheckActor:
+    """Each call reads one video."""
+
+    def __init__(self, videos: list[Video], for_clips: bool, threads: int) -> None:
+        import cv2
+
+        cv2.setNumThreads(threads)
+        self._videos, self._for_clips = videos, for_clips
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        began = time.time()
+        video = self._videos[item["number"]]
+        before = _fingerprint(video)
+        found = check_video(video, self._for_clips)
+        return {
+            "number": item["number"],
+            "began": began,
+            "faults": found.faults,
+            "warnings": found.warnings,
+            "fingerprint": before if before == _fingerprint(video) else "",
+        }
+
+
+def _fingerprint(video: Video) -> str:
+    """Of one video's contents; "" where it has no files, or one that cannot be read."""
+    try:
+        return fingerprint([video]) if video.files() else ""
+    except InputError:
+        return ""
+
+
+def summary(found: DataCheck) -> str:
+    """The lines that the job prints: faults, warnings, counts, and what it means for later jobs."""
+    lines = [*_shown("fault", found.faults, found.out, FAULTS), *_shown("warning", found.warnings, found.out, WARNINGS)]
+    speed = f", {found.files_read / found.seconds:,.0f} files/s" if found.files_read and found.seconds else ""
+    before = f", {found.files - found.files_read:,} read by an earlier check" if found.files_read < found.files else ""
+    lines.append(f"data     {found.videos:,} videos, {found.files:,} frames and masks")
+    lines.append(f"found    faults: {len(found.faults):,}, warnings: {len(found.warnings):,}")
+    lines.append(f"read     {found.files_read:,} files in {found.seconds:.1f} s{speed}{before}")
+    if found.checked_on:
+        lines.append(f"checked  on {found.checked_on}, no faults; jobs on these files say so at their start")
+    lines.append(f"lists    {found.out}/{FAULTS}, {found.out}/{WARNINGS}")
+    return "\n".join(lines)
+
+
+def _shown(label: str, found: Iterable[str], out: str, name: str) -> Iterator[str]:
+    """At most `MOST_LINES` lines, of each folder at most `MOST_OF_A_VIDEO`."""
+    of_folder: dict[str, int] = {}
+    every = list(found)
+    shown = []
+    for line in every:
+        folder = line.partition(": ")[0].rpartition("/")[0] or line
+        of_folder[folder] = of_folder.get(folder, 0) + 1
+        if of_folder[folder] <= MOST_OF_A_VIDEO and len(shown) < MOST_LINES:
+            shown.append(line)
+    yield from (f"{label:<8} {line}" for line in shown)
+    if len(shown) < len(every):
+        yield f"{label:<8} … and {len(every) - len(shown):,} more, in {out}/{name}"
