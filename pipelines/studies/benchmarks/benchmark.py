@@ -22,5 +22,5 @@ def measure(config: BenchmarkConfig) -> str:
                 print(f"{figure.name}: {figure.value:.3g}", flush=True)
                 found.append(figure)
             path = record.write_rows([as_row(one) for one in found])  # after each: a later one may fail
-        record.log({one.slug: one.value for one in found}, path)
+        record.log(found, [path])
     return f"{figure_table(found)}\nrows   {path}"

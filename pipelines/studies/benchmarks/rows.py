@@ -40,7 +40,8 @@ class Record:
         text = (json.dumps(rows, indent=1) + "\n").encode()
         return self.json_file.write(text) if self.json_file else self.folder.write(ROWS, text)
 
-    def log(self, values: dict[str, float], *paths: str) -> None:
+    def log(self, figures: Sequence[Figure], paths: Sequence[str], **values: float) -> None:
+        values |= {one.slug: one.value for one in figures if isinstance(one.value, int | float)}
         self.run.log_metrics({f"benchmark/{name}": value for name, value in values.items()})
         for path in paths:
             if not storage.is_uri(path):

@@ -18,6 +18,7 @@ from pipelines.studies.davis import records as records_of
 from pipelines.studies.davis.plan import PRETRAINED, SCALES, TEACHER, Planned, chosen, plan
 from pipelines.studies.davis.queue import Queue, failure_file, running
 from pipelines.studies.davis.records import REPORT, Record
+from pipelines.studies.davis.results import Results
 from pipelines.studies.davis.site import Site
 from pipelines.training.launch import RESULT, Outcome
 from pipelines.training.loop import TRAIN
@@ -107,7 +108,7 @@ def _publish(config: ReportConfig, folder: Written) -> str:
     with folder_run(folder, config, "results", f"results-{config.preset}", {"runs": str(len(records))}) as run:
         for path in paths:
             run.log_artifact(path)
-        run.log_metrics(results_page.metrics(every, records))
+        run.log_metrics(results_page.metrics(every, Results(config.preset, records)))
     return f"page     {paths[0]}  ({len(records)} of {len(every)} runs)"
 
 
