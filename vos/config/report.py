@@ -27,6 +27,8 @@ class ReportConfig(JobConfig):
     ship: str = ""
     """Put the model of this finished run (its name; for maintainers) into the package, and run nothing: a student becomes
     the built-in one of its architecture, the teacher builtin-davis."""
+    run: str = ""
+    """Make this run alone (its name), in this process, and write its record: what jobs.report starts for each run, with a log."""
     workers: int = 2
     """Runs at the same time, one thread each."""
     teacher: str = ""
@@ -36,8 +38,8 @@ class ReportConfig(JobConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.list + self.page + bool(self.ship) > 1:
-            raise InputError("--list --page --ship: one at a time")
+        if self.list + self.page + bool(self.ship) + bool(self.run) > 1:
+            raise InputError("--list --page --ship --run: one at a time")
         if self.threads != 1 or self.seed != 0:
             raise InputError(
                 f"--threads {self.threads} --seed {self.seed}: the protocol has one thread per run and names its seeds; leave them out"

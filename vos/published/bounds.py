@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 RELATIONS: dict[str, Callable[..., bool]] = {
     "=": operator.eq,
@@ -20,7 +21,7 @@ REACHED, BELOW, NOT_RUN = "reached", "below target", "not run"
 class Figure:
     """A figure, and what it has to be.
 
-    value      None where it was not measured; `how` then says why
+    value      a number or a text; None where it was not measured: `how` then says why
     relation   a key of RELATIONS between value and bound; "" where nothing is asked
     how        how it was measured
     low, high  its spread or interval
@@ -29,7 +30,7 @@ class Figure:
     """
 
     name: str
-    value: float | str | None
+    value: Any
     relation: str = ""
     bound: float | str = ""
     how: str = ""

@@ -41,7 +41,7 @@ class Record:
         return self.json_file.write(text) if self.json_file else self.folder.write(ROWS, text)
 
     def log(self, figures: Sequence[Figure], paths: Sequence[str], **values: float) -> None:
-        values |= {one.slug: one.value for one in figures if isinstance(one.value, int | float)}
+        values |= {one.slug: one.value for one in figures}
         self.run.log_metrics({f"benchmark/{name}": value for name, value in values.items()})
         for path in paths:
             if not storage.is_uri(path):

@@ -54,7 +54,7 @@ def cpu_lines(results: Results) -> list[str]:
         if distilled is not None and plain is not None:
             minutes = f"{distilled / MINUTE_S:.1f} CPU-minutes distilled (cache reading included), {plain / MINUTE_S:.1f} plain"
             lines.append(f"{length}: {minutes}")
-    if MAIN_CACHE in records:
+    if MAIN_CACHE in records and records[MAIN_CACHE]["teacher_cpu_s"]:
         cache = records[MAIN_CACHE]
         size = f"{cache['draws']} draws, {cache['bytes'] / 2**20:.0f} MiB"
         cost = f"{cache['teacher_cpu_s'] / MINUTE_S:.1f} CPU-minutes of the teacher"

@@ -14,12 +14,14 @@ from pipelines.studies.davis import page as results_page
 from pipelines.studies.davis import plots as results_plots
 from pipelines.studies.davis import records as results_records
 from pipelines.studies.davis import study as results
-from pipelines.studies.davis.claims import BELOW, REACHED
 from pipelines.studies.davis.plan import PRETRAINED, SCALES, SEARCH, Planned, plan
+from pipelines.studies.davis.queue import log_of
+from pipelines.studies.davis.results import Results
 from tests.pipelines.studies.davis.made_up_results import DATA, SEQUENCES, finished_training, records_of
 from vos.config import ReportConfig, TrainConfig
 from vos.config.presets import preset
 from vos.errors import InputError
+from vos.published.bounds import BELOW, REACHED
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,8 @@ def test_a_trial_that_was_never_scored_is_listed_without_a_figure_and_not_drawn(
     with_failed = {**records, SEARCH: {**records[SEARCH], "trials": [*records[SEARCH]["trials"], failed]}}
     page = page_of(with_failed)
     assert "| - | 0 | failed |" in page and "-100.0" not in page
-    assert results_plots._search(with_failed) == results_plots._search(records)
+    drawn = [results_plots.search_plots(Results("davis-cpu", found)) for found in (records, with_failed)]
+    assert drawn[0] == drawn[1]
 
 
 def test_the_sheet_has_every_sequence_of_every_scored_run(
@@ -144,9 +147,9 @@ def test_the_plan_is_listed_with_the_state_of_every_run(runs: list[Planned], con
     records = records_of(runs)
     for name in ("teacher", "cache-main"):
         results_records.write(config.docs, records[name])
-    failed = Path(config.out, "logs", "full-noaspp-plain-s1.failed")
+    failed = Path(log_of(config.out, "full-noaspp-plain-s1"))
     failed.parent.mkdir(parents=True)
-    failed.write_text("error: the disk is full (exit code 2)\n")
+    failed.write_text("step 1\rstep 2\nerror: the disk is full\n\n")
     lines = {line.split()[0]: line for line in results.listed(config).splitlines() if line.strip()}
     assert lines.keys() >= {one.name for one in runs}
     assert "finished" in lines["teacher"] and "waiting" in lines["full-noaspp-both-s1"]
@@ -296,3 +299,11 @@ def test_a_protocol_of_seconds_runs_from_teacher_to_page_and_a_second_time_nothi
     results_records.write(config.docs, records["cache-short"] | {"cache": "another"})
     assert not results.run(config, tell=said.append)
     assert any("made again, cache-short is" in line and "its record's was another" in line for line in said)
+
+
+def test_a_run_that_needs_another_first_or_is_not_of_the_plan_is_refused(config: ReportConfig):
+    smoke = replace(config, preset="smoke", data=preset(ReportConfig, "smoke").data)
+    with pytest.raises(InputError, match="short-both-s1: needs cache-short first"):
+        results.run_one(replace(smoke, run="short-both-s1"))
+    with pytest.raises(InputError, match="--run nonsense: no run of the plan"):
+        results.run_one(replace(smoke, run="nonsense"))

@@ -27,8 +27,8 @@ def test_a_cache_takes_over_the_shards_of_the_record_that_counts_and_not_a_forme
         folder.mkdir(parents=True)
         for number in range(300):
             (folder / f"shard-{number:06d}.parquet").write_bytes(str(folder).encode())
-    site.task(short).commands()
-    (target,) = (one for one in (tmp_path / "runs").glob(f"{SHORT_CACHE}-*/shards") if one != own)
+    site._copy_shards(short, site._folder_of(short))
+    target = Path(site._folder_of(short)) / "shards"
     found = sorted(target.iterdir())
     assert 0 < len(found) < 300, "as many as the shorter cache has"
     assert {one.read_bytes() for one in found} == {str(counts).encode()}
@@ -41,15 +41,15 @@ def test_a_cache_on_another_machine_is_made_again_before_what_needs_it_and_only_
     done["teacher"]["fingerprint"] = shipped
     site = Site(ReportConfig(out=str(tmp_path)), "", DATA, done)
     wanted = ["short-plain-s1", "cache-uniform", "short-uniform-s1"]
-    assert [one.name for one in site.check(runs)] == wanted
+    assert [one.name for one in site.missing(runs)] == wanted
 
     # Made again, and found to be another one: it is no more to be built upon when the same command runs again.
     manifest = Path(site.place("cache-uniform"), MANIFEST)
     manifest.parent.mkdir(parents=True)
     manifest.write_text(json.dumps({"fingerprint": "of another content"}))
-    assert [one.name for one in site.check(runs)] == wanted
+    assert [one.name for one in site.missing(runs)] == wanted
     manifest.write_text(json.dumps({"fingerprint": done["cache-uniform"]["cache"]}))
-    assert [one.name for one in site.check(runs)] == ["short-plain-s1", "short-uniform-s1"]
+    assert [one.name for one in site.missing(runs)] == ["short-plain-s1", "short-uniform-s1"]
 
 
 def test_a_training_of_the_same_configuration_is_not_the_one_that_a_record_tells_of(tmp_path: Path):
@@ -61,6 +61,6 @@ def test_a_training_of_the_same_configuration_is_not_the_one_that_a_record_tells
     (folder / DESCRIPTION).write_text("{}")
     finished_training(str(folder), TrainConfig(), "of another machine")
     with pytest.raises(InputError, match="full-noaspp-plain-s1 has a record, but its result is not here"):
-        site.check(runs)
+        site.missing(runs)
     finished_training(str(folder), TrainConfig(), done["full-noaspp-plain-s1"]["mlflow_run"])
-    assert [one.name for one in site.check(runs)] == ["memory-first-plain-s1"]
+    assert [one.name for one in site.missing(runs)] == ["memory-first-plain-s1"]
