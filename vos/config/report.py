@@ -31,8 +31,6 @@ class ReportConfig(JobConfig):
     """Make this run alone (its name), in this process, and write its record: what jobs.report starts for each run, with a log."""
     workers: int = 2
     """Runs at the same time, one thread each."""
-    teacher: str = ""
-    """Folder of jobs.train with the plan's teacher, trained already (default: it is trained here, like the rest)."""
     trunk_weights: str = ""
     """ImageNet weights of MobileNetV2, a file under torchvision's names; needed where a student is trained."""
 

@@ -74,9 +74,6 @@ class Planned:
     needs: tuple[str, ...] = ()
     evaluation: EvaluateConfig | None = None
     """of what was trained"""
-    copies: str = ""
-    """A cache of which this one is the beginning, or the other way round: its shards are taken over where they are at hand, and proven,
-    instead of made again."""
 
     @property
     def family(self) -> str:
@@ -196,7 +193,7 @@ class Study:
         yield from self._students((1, 2, 3), self._full("plain"), self._full("both"))
         yield from self._students((1, 2, 3), self._full("both", name=f"kd{self.light_kd:g}", kd=self.light_kd))
         yield from self._students((1, 2, 3), self._full("both", "-half"))
-        yield self._cache(LONG_CACHE, copies=MAIN_CACHE)
+        yield self._cache(LONG_CACHE)
         yield from self._students((1,), self._full("plain", "-fresh"), self._full("both", "-fresh"))
         yield from self._students((1, 2, 3), self._full("plain", "-long"), self._full("both", "-long"))
         yield from self._students((1,), *(self._full(loss, label=label) for label in self.others for loss in LOSSES))
@@ -205,7 +202,7 @@ class Study:
             yield from (self._memory(kind, loss, seed) for loss in ("plain", "both") for kind in MEMORIES)
         if self.as_large:
             yield from (self._as_large(loss) for loss in ("plain", "both"))
-        yield self._cache(REPEAT_CACHE, copies=MAIN_CACHE)
+        yield self._cache(REPEAT_CACHE)
         repeated: dict[str, object] = {"steps": self.scale.full, "cache": REPEAT_CACHE}
         yield from self._students((1, 2), *((f"repeat-{loss}", loss, repeated) for loss in ("plain", "both")))
         yield from self._short()
@@ -219,7 +216,7 @@ class Study:
     def _short(self) -> Iterator[Planned]:
         """The ablations, on one student at the short length. Each cache has as many draws as the others: the order is then the same."""
         half, longer = self.scale.short // 2, math.ceil(LONGER * self.scale.short)
-        yield self._cache(SHORT_CACHE, copies=MAIN_CACHE)
+        yield self._cache(SHORT_CACHE)
         yield from self._students(range(1, 6), ("short-plain", "plain", {}), ("short-both", "both", {}))
         yield from self._students((1, 2, 3), ("half-both", "both", {"steps": half}))
         yield from self._students(range(1, 6), ("longer-plain", "plain", {"steps": longer}))
@@ -317,11 +314,10 @@ class Study:
         draws = {MAIN_CACHE: clips, LONG_CACHE: math.ceil(LONG * clips), REPEAT_CACHE: math.ceil(clips / REPEATS)}
         return draws.get(cache, self.scale.short * self.train.batch)
 
-    def _cache(self, name: str, copies: str = "", teacher: TeacherConfig | None = None, **changes: object) -> Planned:
+    def _cache(self, name: str, teacher: TeacherConfig | None = None, **changes: object) -> Planned:
         draws, teacher = self._draws(name), replace(teacher or self.cache.teacher, checkpoint=TEACHER)
         job = replace(self.cache, draws=draws, teacher=teacher, **changes)  # type: ignore[arg-type]
-        made = max(0, draws - self._draws(copies)) if copies else draws
-        return Planned(name, "cache", job, made * self.scale.draw_s / 60 + 0.5, (TEACHER,), copies=copies)
+        return Planned(name, "cache", job, draws * self.scale.draw_s / 60 + 0.5, (TEACHER,))
 
     def _search(self) -> Planned:
         """What jobs.tune makes of the short length. It shows, and decides nothing: its trials are scored on the development sequences."""

@@ -99,14 +99,13 @@ def last_line(path: str) -> str:
 def _startable(
     waiting: list[Planned], running: Mapping[str, Any], failed: dict[str, str], workers: int
 ) -> list[Planned]:  # fmt: skip
-    """Take out of `waiting` what can be started now, and what never will: it needs a run that failed. What a cache copies from is only
-    to have ended, however it did."""
+    """Take out of `waiting` what can be started now, and what never will: it needs a run that failed."""
     chosen: list[Planned] = []
     for one in list(waiting):
         unfinished = {other.name for other in waiting} | running.keys() | {other.name for other in chosen}
         if lost := [name for name in one.needs if name in failed]:
             failed[one.name] = f"needs {', '.join(lost)}"
-        elif len(running) + len(chosen) < workers and not unfinished.intersection((*one.needs, one.copies)):
+        elif len(running) + len(chosen) < workers and not unfinished.intersection(one.needs):
             chosen.append(one)
         else:
             continue

@@ -106,8 +106,8 @@ def changes(planned: Planned, records: Mapping[str, Record]) -> list[str]:
     record = records[planned.name]
     found: list[str] = []
     for part, job in _jobs(planned).items():
-        before = _merged(lasting(_default(job), job), record.get(part, {}))
-        found += differences(before, lasting(job))
+        default = lasting(_default(job), job)
+        found += differences(_chosen(record.get(part, {}), default), _chosen(lasting(job), default))
     made_from = {name: records[name]["fingerprint"] if name in records else "absent" for name in planned.needs}
     results = record.get("results", {})  # none in the oldest records
     found += differences(results, {name: _result(records[name]) for name in results if name in records})
@@ -260,12 +260,6 @@ def _jobs(planned: Planned) -> dict[str, JobConfig]:
 
 def _default(job: JobConfig) -> JobConfig:
     return TrainConfig(role=job.role) if isinstance(job, TrainConfig) else type(job)()
-
-
-def _merged(default: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """`values` with what they do not say taken from `default`."""
-    inner = {name: value for name, value in values.items() if isinstance(value, dict) and name in default}
-    return {**default, **values, **{name: _merged(default[name], value) for name, value in inner.items()}}
 
 
 def _chosen(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

@@ -6,17 +6,16 @@ OUT/evaluations/NAME-DIGEST   the evaluation of a training
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import replace
 from typing import Any
 
-from pipelines import storage, tracking
-from pipelines.cache.build import CACHE, SHARDS, build_cache
+from pipelines import tracking
+from pipelines.cache.build import build_cache
 from pipelines.cache.schema import MANIFEST
 from pipelines.evaluation.evaluate import SUMMARY, evaluate_model
 from pipelines.runtime.models import BUILTIN
-from pipelines.runtime.output_folder import NOTHING, existing, identity_of, mark, read_plain
+from pipelines.runtime.output_folder import existing, read_plain
 from pipelines.search.search import search
 from pipelines.studies.davis import records as records_of
 from pipelines.studies.davis.plan import TEACHER, Planned
@@ -33,7 +32,6 @@ from vos.config import (
     TuneConfig,
 )
 from vos.errors import InputError
-from vos.files.written import Written
 from vos.models.checkpoint import DESCRIPTION
 
 
@@ -73,10 +71,9 @@ class Site:
                 if not any(one.name in later.needs for later in queued) or self.is_here(one):
                     continue
                 if one.kind != "cache":
-                    teacher = "name its folder with --teacher, or " if one.name == TEACHER else ""
                     raise InputError(
-                        f"{self.place(one.name)}: {one.name} has a record, but its result is not here; {teacher}delete "
-                        f"{docs}/{one.name}.json to make it again"
+                        f"{self.place(one.name)}: {one.name} has a record, but its result is not here; copy it from where it was "
+                        f"made, or delete {docs}/{one.name}.json to make it again"
                     )
             queued.append(one)
         return queued[::-1]
@@ -90,7 +87,6 @@ class Site:
         job = self._resolved(planned.job, folder)
         record = records_of.about(planned, self.records, self.data) | {"commit": tracking.commit()}
         if isinstance(job, CacheConfig):
-            self._copy_shards(planned, folder)
             record |= records_of.of_cache(build_cache(job))
             if planned.name in self.records:  # on another machine, or it would not be missing
                 self._prove_the_same(record)
@@ -149,8 +145,6 @@ class Site:
 
     def _folder(self, name: str, identity: str, part: str = "runs") -> str:
         """Another configuration is another folder: what it once was is never mixed with what it is."""
-        if name == TEACHER and part == "runs" and self.config.teacher:
-            return self.config.teacher
         return os.path.join(self.config.out, part, f"{name}-{identity[:8]}")
 
     def _folder_of(self, planned: Planned, part: str = "runs") -> str:
@@ -168,24 +162,6 @@ class Site:
             return replace(job, cache=self.place(job.cache), train=train)
         assert isinstance(job, TrainConfig)
         return replace(job, cache=self.place(job.cache), trunk_weights=self.weights if job.trunk_weights else "")
-
-    def _copy_shards(self, planned: Planned, folder: str) -> None:
-        """Take over shards of a larger cache, and of this one when it was shorter; `build_cache` proves each by its recipe and makes
-        what is missing or another's."""
-        job, parent = planned.job, os.path.dirname(folder)
-        assert isinstance(job, CacheConfig)
-        if storage.list_names(os.path.join(folder, SHARDS)):  # begun before
-            return
-        owned = Written(folder, CACHE, files=storage.FILES)
-        older = [name for name in storage.list_folders(parent) if name.startswith(f"{planned.name}-")]
-        sources = [os.path.join(parent, name) for name in older]
-        if planned.copies in self.records:  # last, so that its shards stay: older folders may be another teacher's
-            sources.append(self.place(planned.copies))
-        for shards in [os.path.join(source, SHARDS) for source in sources if source != folder]:
-            for name in storage.list_names(shards)[: math.ceil(job.draws / job.shard_draws)]:
-                if identity_of(owned) is None:
-                    mark(owned, NOTHING)
-                owned.write(f"{SHARDS}/{name}", storage.read_bytes(os.path.join(shards, name)))
 
     def _prove_the_same(self, made: Record) -> None:
         """Raises InputError where a cache that was made again is not the one that its record tells of. The record stays: the cost

@@ -6,8 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
 
 from pipelines import storage, tracking
 from pipelines.runtime.output_folder import (
@@ -15,7 +13,6 @@ from pipelines.runtime.output_folder import (
     check_folder,
     check_links,
     claim,
-    existing,
     folder_run,
     identity_of,
     output_folder,
@@ -25,17 +22,14 @@ from pipelines.runtime.videos import data_fingerprint, index_videos
 from pipelines.studies.davis import page as results_page
 from pipelines.studies.davis import queue
 from pipelines.studies.davis import records as records_of
-from pipelines.studies.davis.plan import PRETRAINED, SCALES, TEACHER, Planned, chosen, plan
+from pipelines.studies.davis.plan import SCALES, Planned, chosen, plan
 from pipelines.studies.davis.records import REPORT, Record
 from pipelines.studies.davis.results import Results
 from pipelines.studies.davis.site import Site
-from pipelines.training.launch import RESULT, Outcome
-from pipelines.training.loop import TRAIN
 from vos.config import ReportConfig, TrainConfig, TuneConfig
-from vos.config.as_json import from_dict
-from vos.data.contents import FORM, index_fingerprint, same_videos
+from vos.data.contents import FORM, index_fingerprint
 from vos.errors import InputError
-from vos.files.canonical import differences, dumps
+from vos.files.canonical import dumps
 from vos.files.written import Written
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -66,7 +60,6 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
     """
     runs = chosen(plan(config.preset), config.only)
     site = _site(config, runs)
-    _check_teacher(site)
     queued = site.missing(runs)
     records_of.docs_folder(config.docs, config.overwrite)
     with _claimed(config) as folder:
@@ -163,39 +156,3 @@ def _data(config: ReportConfig, records: Mapping[str, Record]) -> dict[str, str]
     older = any(not record["data"]["train"].startswith(FORM) for record in records.values())
     form = index_fingerprint if older else data_fingerprint
     return {split: form(index_videos(config.data, split)) for split in ("train", "val")}
-
-
-def _check_teacher(site: Site) -> None:
-    """Raises InputError where --teacher is no finished training, not the record's, or, where there is no record, not the plan's, of
-    other videos, or begun with other weights."""
-    config, given = site.config, f"--teacher {site.config.teacher}"
-    if not config.teacher:
-        return
-    try:
-        folder = existing(config.teacher, TRAIN)
-        job = folder.read_json(CONFIG, dict[str, Any], records_of.REPAIR)
-        result = folder.read_json(RESULT, Outcome, records_of.REPAIR)
-    except InputError as error:
-        raise InputError(f"{given}: no finished training ({error})") from None
-    if job is None or result is None:
-        raise InputError(f"{given}: no finished training; name the --out folder of one")
-    if TEACHER in site.records:
-        if result["run_id"] != site.records[TEACHER]["mlflow_run"]:
-            record = f"{config.docs}/runs/{TEACHER}.json"
-            raise InputError(f"{given}: not the training that {record} tells of; leave it out, or delete that record")
-        return
-    trained = from_dict(TrainConfig, job, TrainConfig(), os.path.join(config.teacher, CONFIG))
-    planned = next(one.job for one in plan(config.preset) if one.name == TEACHER)
-    begun = trained.trunk_weights
-    like = replace(trained, trunk_weights=PRETRAINED if begun else "")
-    if changed := differences(records_of.lasting(planned), records_of.lasting(like)):
-        raise InputError(f"{given}: not the plan's teacher ({'; '.join(changed)}); leave it out, or change the plan")
-    try:
-        same_data = trained.data == config.data or same_videos(index_videos(trained.data, "train"), site.data["train"])
-        same_weights = not (begun and site.weights) or records_of.sha256(begun) == records_of.sha256(site.weights)
-    except InputError as error:  # its configuration names files of another machine
-        raise InputError(f"{given}: what it was trained on cannot be compared: {error}") from None
-    if not same_data:
-        raise InputError(f"{given}: trained on other videos ({trained.data.root or 'synthetic'}); leave it out")
-    if not same_weights:
-        raise InputError(f"{given}: began with other ImageNet weights, {begun}; name them with --trunk-weights")

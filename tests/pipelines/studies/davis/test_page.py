@@ -17,8 +17,8 @@ from pipelines.studies.davis import study as results
 from pipelines.studies.davis.plan import PRETRAINED, SCALES, SEARCH, Planned, plan
 from pipelines.studies.davis.queue import log_of
 from pipelines.studies.davis.results import Results
-from tests.pipelines.studies.davis.made_up_results import DATA, SEQUENCES, finished_training, records_of
-from vos.config import ReportConfig, TrainConfig
+from tests.pipelines.studies.davis.made_up_results import DATA, SEQUENCES, records_of
+from vos.config import ReportConfig
 from vos.config.presets import preset
 from vos.errors import InputError
 from vos.published.bounds import BELOW, REACHED
@@ -171,45 +171,6 @@ def test_real_video_is_asked_for_before_anything_is_run(config: ReportConfig, tm
     assert not Path(config.out).exists()
 
 
-def test_a_teacher_that_is_not_the_plan_s_is_refused_with_the_difference(config: ReportConfig, tmp_path: Path):
-    folder = tmp_path / "teacher"
-    folder.mkdir()
-    smoke = replace(config, preset="smoke", data=preset(ReportConfig, "smoke").data, teacher=str(folder))
-    with pytest.raises(InputError, match="no finished training"):
-        results.run(smoke, tell=print)
-    planned = next(one.job for one in plan("smoke") if one.name == "teacher")
-    assert isinstance(planned, TrainConfig)
-    finished_training(str(folder), replace(planned, steps=planned.steps + 1, out=str(folder)), "some")
-    with pytest.raises(InputError, match=f"not the plan's teacher .steps: {planned.steps} -> {planned.steps + 1}"):
-        results.run(smoke, tell=print)
-    other = replace(planned, out=str(folder), data=replace(planned.data, synthetic_seed=9))
-    finished_training(str(folder), other, "some")
-    with pytest.raises(InputError, match="other videos"):
-        results.run(smoke, tell=print)
-    elsewhere = replace(planned, out=str(folder), data=replace(planned.data, root="/another/machine", kind="davis2016"))
-    finished_training(str(folder), elsewhere, "some")
-    with pytest.raises(InputError, match="--teacher .*cannot be compared: /another/machine"):
-        results.run(smoke, tell=print)
-
-
-def test_a_teacher_is_compared_with_its_record_where_there_is_one_wherever_it_was_trained(
-    config: ReportConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(results, "_data", lambda *_: DATA)
-    folder = tmp_path / "teacher"
-    folder.mkdir()
-    smoke = replace(config, preset="smoke", data=preset(ReportConfig, "smoke").data, teacher=str(folder))
-    smoke = replace(smoke, only=("teacher",))
-    teacher = records_of(plan("smoke")[:1])["teacher"]
-    results_records.write(config.docs, teacher)
-    trained = TrainConfig(data=replace(smoke.data, root="/another/machine"))
-    finished_training(str(folder), trained, "another")
-    with pytest.raises(InputError, match="not the training that .*teacher.json tells of"):
-        results.run(smoke, tell=print)
-    finished_training(str(folder), trained, teacher["mlflow_run"])
-    assert results.run(smoke, tell=print)
-
-
 @pytest.mark.parametrize("option", ["out", "docs"])
 def test_a_folder_at_a_uri_is_refused_before_anything_is_run(config: ReportConfig, option: str):
     with pytest.raises(InputError, match=f"--{option} s3://bucket/x: .*give a local folder"):
@@ -234,11 +195,11 @@ def test_a_model_that_is_on_another_machine_is_named_before_anything_is_run(
     for record in records.values():
         results_records.write(config.docs, record)
     with pytest.raises(
-        InputError, match="full-noaspp-plain-s1 has a record, but its result is not here; delete .*plain-s1.json"
+        InputError, match="full-noaspp-plain-s1 has a record, but its result is not here; .* delete .*plain-s1.json"
     ):
         results.run(smoke, tell=print)
     Path(config.docs, "runs", "short-both-s1.json").unlink()  # its cache is not here either, but that can be made again
-    with pytest.raises(InputError, match="teacher has a record, .*--teacher"):
+    with pytest.raises(InputError, match="teacher has a record, .*copy it from"):
         results.run(replace(smoke, only=("short-both-s1",)), tell=print)
 
 
@@ -277,7 +238,8 @@ def test_a_protocol_of_seconds_runs_from_teacher_to_page_and_a_second_time_nothi
     assert results.run(config, tell=said.append)
     records = results_records.read_all(config.docs)
     assert {"teacher", "cache-main", "cache-short", *words} < records.keys()
-    assert records["cache-short"]["draws_made"] < records["cache-short"]["draws"], "shards are taken over"
+    assert records["cache-short"]["draws_made"] == records["cache-short"]["draws"]
+    assert records["cache-short"]["teacher_cpu_s"] > 0
     assert records["short-both-s1"]["teacher_forwards"] == 0
     assert str(SCALES["smoke"].short) == str(records["short-both-s1"]["steps"])
     logs = {path: path.read_bytes() for path in Path(config.out, "logs").iterdir()}

@@ -19,8 +19,8 @@ ANY = plan("smoke")[0]
 GOOD, FIRE = "pass", "print('all is well'); print('error: the disk is on fire', flush=True); raise SystemExit(2)"
 
 
-def planned(name: str, *needs: str, copies: str = "") -> Planned:
-    return replace(ANY, name=name, needs=needs, copies=copies)
+def planned(name: str, *needs: str) -> Planned:
+    return replace(ANY, name=name, needs=needs)
 
 
 def worked_off(folder: Path, programs: dict[Planned, str], workers: int = 2) -> dict[str, str]:
@@ -29,9 +29,9 @@ def worked_off(folder: Path, programs: dict[Planned, str], workers: int = 2) -> 
     return work_off(list(programs), lambda one: [sys.executable, "-c", of[one.name]], workers, str(folder))
 
 
-def test_a_run_waits_for_what_it_needs_and_for_what_it_copies_from(tmp_path: Path):
+def test_a_run_waits_for_what_it_needs(tmp_path: Path):
     out = tmp_path / "out.txt"
-    runs = [planned("last", "middle"), planned("middle", copies="first"), planned("first")]
+    runs = [planned("last", "middle"), planned("middle", "first"), planned("first")]
     programs = {one: f"open({str(out)!r}, 'a').write('{one.name} ')" for one in runs}
     assert worked_off(tmp_path, programs) == {}
     assert out.read_text().split() == ["first", "middle", "last"]
@@ -42,13 +42,12 @@ def test_a_failed_run_is_named_with_its_last_line_and_stops_only_those_that_need
         planned("bad"): FIRE,
         planned("needs bad", "bad"): GOOD,
         planned("needs that", "needs bad"): GOOD,
-        planned("copies bad", copies="bad"): "print('copied')",
         planned("good"): "print('good')",
     }
     reason = "error: the disk is on fire (exit code 2)"
     assert worked_off(tmp_path, programs) == {"bad": reason, "needs bad": "needs bad", "needs that": "needs needs bad"}
     assert state_of(str(tmp_path), "bad") == ("failed", "error: the disk is on fire")
-    assert [Path(log_of(str(tmp_path), name)).read_text() for name in ("copies bad", "good")] == ["copied\n", "good\n"]
+    assert Path(log_of(str(tmp_path), "good")).read_text() == "good\n"
     assert state_of(str(tmp_path), "needs bad") == ("waiting", "")
     # Silent, it is not blamed with the words of the time before.
     again = worked_off(tmp_path, {planned("bad"): "raise SystemExit(3)"})

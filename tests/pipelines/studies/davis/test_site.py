@@ -1,4 +1,4 @@
-"""The plan's names on this machine: what is taken over from other folders."""
+"""The plan's names on this machine: what has to be made again, and what cannot be built upon."""
 
 import json
 from pathlib import Path
@@ -7,31 +7,12 @@ import pytest
 
 from pipelines.cache.schema import MANIFEST
 from pipelines.runtime.models import BUILTIN
-from pipelines.studies.davis.plan import MAIN_CACHE, SHORT_CACHE, plan
+from pipelines.studies.davis.plan import plan
 from pipelines.studies.davis.site import Site
 from tests.pipelines.studies.davis.made_up_results import DATA, finished_training, records_of
 from vos.config import BUILTIN_DAVIS_TEACHER, ReportConfig, TrainConfig
 from vos.errors import InputError
 from vos.models.checkpoint import DESCRIPTION
-
-
-def test_a_cache_takes_over_the_shards_of_the_record_that_counts_and_not_a_former_teacher_s(tmp_path: Path):
-    config = ReportConfig(out=str(tmp_path))
-    runs = plan("davis-cpu")
-    short = next(one for one in runs if one.name == SHORT_CACHE)
-    site = Site(config, "", DATA, records_of(one for one in runs if one.name in (*short.needs, MAIN_CACHE)))
-    own = tmp_path / "runs" / f"{SHORT_CACHE}-00000000" / "shards"
-    former = tmp_path / "runs" / f"{MAIN_CACHE}-ffffffff" / "shards"
-    counts = Path(site.place(MAIN_CACHE)) / "shards"
-    for folder in (own, former, counts):
-        folder.mkdir(parents=True)
-        for number in range(300):
-            (folder / f"shard-{number:06d}.parquet").write_bytes(str(folder).encode())
-    site._copy_shards(short, site._folder_of(short))
-    target = Path(site._folder_of(short)) / "shards"
-    found = sorted(target.iterdir())
-    assert 0 < len(found) < 300, "as many as the shorter cache has"
-    assert {one.read_bytes() for one in found} == {str(counts).encode()}
 
 
 def test_a_cache_on_another_machine_is_made_again_before_what_needs_it_and_only_for_that(tmp_path: Path):
