@@ -264,8 +264,11 @@ def _default(job: JobConfig) -> JobConfig:
 
 def _chosen(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
     """Only what is not the default."""
-    found = {name: value for name, value in values.items() if value != default.get(name)}
-    inner = {
-        name: value for name, value in found.items() if isinstance(value, dict) and isinstance(default.get(name), dict)
-    }
-    return {**found, **{name: _chosen(value, default[name]) for name, value in inner.items()}}
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and isinstance(default.get(name), dict):
+            if inner := _chosen(value, default[name]):
+                found[name] = inner
+        elif value != default.get(name):
+            found[name] = value
+    return found
