@@ -51,7 +51,7 @@ NAME_WIDTH, FIGURE_WIDTH, BOUND_WIDTH = 70, 16, 18
 
 
 def verify(config: VerifyConfig, tell: Callable[[str], None]) -> bool:
-    """Run every check, tell each as it finishes, and say whether all are met.
+    """Run every check, report each as it finishes, and return whether all are met.
 
     A skipped check counts as failed with config.strict. Raises InputError for a named path that does not exist or does
     not hold what it should.
@@ -77,7 +77,7 @@ def verify(config: VerifyConfig, tell: Callable[[str], None]) -> bool:
 def all_checks(
     config: VerifyConfig, golden: Path | None, weights: Path | None, frames: Path | None
 ) -> Iterator[Figure]:
-    """The checks in the order they are told, each measured when it is asked for."""
+    """The checks in the order in which they are printed, each measured when it is asked for."""
     yield from checks.size_checks()
     yield from stcn_checks(golden)
     yield from trunk_checks(weights, frames)

@@ -17,7 +17,7 @@ from pipelines.cache.build import blueprint
 from pipelines.cache.read import CachedClips, prefetched, targets_of
 from pipelines.cache.teacher import Teacher, Work, row_of
 from pipelines.runtime.actors import run_on_actors
-from pipelines.studies.benchmarks.rows import built, median, seconds
+from pipelines.studies.benchmarks.rows import built, median, seconds, stepped
 from vos.config import BenchmarkConfig, CacheConfig, ClipConfig, TeacherConfig, TrainConfig
 from vos.data.transforms import to_tensor
 from vos.distillation.training_step import TrainingStep
@@ -122,10 +122,9 @@ def _options(config: BenchmarkConfig, name: str, context_frames: int = 0) -> Tea
     if name != config.online_teacher:
         return TeacherConfig(checkpoint=name, context_frames=context_frames)
     folder = os.path.join(config.out, f"random-{name}")
-    if not os.path.isdir(folder):
-        torch.manual_seed(0)
-        os.makedirs(folder)
-        save_checkpoint(folder, build(name), {"role": "teacher"})
+    os.makedirs(folder, exist_ok=True)
+    torch.manual_seed(0)
+    save_checkpoint(folder, build(name), {"role": "teacher"})
     return TeacherConfig(checkpoint=folder, context_frames=context_frames)
 
 
@@ -142,8 +141,7 @@ def _steps(config: BenchmarkConfig) -> Iterator[Figure]:
         take = TrainingStep(build(config.student).train(), train)
 
         def cached(step: int, source: CachedClips, take: TrainingStep = take) -> None:
-            batch = source.batch([step % 12])
-            take(step, batch.frames, batch.labels, batch.num_objects, batch.targets, batch.draws)
+            stepped(take, step, source.batch([step % 12]))
 
         def online(
             step: int, teacher: Teacher = teacher, take: TrainingStep = take, cache: CacheConfig = cache
@@ -173,7 +171,7 @@ def _waiting(config: BenchmarkConfig, take: TrainingStep, source: CachedClips) -
         began = time.monotonic()
         batch = next(batches)
         waited = time.monotonic() - began
-        take(step, batch.frames, batch.labels, batch.num_objects, batch.targets, batch.draws)
+        stepped(take, step, batch)
         shares.append(100 * waited / (time.monotonic() - began))
     del shares[:2]  # the first ones fill the queue
     how = "time in the loader's next() / time of the whole step, reading ahead in a thread"

@@ -67,7 +67,7 @@ class Played(NamedTuple):
 class Worker:
     """The process of one system, which runs only while it is asked.
 
-    A request raises InputError for what a user can mend, and RuntimeError with the process's own traceback for a fault of ours.
+    A request raises InputError for what a user can repair, and RuntimeError with the process's own traceback for a fault of ours.
     """
 
     def __init__(self, system: System, frames_path: str, threads: int) -> None:

@@ -15,10 +15,12 @@ from typing import Any, TypeVar
 
 from pipelines import storage, tracking
 from pipelines.cache.build import build_cache
+from pipelines.cache.read import Batch
 from pipelines.runtime.output_folder import OutputFile, check_links, claim, existing, output_folder
 from pipelines.runtime.tables import table
 from vos.config import BenchmarkConfig, CacheConfig, FpsBenchmarkConfig, JobConfig
 from vos.config.as_json import without
+from vos.distillation.training_step import TrainingStep
 from vos.files.canonical import fingerprint
 from vos.files.written import Written
 from vos.published.bounds import Figure
@@ -94,6 +96,11 @@ def seconds(call: Callable[..., Any], *arguments: Any) -> float:
     began = time.perf_counter()
     call(*arguments)
     return time.perf_counter() - began
+
+
+def stepped(take: TrainingStep, step: int, batch: Batch) -> dict[str, float]:
+    """One training step on a batch."""
+    return take(step, batch.frames, batch.labels, batch.num_objects, batch.targets, batch.draws)
 
 
 def as_row(figure: Figure) -> dict[str, Any]:

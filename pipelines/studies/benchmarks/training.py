@@ -14,7 +14,7 @@ from pipelines.cache import schema
 from pipelines.cache.read import Batch, draws_of_step
 from pipelines.runtime.progress import Reporter, new_board
 from pipelines.search.search import TUNE, search
-from pipelines.studies.benchmarks.rows import built, emptied, median, seconds
+from pipelines.studies.benchmarks.rows import built, emptied, median, seconds, stepped
 from pipelines.training.launch import train
 from pipelines.training.loop import TRAIN, make_source, new_model
 from vos.config import BenchmarkConfig, CacheConfig, ClipConfig, FactorConfig, TrainConfig, TuneConfig
@@ -66,10 +66,7 @@ def _batches(config: TrainConfig) -> list[Batch]:
 
 def _rate_of_bare_loop(config: TrainConfig, batches: list[Batch]) -> float:
     take = TrainingStep(new_model(config), config)
-    times = [
-        seconds(take, step, one.frames, one.labels, one.num_objects, one.targets, one.draws)
-        for step, one in enumerate(batches)
-    ]
+    times = [seconds(stepped, take, step, one) for step, one in enumerate(batches)]
     return FRAMES * config.batch / statistics.mean(times[WARM_UP:])
 
 
@@ -108,11 +105,7 @@ def _shares(config: BenchmarkConfig) -> Iterator[Figure]:
     losses, whole_s, telling_s = [], [], []
     for step in range(4 * config.rounds + WARM_UP):
         terms: dict[str, float] = {}
-        whole = seconds(
-            lambda step=step, terms=terms: terms.update(
-                take(step, batch.frames, batch.labels, batch.num_objects, targets, batch.draws)
-            )
-        )
+        whole = seconds(lambda step=step, terms=terms: terms.update(stepped(take, step, batch)))
         losses.append(100 * seconds(representation) / whole)
         whole_s.append(whole)
         telling_s.append(seconds(reporter.add, step, terms))

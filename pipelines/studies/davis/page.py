@@ -26,11 +26,11 @@ from vos.config.presets import preset
 SHEET = "sequences.csv"
 
 
-def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Record], strangers: list[str]) -> list[str]:
+def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Record], unused: list[str]) -> list[str]:
     """Write the page, the sheet of sequences and the plots; returns their paths, the page first.
 
     records    the valid ones
-    strangers  names of records that do not count: of another configuration, or of no run of the plan
+    unused  names of records that do not count: of another configuration, or of no run of the plan
     """
     docs, folder = docs_folder(config.docs, config.overwrite), os.path.basename(config.docs)
     docs.check([f"{folder}.md", f"{folder}/{SHEET}", *(f"{folder}/{name}" for name in PLOTS)])
@@ -57,7 +57,7 @@ def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Recor
         pictures("search-trials.png", "search-density.png"),
         _sequences(results, folder),
         pictures("sequences.png"),
-        _missing(plan, records, strangers),
+        _missing(plan, records, unused),
     ]
     page = docs.write(f"{folder}.md", ("\n\n".join(one for one in sections if one) + "\n").encode())
     return [page, sheet, *plots]
@@ -225,7 +225,7 @@ def _sequence_names(records: Mapping[str, Record]) -> list[str]:
     return sorted({row["sequence"] for record in records.values() for row in record.get("sequences", ())})
 
 
-def _missing(plan: list[Planned], records: Mapping[str, Record], strangers: list[str]) -> str:
+def _missing(plan: list[Planned], records: Mapping[str, Record], unused: list[str]) -> str:
     missing: dict[str, list[str]] = {}
     for one in plan:
         if one.name not in records:
@@ -234,8 +234,8 @@ def _missing(plan: list[Planned], records: Mapping[str, Record], strangers: list
         f"- `{family}`" + (f": {', '.join(seeds)}" if seeds != [family] else "") for family, seeds in missing.items()
     ]
     text = "\n".join(["## Not run", *(lines or ["Nothing: every run of the plan has its record."])])
-    if strangers:
-        named = ", ".join(f"`{one}`" for one in strangers)
+    if unused:
+        named = ", ".join(f"`{one}`" for one in unused)
         text += f"\n\nRecords that do not count, because the plan asks for another configuration now: {named}."
     return text
 

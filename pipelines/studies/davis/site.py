@@ -53,8 +53,8 @@ class Site:
         that is not here.
         """
         docs, own = f"{self.config.docs}/runs", "or give --docs and --out folders of your own"
-        if strange := [name for name, record in self.records.items() if record["data"] != self.data]:
-            some = ", ".join(strange[:3]) + ", …" * (len(strange) > 3)
+        if others := [name for name, record in self.records.items() if record["data"] != self.data]:
+            some = ", ".join(others[:3]) + ", …" * (len(others) > 3)
             raise InputError(
                 f"--data.root {self.config.data.root or '(synthetic)'}: not the videos that the records in {docs} were "
                 f"made from ({some}); name those, {own}"
@@ -80,7 +80,7 @@ class Site:
 
     def make(self, planned: Planned) -> None:
         """Make one run, or continue it, and write its record. Raises InputError for bad input, and for a cache that is another one than
-        its record tells of."""
+        its record describes."""
         if lost := [name for name in planned.needs if name not in self.records]:
             raise InputError(f"{planned.name}: needs {', '.join(lost)} first")
         folder = self._folder_of(planned)
@@ -121,7 +121,7 @@ class Site:
         return self._folder(planned.name, self.records[planned.name]["fingerprint"], "evaluations")
 
     def is_here(self, planned: Planned) -> bool:
-        """Whether this machine has the very result that a record tells of, not another one of the same configuration."""
+        """Whether this machine has the very result that a record describes, not another one of the same configuration."""
         folder, record = self.place(planned.name), self.records[planned.name]
         if planned.kind == "cache":
             manifest = read_plain(os.path.join(folder, MANIFEST), dict[str, Any], "make this cache again")
@@ -140,7 +140,7 @@ class Site:
         return shipped is not None and shipped.get("run") == self.run_of(TEACHER)
 
     def run_of(self, name: str) -> dict[str, str]:
-        """What the model of a run says of it where it ships."""
+        """Name and fingerprint of a run, for the description of its model where it ships."""
         return {"name": name, "fingerprint": self.records[name]["fingerprint"]}
 
     def _folder(self, name: str, identity: str, part: str = "runs") -> str:
@@ -164,8 +164,8 @@ class Site:
         return replace(job, cache=self.place(job.cache), trunk_weights=self.weights if job.trunk_weights else "")
 
     def _prove_the_same(self, made: Record) -> None:
-        """Raises InputError where a cache that was made again is not the one that its record tells of. The record stays: the cost
-        that it tells was measured where the finished students were."""
+        """Raises InputError where a cache that was made again is not the one that its record describes. The record stays: its
+        cost was measured where the finished students were."""
         name, before = made["name"], self.records[made["name"]]["cache"]
         if made["cache"] != before:
             raise InputError(

@@ -33,7 +33,7 @@ from vos.files.canonical import dumps
 from vos.files.written import Written
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-"""What libraries that count the machine's cores by themselves are told by."""
+"""For libraries that count the machine's cores by themselves."""
 
 
 def listed(config: ReportConfig) -> str:

@@ -47,8 +47,8 @@ def page_of(runs: list[Planned], config: ReportConfig, monkeypatch: pytest.Monke
     """The page of some records, without plots: they take seconds."""
     monkeypatch.setattr(results_page, "write_plots", lambda *_: [])
 
-    def written(records: dict[str, results_records.Record], strangers: Sequence[str] = ()) -> str:
-        results_page.write(config, runs, records, list(strangers))
+    def written(records: dict[str, results_records.Record], unused: Sequence[str] = ()) -> str:
+        results_page.write(config, runs, records, list(unused))
         return Path(f"{config.docs}.md").read_text()
 
     return written
