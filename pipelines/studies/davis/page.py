@@ -29,8 +29,8 @@ SHEET = "sequences.csv"
 def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Record], unused: list[str]) -> list[str]:
     """Write the page, the sheet of sequences and the plots; returns their paths, the page first.
 
-    records    the valid ones
-    unused  names of records that do not count: of another configuration, or of no run of the plan
+    records  the valid ones
+    unused   names of records that do not count: of another configuration, or of no run of the plan
     """
     docs, folder = docs_folder(config.docs, config.overwrite), os.path.basename(config.docs)
     docs.check([f"{folder}.md", f"{folder}/{SHEET}", *(f"{folder}/{name}" for name in PLOTS)])

@@ -56,16 +56,20 @@ def work_off(
     try:
         with progress_bar("results", len(runs), "run") as bar:
             while waiting or running:
-                for one in _startable(waiting, running, failed, workers):
+                started = _startable(waiting, running, failed, workers)
+                for one in started:
                     running[one.name] = one, _started(log_of(folder, one.name), command(one), environment)
-                left = sum(one.minutes for one in waiting) + sum(one.minutes for one, _ in running.values())
-                bar.set_postfix_str(f"{left:.0f} CPU-minutes left; {', '.join(running) or 'nothing runs'}")
-                for name in [name for name, (_, process) in running.items() if process.poll() is not None]:
+                ended = [name for name, (_, process) in running.items() if process.poll() is not None]
+                for name in ended:
                     if code := running.pop(name)[1].returncode:
                         failed[name] = f"{last_line(log_of(folder, name)) or 'nothing said'} (exit code {code})"
                         bar.write(f"failed: {name}: {failed[name]}  ({log_of(folder, name)})", file=sys.stderr)
                     bar.update()
-                time.sleep(POLL_S * bool(running))
+                if started or ended:
+                    left = sum(one.minutes for one in (*waiting, *(one for one, _ in running.values())))
+                    bar.set_postfix_str(f"{left:.0f} CPU-minutes left; {', '.join(running)}" if running else "")
+                else:
+                    time.sleep(POLL_S)
     finally:
         _end([process for _, process in running.values()])
         signal.signal(signal.SIGTERM, before)

@@ -110,10 +110,6 @@ def test_a_digest_does_not_name_defaults_so_that_a_new_option_leaves_it(
     assert results_records.identity(one, records, DATA) == before
 
 
-def test_every_run_has_a_digest_of_its_own(runs: list[Planned], records: dict[str, Record]):
-    assert len({record["fingerprint"] for record in records.values()}) == len(records)
-
-
 def test_the_evaluation_is_a_part_of_the_run(runs: list[Planned], records: dict[str, Record]):
     one = named(runs, "short-both-s1")
     assert isinstance(one.evaluation, EvaluateConfig)
