@@ -24,6 +24,8 @@ def report(config: ReportConfig) -> None:
         print(study.publish(config))
     elif config.ship:
         print(ship(config))
+    elif config.run:
+        print(study.run_one(config))
     elif not study.run(config, tell=print):
         raise SystemExit(1)
 

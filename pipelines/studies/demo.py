@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from typing import Any
 
 from pipelines import tracking
 from pipelines.cache.build import build_cache
@@ -25,7 +26,7 @@ from vos.config import (
     TeacherConfig,
     TrainConfig,
 )
-from vos.config.as_json import without
+from vos.config.fields import identity
 from vos.config.presets import preset
 from vos.files.canonical import fingerprint
 from vos.files.written import Written
@@ -34,11 +35,8 @@ from vos.media.images import frame_file
 
 DEMO = "demo"
 SHOWN = ("table.txt", "strip.png", "demo.gif")
-STUDENT = "student, distilled"
-PLAIN = "student, plain"
-TEACHER = "teacher"
-SHIPPED = "student that ships"
-COPIED = "first mask repeated"
+STUDENT, PLAIN, TEACHER = "student, distilled", "student, plain", "teacher"
+SHIPPED, COPIED = "student that ships", "first mask repeated"
 
 
 def run_demo(config: DemoConfig) -> str:
@@ -48,7 +46,7 @@ def run_demo(config: DemoConfig) -> str:
     with output_folder(config, DEMO) as folder:
         check_links(folder)
         folder.check(SHOWN)
-        claim(folder, config, without(config, ("out", "overwrite", "debug")), "a demo", replaces=True)
+        claim(folder, config, identity(config), "a demo", replaces=True)
         # Ray is started once for all stages; each stage alone would start and stop its own.
         with ray_session(num_cpus=2 * config.workers + 2):
             checkpoints = _checkpoints(config, work)
@@ -62,50 +60,32 @@ def run_demo(config: DemoConfig) -> str:
             paths = _draw(config, folder, results)
             for path in paths:
                 run.log_artifact(path)
-    return "\n".join(
-        [
-            "",
-            table,
-            "",
-            f"picture  {paths[0]}",
-            f"video    {paths[1]}",
-            f"pages    {tracking.page_line()}",
-            f"took     {time.monotonic() - began:.0f} s",
-        ]
-    )
+    shown = f"picture  {paths[0]}\nvideo    {paths[1]}\npages    {tracking.page_line()}"
+    return f"\n{table}\n\n{shown}\ntook     {time.monotonic() - began:.0f} s"
 
 
 def _work_folder(config: DemoConfig) -> str:
     """Where cache, checkpoints and masks go: one folder per data set and configuration, so that a demo on other video or with
     another seed never meets an earlier one's; the pictures and the table of the latest are in --out itself."""
-    identity = without(config, ("out", "overwrite", "debug", "workers", "threads"))
-    return os.path.join(config.out, fingerprint(identity, data_fingerprint(index_videos(config.data, "val")))[:8])
+    digest = fingerprint(identity(config), data_fingerprint(index_videos(config.data, "val")))
+    return os.path.join(config.out, digest[:8])
+
+
+def _common(config: DemoConfig) -> dict[str, Any]:
+    """What every stage takes from the demo's own configuration."""
+    return {name: getattr(config, name) for name in ("data", "seed", "workers", "threads", "overwrite")}
 
 
 def _checkpoints(config: DemoConfig, work: str) -> dict[str, str]:
     """Make the cache and the two students; returns the checkpoint of each row of the table."""
-    names = ("data", "seed", "workers", "threads", "overwrite")
-    common = {name: getattr(config, name) for name in names}
-    base = replace(preset(TrainConfig, config.preset), **common)
+    base = replace(preset(TrainConfig, config.preset), **_common(config))
     teacher = BUILTIN_TEACHER
     if config.data.root:
         # The built-in teacher has only seen synthetic video: give it a first look at the user's own.
-        tuned = replace(
-            base,
-            role="teacher",
-            model="teacher-small",
-            init=BUILTIN_TEACHER,
-            steps=config.teacher_steps,
-            out=f"{work}/teacher",
-        )
-        teacher = train(tuned, label=TEACHER).checkpoint
-    cache = replace(
-        preset(CacheConfig, config.preset),
-        **common,
-        draws=config.draws,
-        out=f"{work}/cache",
-        teacher=TeacherConfig(checkpoint=teacher),
-    )
+        tuned = replace(base, role="teacher", model="teacher-small", init=BUILTIN_TEACHER, steps=config.teacher_steps)
+        teacher = train(replace(tuned, out=f"{work}/teacher"), label=TEACHER).checkpoint
+    cache = replace(preset(CacheConfig, config.preset), **_common(config), draws=config.draws, out=f"{work}/cache")
+    cache = replace(cache, teacher=TeacherConfig(checkpoint=teacher))
     build_cache(cache)
     student = replace(base, steps=config.steps, cache=cache.out)
     plain = replace(student, out=f"{work}/plain", loss=replace(base.loss, kd=0.0, representation=0.0))
@@ -120,18 +100,8 @@ def _checkpoints(config: DemoConfig, work: str) -> dict[str, str]:
 
 
 def _evaluate(config: DemoConfig, work: str, name: str, checkpoint: str) -> Evaluation:
-    base = preset(EvaluateConfig, config.preset)
     out = os.path.join(work, "evaluation", name.replace(",", "").replace(" ", "-"))
-    one = replace(
-        base,
-        data=config.data,
-        seed=config.seed,
-        workers=config.workers,
-        threads=config.threads,
-        overwrite=config.overwrite,
-        checkpoint=checkpoint,
-        out=out,
-    )
+    one = replace(preset(EvaluateConfig, config.preset), **_common(config), checkpoint=checkpoint, out=out)
     if name == SHIPPED:  # at the size that it was made for; the others were trained for the demo's
         one = replace(one, size_px=load_model(checkpoint)[1]["size_px"])
     return evaluate_model(one, label=name)
@@ -148,10 +118,6 @@ def _draw(config: DemoConfig, folder: Written, results: dict[str, Evaluation]) -
     name = names[len(names) // 2]
     video = by_name[name]
     span = segmented_span(video, preset(EvaluateConfig, config.preset).max_frames)
-    rows = {
-        f"ground truth: {name}": "",
-        TEACHER: results[TEACHER].masks,
-        STUDENT: results[STUDENT].masks,
-    }
+    rows = {f"ground truth: {name}": "", TEACHER: results[TEACHER].masks, STUDENT: results[STUDENT].masks}
     strip = frame_file(SHOWN[1], pictures.strip(video, rows, span))
     return [folder.write(SHOWN[1], strip), folder.write(SHOWN[2], pictures.animation(video, rows, span))]

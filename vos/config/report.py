@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vos.config.base import BUILTINS, JobConfig, Preset
+from vos.config.base import JobConfig, Preset
 from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
@@ -28,17 +28,17 @@ class ReportConfig(JobConfig):
     ship: str = ""
     """Put the model of this finished run (its name; for maintainers) into the package, and run nothing: a student becomes
     the built-in one of its architecture, the teacher builtin-davis."""
+    run: str = ""
+    """Make this run alone (its name), in this process, and write its record: what jobs.report starts for each run, with a log."""
     workers: int = cosmetic(2)
     """Runs at the same time, one thread each."""
-    teacher: str = path(keywords=BUILTINS)
-    """Folder of jobs.train with the plan's teacher, trained already (default: it is trained here, like the rest)."""
     trunk_weights: str = path()
     """ImageNet weights of MobileNetV2, a file under torchvision's names; needed where a student is trained."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.list + self.page + bool(self.ship) > 1:
-            raise InputError("--list --page --ship: one at a time")
+        if self.list + self.page + bool(self.ship) + bool(self.run) > 1:
+            raise InputError("--list --page --ship --run: one at a time")
         if self.threads != 1 or self.seed != 0:
             raise InputError(
                 f"--threads {self.threads} --seed {self.seed}: the protocol has one thread per run and names its seeds; leave them out"

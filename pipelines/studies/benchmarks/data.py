@@ -8,18 +8,19 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 
-from pipelines.studies.benchmarks.figures import Measure, Row, figure, seconds
+from pipelines.studies.benchmarks.rows import Measure, median, seconds
 from vos.config import BenchmarkConfig
 from vos.data.contents import RACY_S, fingerprint
 from vos.data.datasets import Video, load_index
 from vos.data.synthetic import synthetic_index
+from vos.published.bounds import Figure
 
 VIDEOS, FRAMES = 100, 100
 """Each frame has a mask: 20,000 files."""
 SIZE = (96, 160)
 
 
-def fingerprints(config: BenchmarkConfig) -> Iterator[Row]:
+def fingerprints(config: BenchmarkConfig) -> Iterator[Figure]:
     """The fingerprint of 20,000 files: read for the first time, unchanged, and with one file changed."""
     with tempfile.TemporaryDirectory() as root:
         _write(root)
@@ -35,11 +36,11 @@ def fingerprints(config: BenchmarkConfig) -> Iterator[Row]:
             changed.append(seconds(_reading, videos, 1))
             indexed.append(seconds(load_index, root, "folder", "train"))
         start = [index + known for index, known in zip(indexed, unchanged, strict=True)]
-    yield figure("s for contents read for the first time", first, "", lambda _: True, how)
-    yield figure("s for contents that did not change", unchanged, "<= 3", lambda value: value <= 3, how)
-    yield figure("s for contents of which one video changed", changed, "<= 3", lambda value: value <= 3, how)
-    yield figure("s for the index: header and end of every file", indexed, "", lambda _: True, how)
-    yield figure("s for index and fingerprint, unchanged", start, "<= 3", lambda value: value <= 3, how)
+    yield median("s for contents read for the first time", first, how=how)
+    yield median("s for contents that did not change", unchanged, "<=", 3, how)
+    yield median("s for contents of which one video changed", changed, "<=", 3, how)
+    yield median("s for the index: header and end of every file", indexed, how=how)
+    yield median("s for index and fingerprint, unchanged", start, "<=", 3, how)
 
 
 def _write(root: str) -> None:

@@ -14,30 +14,31 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from pipelines import storage, tracking
-from pipelines.runtime.output_folder import OutputFile, claim, output_folder
+from pipelines.runtime.models import load_model
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.videos import index_videos
-from pipelines.studies.benchmarks.figures import BENCHMARK, ROWS
-from pipelines.studies.benchmarks.fps_measured import Measured
+from pipelines.studies.benchmarks.fps_plots import PLOTS, write_plots
+from pipelines.studies.benchmarks.fps_results import Measured, component_table, ratios, system_table
 from pipelines.studies.benchmarks.fps_systems import LOOP, System, Worker, workers, write_frames
-from pipelines.studies.benchmarks.fps_tables import Ratio, component_table, ratio_table, ratios, system_table
+from pipelines.studies.benchmarks.rows import figure_table, recorded
 from vos.config import FpsBenchmarkConfig
-from vos.config.as_json import without
 from vos.config.benchmark_fps import SOAK_FROM
 from vos.config.presets import DAVIS_SIZE_PX
 from vos.data.transforms import resize_frame, resize_labels
 from vos.errors import InputError
+from vos.inference.export import example_tensors, run_graph
 from vos.inference.graphs import NEEDED
 from vos.inference.runtimes import bf16_is_faster
 from vos.inference.whole_video import first_mask, segmented_span
-from vos.models import names
+from vos.models import build, names
 
 MEMORY_EVERY = 5
 MAIN = "mobilevos-mobilenetv2-noaspp"
@@ -56,33 +57,18 @@ class Clip:
 
 def measure_fps(config: FpsBenchmarkConfig) -> str:
     """Measure, write rows.json, series.json, table and plots, log them to MLflow; returns the tables."""
-    from pipelines.studies.benchmarks.fps_plots import PLOTS, write_plots
-
-    json_file = OutputFile(config.json, BENCHMARK, config.overwrite) if config.json else None
-    if json_file:
-        json_file.check()
-    with output_folder(config, BENCHMARK) as folder:
-        folder.check([ROWS, "series.json", "table.txt", *PLOTS])
-        claim(folder, config, without(config, ("out", "overwrite", "debug", "json")), "a benchmark", replaces=True)
-        systems = _systems(config)
-        sequence = _sequence(config)
-        with tracking.start_run("benchmark", f"benchmark-fps-{config.preset}", config) as run:
-            measured, gflops = _measure(config, systems, sequence)
-            rows = [one.row(config.threads) for one in measured]
-            text = (json.dumps(rows, indent=1) + "\n").encode()
-            path = json_file.write(text) if json_file else folder.write(ROWS, text)
-            folder.write("series.json", json.dumps(_series(measured)).encode())
-            found = ratios(measured, gflops, _macs(measured, config))
-            tables = "\n\n".join(
-                (_said(config, sequence, gflops), system_table(rows), component_table(measured), ratio_table(found))
-            )
-            table = folder.write("table.txt", f"{tables}\n".encode())
-            pictures = write_plots(measured, folder, config.evaluations)
-            run.log_metrics({f"benchmark/{name}": value for name, value in _metrics(measured, found).items()})
-            for one in (path, table, *pictures):
-                if not storage.is_uri(one):
-                    run.log_artifact(one)
-    return f"{tables}\nrows   {config.json or folder.path(ROWS)}\nplots  {config.out}"
+    systems, sequence = _systems(config), _sequence(config)
+    with recorded(config, "fps", ["series.json", "table.txt", *PLOTS]) as record:
+        measured, gflops = _measure(config, systems, sequence)
+        path = record.write_rows([one.row(config.threads) for one in measured])
+        record.folder.write("series.json", json.dumps(_series(measured)).encode())
+        found = ratios(measured, gflops, _macs(measured, config))
+        tables = (system_table(measured), component_table(measured), figure_table(found))
+        text = "\n\n".join((_said(config, sequence, gflops), *tables))
+        table = record.folder.write("table.txt", f"{text}\n".encode())
+        pictures = write_plots(measured, record.folder, config.evaluations)
+        record.log(found, [path, table, *pictures], **_metrics(measured))
+    return f"{text}\nrows   {path}\nplots  {config.out}"
 
 
 def _systems(config: FpsBenchmarkConfig) -> list[System]:
@@ -90,26 +76,16 @@ def _systems(config: FpsBenchmarkConfig) -> list[System]:
     slower = "fp32" if bf16_is_faster() else "bf16"
     sources = {name: name for name in names()}
     if config.checkpoint:
-        from pipelines.runtime.models import load_model
-
         sources[load_model(config.checkpoint)[0].name] = config.checkpoint
-    systems = [System("stcn eager", "stcn", "eager", "fp32", growing=True)]
-    for runtime, precision in (
-        (LOOP, "fp32"),
-        ("eager", "fp32"),
-        ("compile", "fp32"),
-        ("onnxruntime", "fp32"),
-        ("openvino", slower),
-        ("openvino", "auto"),
-    ):
-        systems.append(System(f"{MAIN} {runtime} {precision}", sources[MAIN], runtime, precision))
+    runtimes = [(runtime, "fp32") for runtime in (LOOP, "eager", "compile", "onnxruntime")]
+    played = [(MAIN, *one) for one in (*runtimes, ("openvino", slower), ("openvino", "auto"))]
+    others = [name for name in names() if name not in ("stcn", MAIN)]
+    played += [(name, *one) for name in others for one in (("eager", "fp32"), ("openvino", "auto"))]
+    systems = [System(f"{name} {runtime} {kind}", sources[name], runtime, kind) for name, runtime, kind in played]
+    systems.insert(0, System("stcn eager", "stcn", "eager", "fp32", growing=True))
     if min(config.height_px, config.width_px) > DAVIS_SIZE_PX:  # frames are never enlarged
         label = f"{MAIN}@{DAVIS_SIZE_PX} openvino auto"
-        systems.append(System(label, sources[MAIN], "openvino", "auto", size_px=DAVIS_SIZE_PX))
-    for name in names():
-        if name not in ("stcn", MAIN):
-            systems.append(System(f"{name} eager fp32", sources[name], "eager", "fp32"))
-            systems.append(System(f"{name} openvino auto", sources[name], "openvino", "auto"))
+        systems.insert(7, System(label, sources[MAIN], "openvino", "auto", size_px=DAVIS_SIZE_PX))
     for folder in config.exports:
         systems.append(System(f"{os.path.basename(folder.rstrip('/'))} openvino auto", folder, "openvino", "auto"))
     chosen = [one for one in systems if not config.systems or any(word in one.label for word in config.systems)]
@@ -292,12 +268,6 @@ def _soak(config: FpsBenchmarkConfig, sequence: Clip, measured: list[Measured]) 
 def _macs(measured: Iterable[Measured], config: FpsBenchmarkConfig) -> dict[str, float]:
     """Multiply-accumulates of a frame with one object and two memory frames, by network, counted by PyTorch over the graphs of a step.
     STCN encodes the value of every fifth frame."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from vos.inference.export import example_tensors, run_graph
-    from vos.models import build
-
     counts = {}
     for name in {one.about["model"] for one in measured}:
         model = build(name).eval()
@@ -325,11 +295,10 @@ def _said(config: FpsBenchmarkConfig, sequence: Clip, gflops: list[float]) -> st
 
 
 def _series(measured: list[Measured]) -> list[dict[str, Any]]:
-    return [asdict(replace(one, system=one.system)) | {"system": one.system.label, "fps": one.fps} for one in measured]
+    return [asdict(one) | {"system": one.system.label, "fps": one.fps} for one in measured]
 
 
-def _metrics(measured: list[Measured], found: list[Ratio]) -> dict[str, float]:
+def _metrics(measured: list[Measured]) -> dict[str, float]:
     # MLflow's names have no blanks and no @.
     labels = [one.system.label.replace(" ", "_").replace("@", "_at_") for one in measured]
-    values = {f"fps/{one.protocol}/{label}/{one.objects}": one.fps for one, label in zip(measured, labels, strict=True)}
-    return values | {f"{one.slug}": one.value for one in found}
+    return {f"fps/{one.protocol}/{label}/{one.objects}": one.fps for one, label in zip(measured, labels, strict=True)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -14,15 +13,16 @@ from pipelines import storage, tracking
 from pipelines.cache import schema
 from pipelines.cache.read import Batch, draws_of_step
 from pipelines.runtime.progress import Reporter, new_board
-from pipelines.search.search import search
-from pipelines.studies.benchmarks.figures import Row, built, figure, seconds
+from pipelines.search.search import TUNE, search
+from pipelines.studies.benchmarks.rows import built, emptied, median, seconds, stepped
 from pipelines.training.launch import train
-from pipelines.training.loop import make_source, new_model
+from pipelines.training.loop import TRAIN, make_source, new_model
 from vos.config import BenchmarkConfig, CacheConfig, ClipConfig, FactorConfig, TrainConfig, TuneConfig
 from vos.config.presets import preset
 from vos.distillation.clip_forward import sampled_features
 from vos.distillation.representation import representation_losses
 from vos.distillation.training_step import TrainingStep
+from vos.published.bounds import Figure
 
 STEPS = 12
 WARM_UP = 3
@@ -52,8 +52,7 @@ def _config(config: BenchmarkConfig, name: str) -> TrainConfig:
 
 def _rate_through_ray(config: TrainConfig) -> float:
     """Images per second of a training by jobs.train's own pipeline, from its own metric, first steps left out."""
-    folder = f"{config.out}-{time.time_ns()}"
-    result = train(replace(config, out=folder), label=os.path.basename(config.out), register=False)
+    result = train(emptied(config, TRAIN), label=os.path.basename(config.out), register=False)
     rates = tracking.existing_run(result.run_id).history("train/clips_per_s")
     return FRAMES * statistics.harmonic_mean([rate for step, rate in rates.items() if step > WARM_UP])
 
@@ -67,14 +66,11 @@ def _batches(config: TrainConfig) -> list[Batch]:
 
 def _rate_of_bare_loop(config: TrainConfig, batches: list[Batch]) -> float:
     take = TrainingStep(new_model(config), config)
-    times = [
-        seconds(take, step, one.frames, one.labels, one.num_objects, one.targets, one.draws)
-        for step, one in enumerate(batches)
-    ]
+    times = [seconds(stepped, take, step, one) for step, one in enumerate(batches)]
     return FRAMES * config.batch / statistics.mean(times[WARM_UP:])
 
 
-def _workers(config: BenchmarkConfig) -> Iterator[Row]:
+def _workers(config: BenchmarkConfig) -> Iterator[Figure]:
     chosen = _config(config, "workers")
     batches = _batches(chosen)
     against_bare, against_one = [], []
@@ -84,12 +80,12 @@ def _workers(config: BenchmarkConfig) -> Iterator[Row]:
         against_one.append(_rate_through_ray(replace(chosen, workers=2)) / one)
     sizes = f"{config.student}, {config.crop_px} px, batch 2, {STEPS - WARM_UP} steps a side, the same clips"
     how = f"{sizes}; reading, metrics and Ray on one side only"
-    yield figure("images/s, Ray Train / bare loop", against_bare, ">= 0.95", lambda value: value >= 0.95, how)
+    yield median("images/s, Ray Train / bare loop", against_bare, ">=", 0.95, how)
     how = f"the same batch of 2 clips, one thread each, {os.cpu_count()} cores"
-    yield figure("images/s, 2 workers / 1", against_one, ">= 1.7", lambda value: value >= 1.7, how)
+    yield median("images/s, 2 workers / 1", against_one, ">=", 1.7, how)
 
 
-def _shares(config: BenchmarkConfig) -> Iterator[Row]:
+def _shares(config: BenchmarkConfig) -> Iterator[Figure]:
     """L_repr and the telling of metrics, as shares of a step."""
     chosen = replace(_config(config, "shares"), steps=1000)
     batch = _batches(chosen)[0]
@@ -109,23 +105,19 @@ def _shares(config: BenchmarkConfig) -> Iterator[Row]:
     losses, whole_s, telling_s = [], [], []
     for step in range(4 * config.rounds + WARM_UP):
         terms: dict[str, float] = {}
-        whole = seconds(
-            lambda step=step, terms=terms: terms.update(
-                take(step, batch.frames, batch.labels, batch.num_objects, targets, batch.draws)
-            )
-        )
+        whole = seconds(lambda step=step, terms=terms: terms.update(stepped(take, step, batch)))
         losses.append(100 * seconds(representation) / whole)
         whole_s.append(whole)
         telling_s.append(seconds(reporter.add, step, terms))
     sizes = f"{config.samples} samples, rank {targets.factor.shape[-1]}, {present} objects, 4 query frames"
     how = f"gather, forward and backward / a step; {sizes}"
-    yield figure("L_repr, % of a step", losses[WARM_UP:], "<= 5", lambda value: value <= 5, how)
+    yield median("L_repr, % of a step", losses[WARM_UP:], "<=", 5, how)
     how = "time in the call that hands a step's metrics over / the step; MLflow is the driver's work"
     share = 100 * sum(telling_s) / sum(whole_s)  # most calls only collect; one a second posts
-    yield figure("metrics, % of a step", [share], "<= 1", lambda value: value <= 1, how)
+    yield median("metrics, % of a step", [share], "<=", 1, how)
 
 
-def _search(config: BenchmarkConfig) -> Iterator[Row]:
+def _search(config: BenchmarkConfig) -> Iterator[Figure]:
     """Ray Tune's wall time against the seconds that its trials spent training, on two trials at a time."""
     if not config.search:
         return
@@ -143,7 +135,7 @@ def _search(config: BenchmarkConfig) -> Iterator[Row]:
     )
     cache = built(cache)
     chosen = TuneConfig(
-        out=storage.join(config.out, f"search-{time.time_ns()}"),
+        out=storage.join(config.out, "search"),
         cache=cache.out,
         data=cache.data,
         trials=config.trials,
@@ -152,20 +144,14 @@ def _search(config: BenchmarkConfig) -> Iterator[Row]:
         max_frames=10,
         train=replace(small, steps=config.trial_steps, workers=1, checkpoint_every=max(1, config.trial_steps // 3)),
     )
-    result = search(chosen)
+    result = search(emptied(chosen, TUNE))
     spent = sum(trial.seconds for trial in result.trials)
     sizes = f"{config.trials} trials of {spent / len(result.trials):.0f} s, {chosen.concurrent} at a time"
     how = f"{sizes}: wall time x {chosen.concurrent} / the sum of the trials' own seconds (steps, validations, checkpoints)"
     ratio = result.wall_s * chosen.concurrent / spent
-    yield figure("search / its trials' training", [ratio], "<= 1.15", lambda value: value <= 1.15, how)
+    yield median("search / its trials' training", [ratio], "<=", 1.15, how)
     forwards = float(sum(trial.teacher_forwards for trial in result.trials))
-    yield figure(
-        "teacher forwards in the search",
-        [forwards],
-        "0",
-        lambda value: value == 0,
-        "counted where a teacher looks at a clip",
-    )
+    yield Figure("teacher forwards in the search", forwards, "=", 0, "counted where a teacher looks at a clip")
 
 
 MEASURES = (_shares, _workers, _search)

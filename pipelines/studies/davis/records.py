@@ -13,11 +13,12 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, NotRequired, TypedDict
 
 from pipelines import storage
+from pipelines.cache.build import CacheResult
 from pipelines.evaluation.evaluate import EVALUATE, SUMMARY, Summary
 from pipelines.runtime.output_folder import CONFIG, existing, read_plain, run_id_of
 from pipelines.search.search import TUNE
@@ -39,10 +40,11 @@ REPAIR = "name the folder of a finished run, or make it again with another --out
 Record = dict[str, Any]
 FORMAT = 1
 NEEDED = {"name", "kind", "fingerprint", "made_from", "data", "config"}
+"""What every record has."""
 
 
 class RecordFields(TypedDict):
-    """Of what kind the fields of a record are that tables, plots and the queue read."""
+    """Of what kind the fields of a record are that tables and plots read."""
 
     format: int
     name: str
@@ -59,10 +61,9 @@ class RecordFields(TypedDict):
     bytes: NotRequired[int]
 
 
-"""What every record has."""
 EVERY_JOB = ("out", "overwrite", "preset", "debug", "workers", "data")
 OF_TRAINING = ("threads", "experiment", "checkpoint_every", "micro_batch", "compile", "max_failures", "here", "half")
-COSMETIC: dict[type[JobConfig], tuple[str, ...]] = {
+LEFT_OUT: dict[type[JobConfig], tuple[str, ...]] = {
     TrainConfig: (*OF_TRAINING, "clip"),  # the clip is the cache's, where there is one
     TuneConfig: (
         *("resume", "concurrent", "threads"),
@@ -70,14 +71,7 @@ COSMETIC: dict[type[JobConfig], tuple[str, ...]] = {
         *("train.cache", "train.seed", "train.validation"),  # the search decides them
     ),
     CacheConfig: ("extend", "plan", "verify", "verify_rows", "show", "teacher.workers", "teacher.gpus"),
-    EvaluateConfig: (
-        *(
-            "threads",
-            "register",
-            "fps",
-            "csv",
-        ),
-    ),
+    EvaluateConfig: (*("threads", "register", "fps", "csv"),),
 }
 """Fields that say where, how fast or in what manner, and not what."""
 
@@ -85,7 +79,7 @@ COSMETIC: dict[type[JobConfig], tuple[str, ...]] = {
 def lasting(job: JobConfig, like: JobConfig | None = None) -> dict[str, Any]:
     """What decides a run's outcome, as JSON; with `like`, the fields that decide that one's."""
     like = like or job
-    cosmetic = [*EVERY_JOB, *COSMETIC[type(job)]]
+    cosmetic = [*EVERY_JOB, *LEFT_OUT[type(job)]]
     if isinstance(like, TrainConfig) and not like.cache:
         cosmetic.remove("clip")
     return json.loads(dumps(without(job, cosmetic)))
@@ -110,8 +104,8 @@ def changes(planned: Planned, records: Mapping[str, Record]) -> list[str]:
     record = records[planned.name]
     found: list[str] = []
     for part, job in _jobs(planned).items():
-        before = _merged(lasting(_default(job), job), record.get(part, {}))
-        found += differences(before, lasting(job))
+        default = lasting(_default(job), job)
+        found += differences(_chosen(record.get(part, {}), default), _chosen(lasting(job), default))
     made_from = {name: records[name]["fingerprint"] if name in records else "absent" for name in planned.needs}
     results = record.get("results", {})  # none in the oldest records
     found += differences(results, {name: _result(records[name]) for name in results if name in records})
@@ -234,18 +228,16 @@ def trials(records: Mapping[str, Record]) -> list[Trial]:
     return [trial_of(row, origin, repair) for row in checked(found, list[Any], origin, repair)]
 
 
-def of_cache(folder: str, teacher_cpu_s: float, draws_made: int) -> Record:
-    """Size and cost of a finished cache. The cost is that of all draws, by the rate of the last build that made some."""
-    from pipelines.cache.manifest import read_manifest
-
-    manifest = read_manifest(folder)
-    rate = teacher_cpu_s / draws_made if draws_made else 0.0
+def of_cache(result: CacheResult) -> Record:
+    """Size and cost of a finished cache. The cost is that of all draws, by the rate of those that this build made; 0 if it made none."""
+    manifest = result.manifest
+    rate = result.teacher_cpu_s / result.draws_made if result.draws_made else 0.0
     return {
         "cache": manifest["fingerprint"],
         "draws": manifest["draws"],
         "bytes": manifest["bytes"],
         "teacher_cpu_s": round(rate * manifest["draws"], 1),
-        "draws_made": draws_made,
+        "draws_made": result.draws_made,
         "quantisation": manifest["quantisation"],
     }
 
@@ -265,23 +257,7 @@ def _jobs(planned: Planned) -> dict[str, JobConfig]:
 
 
 def _default(job: JobConfig) -> JobConfig:
-    default = type(job)()
-    return (
-        replace(default, role=job.role)
-        if isinstance(default, TrainConfig) and isinstance(job, TrainConfig)
-        else default
-    )
-
-
-def _merged(default: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """`values` with what they do not say taken from `default`."""
-    return {
-        **default,
-        **{
-            name: _merged(default[name], value) if isinstance(value, dict) and name in default else value
-            for name, value in values.items()
-        },
-    }
+    return TrainConfig(role=job.role) if isinstance(job, TrainConfig) else type(job)()
 
 
 def _chosen(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

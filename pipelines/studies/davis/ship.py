@@ -48,7 +48,7 @@ def ship(config: ReportConfig) -> str:
         raise InputError(f"--ship {name}: its teacher is not the one in the package; --ship {TEACHER} first")
     if not site.is_here(planned):
         raise InputError(
-            f"--ship {name}: {site.place(name)} has not the training that its record tells of; ship it where it was made"
+            f"--ship {name}: {site.place(name)} has not the training that its record describes; ship it where it was made"
         )
     model, info = load_model(site.place(name))
     assert planned.evaluation is not None, "every training of a plan is scored"
@@ -116,7 +116,7 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
 
 
 def _origin(info: dict[str, Any], folder: str) -> dict[str, Any]:
-    """What a checkpoint says of its training, without the places of files: they are no one else's business.
+    """What a checkpoint holds about its training, without paths of this machine.
 
     folder  of the training, whose config.json knows the videos also where the cache decided them
     """

@@ -261,6 +261,7 @@ PLAIN_TEXTS = {
     "sequence": "of a data set",
     "sequences": "names, or a file of them: evaluation finds out",
     "ship": "a run of the plan",
+    "run": "a run of the plan",
     "size": "WIDTHxHEIGHT",
     "pipe_size": "WIDTHxHEIGHT",
 }

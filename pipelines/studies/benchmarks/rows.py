@@ -1,0 +1,122 @@
+"""What the benchmarks share: a figure over rounds, folders of their own, and where the rows go.
+
+Each ratio compares two sides that take turns in one run; a figure is the median over the rounds, its spread the smallest and largest.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from pipelines import storage, tracking
+from pipelines.cache.build import build_cache
+from pipelines.cache.read import Batch
+from pipelines.runtime.output_folder import OutputFile, check_links, claim, existing, output_folder
+from pipelines.runtime.tables import table
+from vos.config import BenchmarkConfig, CacheConfig, FpsBenchmarkConfig, JobConfig
+from vos.config.as_json import without
+from vos.distillation.training_step import TrainingStep
+from vos.files.canonical import fingerprint
+from vos.files.written import Written
+from vos.published.bounds import Figure
+
+BENCHMARK, ROWS = "benchmark", "rows.json"
+Measure = Callable[[BenchmarkConfig], Iterable[Figure]]
+Job = TypeVar("Job", bound=JobConfig)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where what a benchmark finds is kept: its folder, its MLflow run, and the file of --json."""
+
+    folder: Written
+    run: tracking.Run
+    json_file: OutputFile | None
+
+    def write_rows(self, rows: Sequence[dict[str, Any]]) -> str:
+        text = (json.dumps(rows, indent=1) + "\n").encode()
+        return self.json_file.write(text) if self.json_file else self.folder.write(ROWS, text)
+
+    def log(self, figures: Sequence[Figure], paths: Sequence[str], **values: float) -> None:
+        values |= {one.slug: one.value for one in figures}
+        self.run.log_metrics({f"benchmark/{name}": value for name, value in values.items()})
+        for path in paths:
+            if not storage.is_uri(path):
+                self.run.log_artifact(path)
+
+
+@contextmanager
+def recorded(config: BenchmarkConfig | FpsBenchmarkConfig, what: str, files: Sequence[str] = ()) -> Iterator[Record]:
+    """A benchmark's folder and run. Raises InputError, before anything is measured, where `files` are there and not ours."""
+    json_file = OutputFile(config.json, BENCHMARK, config.overwrite) if config.json else None
+    if json_file:
+        json_file.check()
+    with output_folder(config, BENCHMARK) as folder:
+        check_links(folder)
+        folder.check([ROWS, *files])
+        claim(folder, config, without(config, ("out", "overwrite", "debug", "json")), "a benchmark", replaces=True)
+        with tracking.start_run("benchmark", f"benchmark-{what}-{config.preset}", config) as run:
+            yield Record(folder, run, json_file)
+
+
+def median(name: str, values: list[float], relation: str = "", bound: float | str = "", how: str = "") -> Figure:
+    """The median of some rounds beside its target."""
+    return Figure(name, statistics.median(values), relation, bound, how, min(values), max(values))
+
+
+def placed(job: Job) -> Job:
+    """The job in a folder that is its configuration's own, so that a benchmark of other sizes finds none of another one's."""
+    return replace(job, out=f"{job.out}-{fingerprint(replace(job, out=''))[:8]}")
+
+
+def built(cache: CacheConfig) -> CacheConfig:
+    """A cache in a folder of its own; one that is there is used."""
+    build_cache(cache := placed(cache))
+    return cache
+
+
+def emptied(job: Job, kind: str) -> Job:
+    """The job in a folder of its own, without what it left there before: it is to be timed from its beginning.
+
+    Raises InputError where the folder is not one of a jobs.`kind`.
+    """
+    job = placed(job)
+    if storage.list_all(job.out):
+        existing(job.out, kind)
+        storage.remove_tree(job.out)
+    return job
+
+
+def seconds(call: Callable[..., Any], *arguments: Any) -> float:
+    began = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - began
+
+
+def stepped(take: TrainingStep, step: int, batch: Batch) -> dict[str, float]:
+    """One training step on a batch."""
+    return take(step, batch.frames, batch.labels, batch.num_objects, batch.targets, batch.draws)
+
+
+def as_row(figure: Figure) -> dict[str, Any]:
+    """A figure in rows.json."""
+    low, high = (figure.value if end is None else end for end in (figure.low, figure.high))
+    kept = {"name": figure.name, "value": figure.value, "low": low, "high": high}
+    return {**kept, "target": figure.target, "met": figure.met, "how": figure.how}
+
+
+def figure_table(figures: Sequence[Figure]) -> str:
+    """Figures beside their targets, and below them how they were measured."""
+    spread = any(one.low is not None for one in figures)
+    lines = []
+    for one in figures:
+        ends = f"{one.low:.3g} to {one.high:.3g}" if one.low is not None else ""
+        lines.append([one.name, f"{one.value:.3g}{one.unit}", *[ends] * spread, one.target, one.outcome])
+    notes = dict.fromkeys(f"{one.name}: {one.how}" for one in figures if one.how)
+    header = ["figure", *(["median", "spread"] if spread else ["reached"]), "target", ""]
+    return "\n".join([table(header, lines), *(["", *notes] if notes else [])])
