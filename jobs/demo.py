@@ -1,4 +1,4 @@
-"""See the whole product work on your own machine: cache, train with and without distillation, evaluate, compare.
+"""See the whole product work: adapt the student that ships to new videos from a cache of its teacher, before and after beside each other.
 
 Examples:
   python -m jobs.demo

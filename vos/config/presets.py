@@ -158,9 +158,9 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         ),
     },
     DemoConfig: {
-        "smoke": lambda: DemoConfig(preset="smoke", draws=24, steps=6, teacher_steps=4, data=SMOKE_DATA),
+        "smoke": lambda: DemoConfig(preset="smoke", draws=24, steps=4, seeds=2, data=SMOKE_DATA),
         "demo": lambda: DemoConfig(data=DEMO_DATA),
-        "paper": lambda: DemoConfig(preset="paper", draws=60_000, steps=150_000),
+        "paper": lambda: DemoConfig(preset="paper", draws=60_000, steps=150_000, lr=1e-5),
     },
     BenchmarkConfig: {
         "smoke": lambda: BenchmarkConfig(
