@@ -227,7 +227,7 @@ def test_every_path_field_is_resolved_and_nothing_else_is(monkeypatch: pytest.Mo
         "frames",
         "sampling",
     }
-    words |= {"runtime", "precision", "upsampling", "pipe_size", "ship"}
+    words |= {"runtime", "precision", "upsampling", "pipe_size", "ship", "run"}
     for cls in (TrainConfig, CacheConfig, EvaluateConfig, TuneConfig, VerifyConfig, SegmentConfig, ReportConfig):
         for name, value in to_dict(cls()).items():
             if isinstance(value, str) and name not in words:
