@@ -154,9 +154,7 @@ def _of_long_videos(measured: Sequence[Measured]) -> Iterator[Figure]:
                 yield Figure(f"long / short FPS, {one.name}", short.median_ms / one.median_ms, ">=", 0.99)
 
 
-def _of_runtimes(
-    measured: Sequence[Measured], gflops: Sequence[float], macs: Mapping[str, float]
-) -> Iterator[Figure]:  # fmt: skip
+def _of_runtimes(measured: Sequence[Measured], gflops: Sequence[float], macs: Mapping[str, float]) -> Iterator[Figure]:
     """Of a network without the best runtime, against it, and how near that comes to the machine's limit."""
     main = [one for one in _of(measured, "short") if one.about["model"].startswith(MOBILENET)]
     slow = [one for one in main if one.about["runtime"] in ("eager", LOOP)]

@@ -113,9 +113,7 @@ def _cost(results: Results, name: str, family: str, bound: tuple[str, float | st
     return Figure(name, value, *bound, how="-" if value is None else f"{value:.3f}", asked=target)
 
 
-def _gain(
-    results: Results, name: str, a: str, b: str, least: float, seeds: int, most_seeds: int = 0
-) -> Figure:  # fmt: skip
+def _gain(results: Results, name: str, a: str, b: str, least: float, seeds: int, most_seeds: int = 0) -> Figure:
     """At least so many points (0: more than none), the whole interval above 0."""
     target = (f"≥ +{least:g}" if least else "> 0") + f", interval above 0, {seeds} seeds"
 
@@ -150,9 +148,14 @@ def _equal_cpu(results: Results, length: str, a: str, b: str, seeds: int) -> Fig
 
 
 def _judged(
-    results: Results, name: str, pair: tuple[str, str], target: str, holds: Callable[[Difference], str | bool],
-    seeds: int, most_seeds: int = 0,
-) -> Figure:  # fmt: skip
+    results: Results,
+    name: str,
+    pair: tuple[str, str],
+    target: str,
+    holds: Callable[[Difference], str | bool],
+    seeds: int,
+    most_seeds: int = 0,
+) -> Figure:
     """A comparison of two families beside its target; `holds` may say in words how far it does."""
     one = results.compare(*pair)
     if one.difference is None:

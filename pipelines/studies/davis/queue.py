@@ -102,7 +102,7 @@ def last_line(path: str) -> str:
 
 def _startable(
     waiting: list[Planned], running: Mapping[str, Any], failed: dict[str, str], workers: int
-) -> list[Planned]:  # fmt: skip
+) -> list[Planned]:
     """Take out of `waiting` what can be started now, and what never will: it needs a run that failed."""
     chosen: list[Planned] = []
     for one in list(waiting):
@@ -117,9 +117,7 @@ def _startable(
     return chosen
 
 
-def _started(
-    path: str, command: Sequence[str], environment: Mapping[str, str] | None
-) -> subprocess.Popen[bytes]:  # fmt: skip
+def _started(path: str, command: Sequence[str], environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as log:
         with suppress(BlockingIOError):  # of a process that outlived its queue

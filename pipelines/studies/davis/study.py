@@ -68,9 +68,7 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
         environment.pop("DAVIS_ROOT", None)  # the configuration names its data
         command = [sys.executable, "-m", "jobs.report", "--config", folder.path(CONFIG), "--run"]
         try:
-            failed = queue.work_off(
-                queued, lambda one: [*command, one.name], config.workers, config.out, environment
-            )  # fmt: skip
+            failed = queue.work_off(queued, lambda one: [*command, one.name], config.workers, config.out, environment)
         finally:
             text = _publish(config, folder)
         tell(text)

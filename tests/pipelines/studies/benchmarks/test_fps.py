@@ -135,14 +135,17 @@ def test_the_command_plays_every_system_and_writes_rows_series_and_plots(
 
 def test_a_fault_in_a_system_s_process_shows_where_it_is_and_a_file_of_the_user_s_is_named(tmp_path: Path):
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "model.safetensors").write_bytes(b"cut")
+    for name in ("model.json", "model.safetensors"):
+        (tmp_path / "broken" / name).write_text("{")
     frames = write_frames(np.zeros((2, 32, 32, 3), np.uint8), str(tmp_path))
     broken, tiny = (System(f"a {name}", name, "eager", "fp32") for name in (str(tmp_path / "broken"), "mobilevos-tiny"))
     with workers([broken, tiny], frames, 1) as (of_the_user, of_ours):
-        with pytest.raises(InputError, match="a .*broken: .*model.safetensors"):
+        with pytest.raises(InputError, match=r"a .*broken: .*broken/model\."):
             of_the_user.ask("about")
-        with pytest.raises(RuntimeError, match=r"(?s)a mobilevos-tiny: play failed.*in play\n.*TypeError: .* NoneType"):
-            of_ours.ask("play", None, "short")
+        with pytest.raises(
+            RuntimeError, match=r"(?s)a mobilevos-tiny: play failed.*in play\n.*AttributeError: .*_labels"
+        ):
+            of_ours.ask("play", 1, "short")  # before start
         assert of_ours.ask("about")["model"] == "mobilevos-tiny", "its process goes on"
 
 
