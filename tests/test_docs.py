@@ -1,7 +1,8 @@
 """What the documentation promises: its commands run, its flags, files and names exist.
 
-A fence of `sh` or `python` in README.md and docs/tutorial.md is run, in the order of the page, in one shell, as a reader would
-do it. What cannot be run carries a comment in the line before its fence, `<!-- not run: REASON -->`, or is a line of NOT_RUN.
+A fence of `sh` or `python` in README.md and docs/tutorial.md is run, in the order of the page, as a reader would do it. What
+cannot be run carries a comment in the line before its fence, `<!-- not run: REASON -->`, or is a line of NOT_RUN; it is skipped
+with that reason.
 The flags of every command of every page are parsed in `make test`; running the pages takes minutes and is marked slow.
 `make lint` builds the pages (mkdocs, strict), which checks their links.
 """
@@ -224,26 +225,22 @@ def test_every_equation_of_the_method_names_code_that_exists() -> None:
         assert "```math" not in section or "**Code**" in section, f"{section.splitlines()[0]}: no place in the code"
 
 
-def script(page: str) -> tuple[str, list[str]]:
-    """A shell script of all that a page runs, and what it leaves out."""
-    lines, left_out = ["set -euo pipefail"], []
-    for block in blocks(page):
-        if block.language not in ("sh", "python"):
-            continue
-        if block.not_run:
-            left_out.append(f"{page}:{block.line}: {block.not_run}")
-            continue
-        lines.append(f"SECONDS=0; echo '>> {page}:{block.line}'")
-        if block.language == "python":
-            lines.append(f"python - <<'END_OF_PYTHON'\n{GIVEN if page == 'README.md' else ''}{block.text}END_OF_PYTHON")
-        for line in block.text.splitlines() if block.language == "sh" else []:
-            reason = next((why for what, why in NOT_RUN.items() if re.match(rf"{what}\b", line)), "")
-            if reason:
-                left_out.append(f"{page}:{block.line}: {line.split('#')[0].strip()}: {reason}")
-            else:
-                lines.append(line)
-        lines.append(f'echo "<< {page}:{block.line} took $SECONDS s"')
-    return "\n".join(lines) + "\n", left_out
+def pieces() -> Iterator[Any]:
+    """What the pages run, block by block, and what they leave out, each with its reason."""
+    for page in RUN:
+        for block in blocks(page):
+            if block.language not in ("sh", "python"):
+                continue
+            lines, kept = block.text.splitlines(), []
+            for number, line in enumerate(lines, block.line):
+                reason = next((why for what, why in NOT_RUN.items() if re.match(rf"{what}\b", line)), "")
+                if reason and block.language == "sh" and not block.not_run:
+                    left = Block("sh", line, number, reason)
+                    yield pytest.param(page, left, id=f"{page}:{number} {line.split('#')[0].strip()}")
+                else:
+                    kept.append(line)
+            if any(line.strip() for line in kept):
+                yield pytest.param(page, block._replace(text="\n".join(kept) + "\n"), id=f"{page}:{block.line}")
 
 
 def make_video(folder: Path) -> None:
@@ -263,31 +260,37 @@ def make_video(folder: Path) -> None:
         file.mux(stream.encode(None))
 
 
+@pytest.fixture(scope="module")
+def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Page -> a checkout of links with a video, so that what the commands write (runs/, overlay.mp4, ...) stays apart."""
+    made = {}
+    for page in RUN:
+        made[page] = folder = tmp_path_factory.mktemp(Path(page).stem)
+        for entry in ROOT.iterdir():
+            if entry.name not in ("runs", "build", ".git", ".venv"):
+                (folder / entry.name).symlink_to(entry)
+        (folder / ".venv").symlink_to(sys.prefix)
+        make_video(folder)
+    return made
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", RUN)
-def test_a_reader_can_run_the_page_from_top_to_bottom(
-    page: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In a checkout of links, so that what the commands write (runs/, overlay.mp4, ...) stays apart."""
-    for entry in ROOT.iterdir():
-        if entry.name not in ("runs", "build", ".git", ".venv"):
-            (tmp_path / entry.name).symlink_to(entry)
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    make_video(tmp_path)
-    text, left_out = script(page)
+@pytest.mark.parametrize(("page", "block"), pieces())
+def test_a_reader_can_run_the_page_block_by_block(page: str, block: Block, checkouts: dict[str, Path]) -> None:
+    """In the order of the page; a block finds what the ones before it wrote."""
+    if block.not_run:
+        pytest.skip(f"left out: {block.not_run}")
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "MAKE", "PYTEST"))
     }
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    log = tmp_path / "log.txt"
-    with open(log, "wb") as file:
-        done = subprocess.run(
-            ["bash", "-c", text], cwd=tmp_path, env=environment, stdout=file, stderr=file, check=False
-        )
-    said = log.read_text(encoding="utf-8", errors="replace")
-    with capsys.disabled():
-        print("", *re.findall(r"^<< (.*)$", said, re.MULTILINE), *(f"left out: {one}" for one in left_out), sep="\n")
-    assert done.returncode == 0, "\n".join(said.splitlines()[-60:])
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # an activated .venv
+    command, given = ["bash", "-euo", "pipefail", "-c", block.text], ""
+    if block.language == "python":
+        command, given = [sys.executable, "-"], (GIVEN if page == "README.md" else "") + block.text
+    done = subprocess.run(
+        command, cwd=checkouts[page], env=environment, input=given, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, "\n".join((done.stdout + done.stderr).splitlines()[-60:])
 
 
 # --- docs/hooks.py ---
