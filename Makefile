@@ -8,7 +8,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo teacher results test test-all fuzz lint lock audit bench ui clean cluster-up cluster-down FORCE
+.PHONY: help setup demo teacher results test test-all fuzz lint docs lock audit bench ui clean cluster-up cluster-down FORCE
 
 PYTHON ?= python3
 TORCH := torch==2.13.0
@@ -20,7 +20,7 @@ FUZZ ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.mobilevos-setup
-CODE := jobs pipelines vos cluster tests
+CODE := jobs pipelines vos cluster tests docs
 CHECK_PYTHON := import sys; v = sys.version_info; ok = v >= (3, 11); ok or print(f"Python {v.major}.{v.minor} ({sys.executable}) is too old: 3.11 or newer is needed; name one: make setup PYTHON=python3.12", file=sys.stderr); sys.exit(0 if ok else 2)
 
 help: ## list the targets
@@ -63,10 +63,16 @@ test-all: setup ## every test that this machine can run
 fuzz: setup ## 10,000 damaged and hostile inputs to every reader, in two processes (minutes; FUZZ="--inputs 500 --seed 2 --reader video")
 	@$(PY) -m tests.fuzz $(FUZZ)
 
-lint: setup ## format, lint and types
+lint: setup ## format, lint, types and the documentation's links
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m basedpyright $(CODE)
+	@$(BUILD_DOCS)
+
+# Strict: a link, an anchor or a name of the API that leads nowhere is an error. Needs no network, and neither do the pages.
+BUILD_DOCS = NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
+docs: setup ## build the documentation into build/docs (open build/docs/index.html)
+	@$(BUILD_DOCS)
 
 # uv comes from PyPI (pip install uv). torch's own packages are left out: see the head of constraints.txt.
 CUDA_PACKAGES := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime \

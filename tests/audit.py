@@ -40,6 +40,7 @@ COPYLEFT = {
     "certifi": "MPL-2.0: root certificates for HTTPS of mlflow and boto3; used unchanged",
     "hypothesis": "MPL-2.0: tests only",
     "opencv-python-headless": "Apache-2.0 itself; the wheel carries FFmpeg (LGPL-2.1-or-later); used for images only, unchanged",
+    "pathspec": "MPL-2.0: file patterns of mkdocs, for `make docs` only; used unchanged",
     "tqdm": "MPL-2.0 and MIT: progress bars; used unchanged",
 }
 """Packages with copyleft parts, and why they are here."""

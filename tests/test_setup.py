@@ -26,6 +26,7 @@ TARGETS = [
     "test",
     "test-all",
     "lint",
+    "docs",
     "lock",
     "audit",
     "bench",
