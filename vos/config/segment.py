@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vos.config.base import AS_TRAINED, BUILTIN_STUDENT, JobConfig
+from vos.config.base import AS_TRAINED, BUILTIN_STUDENT, JobConfig, Preset
 from vos.config.evaluate import check_working_size
 from vos.config.fields import cosmetic, path
 from vos.errors import InputError
@@ -23,6 +23,9 @@ class SegmentConfig(JobConfig):
     least_threads: ClassVar[int] = 0
     smoke_is_less: ClassVar[bool] = False
 
+    preset: Preset = cosmetic("demo")
+    """Named configuration the other flags change: demo (the default) and smoke take the fastest runtime, paper the reference: PyTorch as it
+    is, in fp32."""
     video: str = path(streamed=True, keywords=("-",))
     """Video file (MP4, MOV, MKV, WebM, AVI, MPEG, TS, Y4M, GIF, Ogg), folder of JPEG or PNG frames, or - for raw frames on standard
     input; the first word of the command line says it too."""
