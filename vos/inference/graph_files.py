@@ -9,28 +9,37 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import inspect
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from glob import escape, glob
+from importlib import metadata
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
-import torch
-
-import vos.inference.export
-import vos.inference.graphs
+import vos
 from vos.errors import InputError
 from vos.files.seals import unsealed
 from vos.files.whole import code_cache, inside, read_regular, write_atomic
 from vos.inference.export import Shape, write_onnx
 from vos.inference.graphs import ENGINE_GRAPHS, NEEDED, inference_copy
-from vos.models import backbones, decoder, encoders, interface
 from vos.models.interface import VOSModel
 
 DESCRIPTION = "graphs.json"
 SEALED_BY = "export"
 _AGAIN = "export it again: python -m jobs.export"
+
+SOURCES = (
+    "models/*.py",
+    "data/transforms.py",
+    "inference/export.py",
+    "inference/graph_files.py",
+    "inference/graphs.py",
+    "inference/propagate.py",
+)
+"""What graphs are made from, below the folder of `vos`. A test holds that what these import is among them too."""
+EXPORTERS = ("torch", "onnx", "onnx-ir", "onnxscript")
+"""Packages whose releases write different graphs."""
 
 
 class GraphFile(NamedTuple):
@@ -89,21 +98,35 @@ class MadeGraphs(GraphFiles):
         return {name: GraphFile(paths[name], data) for name, data in found.items() if data is not None}
 
     def _digest(self) -> str:
-        digest = hashlib.sha256(f"{torch.__version__} {self._model.name} {self._model.preprocessing}".encode())
-        for module in (
-            vos.inference.graphs,
-            vos.inference.export,
-            type(self._model),
-            backbones,
-            decoder,
-            encoders,
-            interface,
-        ):
-            digest.update(inspect.getsource(module).encode())
+        digest = hashlib.sha256(f"{sources_digest(os.path.dirname(vos.__file__))} {exporters()} ".encode())
+        digest.update(f"{self._model.name} {self._model.preprocessing}".encode())
         for name, tensor in sorted(self._model.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:20]
+
+
+def sources_digest(package: str) -> str:
+    """A digest of what graphs are made from, names and bytes, in the folder of `vos`."""
+    digest = hashlib.sha256()
+    for path in (path for pattern in SOURCES for path in sorted(glob(os.path.join(escape(package), pattern)))):
+        with open(path, "rb") as file:
+            data = file.read()
+        digest.update(f"{os.path.relpath(path, package)} {len(data)} ".encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def exporters() -> str:
+    """Names and releases of the packages that write graphs."""
+    return " ".join(f"{one} {_release(one)}" for one in EXPORTERS)
+
+
+def _release(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # where nothing is exported, graphs made elsewhere can still be played
+        return "absent"
 
 
 class ExportedGraphs(GraphFiles):
