@@ -17,6 +17,7 @@ from vos.config import AS_TRAINED, BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENTS, BUIL
 from vos.errors import InputError
 from vos.inference.engine import Engine
 from vos.inference.graph_files import is_exported
+from vos.inference.head_start import HeadStart
 from vos.models.checkpoint import DIGEST, load_checkpoint
 from vos.models.interface import VOSModel
 
@@ -49,12 +50,26 @@ def load_engine(
 ) -> Engine:
     """The real-time engine of a checkpoint (as `load_model` takes it) or of a folder of exported graphs; arguments as Engine's, and
     AS_TRAINED for the `size_px` of its model.json."""
-    model, info = (path, {}) if is_exported(path) else load_model(path)
-    if size_px == AS_TRAINED:
-        size_px = int(info.get("size_px", 0))
+    model, info, size_px = _network(path, size_px)
     engine = Engine(model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling)
     engine.description |= {name: info[name] for name in (DIGEST,) if name in info}
     return engine
+
+
+def load_head_start(
+    path: str, frame_size: tuple[int, int], runtime: str, precision: str, size_px: int, threads: int, upsampling: str
+) -> HeadStart:
+    """An engine that need not wait for its graphs, for a video with frames (H, W); the other arguments as `load_engine`'s."""
+    model, _, size_px = _network(path, size_px)
+    return HeadStart(
+        model, frame_size, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling
+    )
+
+
+def _network(path: str, size_px: int) -> tuple[VOSModel | str, dict[str, Any], int]:
+    """What Engine takes for a path, what its checkpoint says of it, and the size that `size_px` means."""
+    model, info = (path, {}) if is_exported(path) else load_model(path)
+    return model, info, int(info.get("size_px", 0)) if size_px == AS_TRAINED else size_px
 
 
 def find_model(name: str, folder: str) -> str:

@@ -87,15 +87,27 @@ class MadeGraphs(GraphFiles):
     def __init__(self, model: VOSModel) -> None:
         self._model = model
 
+    def missing(self, size: tuple[int, int]) -> list[str]:
+        """The graphs that `read` would have to make, or to make again where they look unfinished. Raises InputError as `read` does."""
+        folder = self._folder(size)
+        paths = {name: _path(folder, name) for name in ENGINE_GRAPHS}
+        return [
+            name for name, path in paths.items() if not (os.path.isfile(path) and os.path.isfile(_digest_path(path)))
+        ]
+
     def read(self, size: tuple[int, int]) -> dict[str, GraphFile]:
-        folder = code_cache(f"{self._digest()}-{size[0]}x{size[1]}")
-        paths = {name: os.path.join(folder, f"{name}.onnx") for name in ENGINE_GRAPHS}
+        folder = self._folder(size)
+        paths = {name: _path(folder, name) for name in ENGINE_GRAPHS}
         found = {name: kept_graph(path) for name, path in paths.items()}
         if None in found.values():
             with _only_maker(folder):  # another process may have made them while this one waited
+                _remove_unfinished(folder)
                 model = inference_copy(self._model).cpu()  # where its graphs are traced
                 found = {name: kept_graph(path) or _make(name, model, path, size) for name, path in paths.items()}
         return {name: GraphFile(paths[name], data) for name, data in found.items() if data is not None}
+
+    def _folder(self, size: tuple[int, int]) -> str:
+        return code_cache(f"{self._digest()}-{size[0]}x{size[1]}")
 
     def _digest(self) -> str:
         digest = hashlib.sha256(f"{sources_digest(os.path.dirname(vos.__file__))} {exporters()} ".encode())
@@ -202,7 +214,7 @@ def kept_graph(path: str) -> bytes | None:
     """The bytes of a graph in the cache, None where it is absent or is not the one whose digest lies beside it."""
     try:
         data = read_regular(path, "graph_bytes")
-        return data if read_regular(f"{path}.sha256", "json_bytes") == _digest_line(data, path) else None
+        return data if read_regular(_digest_path(path), "json_bytes") == _digest_line(data, path) else None
     except InputError:
         return None
 
@@ -213,8 +225,23 @@ def _make(name: str, model: VOSModel, path: str, size: tuple[int, int]) -> bytes
         print(f"note: {path}: damaged or unfinished, made again", file=sys.stderr)
     write_onnx(name, model, path, Shape(size))
     data = read_regular(path, "graph_bytes")
-    write_atomic(f"{path}.sha256", _digest_line(data, path))
+    write_atomic(_digest_path(path), _digest_line(data, path))
     return data
+
+
+def _path(folder: str, name: str) -> str:
+    return os.path.join(folder, f"{name}.onnx")
+
+
+def _digest_path(path: str) -> str:
+    """Where the digest of a graph of the cache lies. It is written after the graph: with it, the graph is finished."""
+    return f"{path}.sha256"
+
+
+def _remove_unfinished(folder: str) -> None:
+    """What a maker that was killed left under temporary names; the caller is the only maker."""
+    for path in glob(os.path.join(escape(folder), "*.tmp")):
+        os.remove(path)
 
 
 def _digest_line(data: bytes, path: str) -> bytes:

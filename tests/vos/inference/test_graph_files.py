@@ -342,9 +342,12 @@ def test_damaged_graphs_of_the_cache_are_made_again_with_one_note_each(
     before = MadeGraphs(model).read(SIZE)
     assert capfd.readouterr().err == ""
     truncate(Path(before["encode_value"].path))
+    left = Path(before["encode_value"].path).with_name("encode_value.onnx.0123.tmp")
+    left.write_text("of a process that was killed")
     after = MadeGraphs(model).read(SIZE)
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1 and before["encode_value"].path in said[0] and "made again" in said[0]
+    assert not left.exists()
     assert after == MadeGraphs(model).read(SIZE) and after["encode_query"] == before["encode_query"]
     assert onnx.load_model_from_string(after["encode_value"].data).graph.node
     assert capfd.readouterr().err == ""
