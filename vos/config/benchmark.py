@@ -15,7 +15,7 @@ class BenchmarkConfig(JobConfig):
 
     preset: Preset = "paper"
     """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's sizes)."""
-    what: Literal["cache", "train", "data"] = "cache"
+    what: Literal["cache", "train", "data", "start"] = "cache"
     """What is measured; the first word of the command line says it too."""
     out: str = "runs/benchmark"
     """Folder of the figures and of what is built for them."""

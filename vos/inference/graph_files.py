@@ -17,7 +17,6 @@ from glob import escape, glob
 from importlib import metadata
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
-import vos
 from vos.errors import InputError
 from vos.files.seals import unsealed
 from vos.files.whole import code_cache, inside, read_regular, write_atomic
@@ -25,6 +24,8 @@ from vos.inference.export import Shape, write_onnx
 from vos.inference.graphs import ENGINE_GRAPHS, NEEDED, inference_copy
 from vos.models.interface import VOSModel
 
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+"""The folder of `vos`."""
 DESCRIPTION = "graphs.json"
 SEALED_BY = "export"
 _AGAIN = "export it again: python -m jobs.export"
@@ -37,7 +38,7 @@ SOURCES = (
     "inference/graphs.py",
     "inference/propagate.py",
 )
-"""What graphs are made from, below the folder of `vos`. A test holds that what these import is among them too."""
+"""What graphs are made from, below PACKAGE. A test holds that what these import is among them too."""
 EXPORTERS = ("torch", "onnx", "onnx-ir", "onnxscript")
 """Packages whose releases write different graphs."""
 
@@ -110,7 +111,7 @@ class MadeGraphs(GraphFiles):
         return code_cache(f"{self._digest()}-{size[0]}x{size[1]}")
 
     def _digest(self) -> str:
-        digest = hashlib.sha256(f"{sources_digest(os.path.dirname(vos.__file__))} {exporters()} ".encode())
+        digest = hashlib.sha256(f"{sources_digest(PACKAGE)} {exporters()} ".encode())
         digest.update(f"{self._model.name} {self._model.preprocessing}".encode())
         for name, tensor in sorted(self._model.state_dict().items()):
             digest.update(name.encode())
@@ -119,7 +120,7 @@ class MadeGraphs(GraphFiles):
 
 
 def sources_digest(package: str) -> str:
-    """A digest of what graphs are made from, names and bytes, in the folder of `vos`."""
+    """A digest of what graphs are made from, names and bytes, in a folder of `vos`."""
     digest = hashlib.sha256()
     for path in (path for pattern in SOURCES for path in sorted(glob(os.path.join(escape(package), pattern)))):
         with open(path, "rb") as file:

@@ -18,9 +18,8 @@ from typing import BinaryIO
 import torch
 from safetensors.torch import save
 
-import vos
 from vos.errors import InputError, printable
-from vos.inference.graph_files import MadeGraphs
+from vos.inference.graph_files import PACKAGE, MadeGraphs
 from vos.models import VOSModel, build
 from vos.models.weight_files import parse_safetensors
 
@@ -33,8 +32,7 @@ class GraphMaker:
     """The child, from the side of its parent."""
 
     def __init__(self, model: VOSModel, size: tuple[int, int]) -> None:
-        root = os.path.dirname(os.path.dirname(os.path.abspath(vos.__file__)))
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (os.path.dirname(PACKAGE), os.environ.get("PYTHONPATH"))))
         self._said: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
         with tempfile.TemporaryFile() as weights:
             weights.write(save({name: one.detach().cpu().contiguous() for name, one in model.state_dict().items()}))

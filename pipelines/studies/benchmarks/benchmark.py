@@ -9,12 +9,17 @@ from dataclasses import asdict
 from pipelines import storage, tracking
 from pipelines.runtime.output_folder import OutputFile, check_links, claim, output_folder
 from pipelines.runtime.session import ray_session, set_threads
-from pipelines.studies.benchmarks import cache, data, training
+from pipelines.studies.benchmarks import cache, data, start, training
 from pipelines.studies.benchmarks.figures import BENCHMARK, ROWS, Measure, Row, row_table, slug
 from vos.config import BenchmarkConfig
 from vos.config.as_json import without
 
-MEASURES: dict[str, Sequence[Measure]] = {"cache": cache.MEASURES, "train": training.MEASURES, "data": data.MEASURES}
+MEASURES: dict[str, Sequence[Measure]] = {
+    "cache": cache.MEASURES,
+    "train": training.MEASURES,
+    "data": data.MEASURES,
+    "start": start.MEASURES,
+}
 
 
 def measure(config: BenchmarkConfig) -> str:
