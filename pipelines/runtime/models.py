@@ -16,6 +16,7 @@ from vos.config import AS_TRAINED
 from vos.errors import InputError
 from vos.inference.engine import Engine
 from vos.inference.graph_files import is_exported
+from vos.inference.head_start import HeadStart
 from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import DIGEST, load_checkpoint
 from vos.models.interface import VOSModel
@@ -41,8 +42,7 @@ def load_engine(
 ) -> Engine:
     """The real-time engine of a checkpoint (as `load_model` takes it) or of a folder of exported graphs; arguments as Engine's, and
     AS_TRAINED for the `size_px` of its model.json."""
-    model, info = (path, {}) if is_exported(path) else load_model(path)
-    size_px = working_size_px(size_px, info)
+    model, info, size_px = _network(path, size_px)
     engine = Engine(model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling)
     engine.description |= {name: info[name] for name in (DIGEST, "size_px") if name in info}
     return engine
@@ -52,6 +52,22 @@ def working_size_px(size_px: int, info: dict[str, Any]) -> int:
     """A size as a flag gives it, with AS_TRAINED replaced by what a checkpoint's description says, 0 (frames as they are) where it
     says nothing."""
     return int(info.get("size_px", 0)) if size_px == AS_TRAINED else size_px
+
+
+def load_head_start(
+    path: str, frame_size: tuple[int, int], runtime: str, precision: str, size_px: int, threads: int, upsampling: str
+) -> HeadStart:
+    """An engine that need not wait for its graphs, for a video with frames (H, W); the other arguments as `load_engine`'s."""
+    model, _, size_px = _network(path, size_px)
+    return HeadStart(
+        model, frame_size, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling
+    )
+
+
+def _network(path: str, size_px: int) -> tuple[VOSModel | str, dict[str, Any], int]:
+    """What Engine takes for a path, what its checkpoint says of it, and the size that `size_px` means."""
+    model, info = (path, {}) if is_exported(path) else load_model(path)
+    return model, info, working_size_px(size_px, info)
 
 
 def find_model(name: str, folder: str) -> str:

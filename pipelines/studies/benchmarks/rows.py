@@ -19,7 +19,7 @@ from pipelines.cache.read import Batch
 from pipelines.runtime.output_folder import OutputFile, check_links, claim, existing, output_folder
 from pipelines.runtime.tables import table
 from vos.config import BenchmarkConfig, CacheConfig, FpsBenchmarkConfig, JobConfig
-from vos.config.as_json import without
+from vos.config.fields import identity
 from vos.distillation.training_step import TrainingStep
 from vos.files.canonical import fingerprint
 from vos.files.written import Written
@@ -59,7 +59,7 @@ def recorded(config: BenchmarkConfig | FpsBenchmarkConfig, what: str, files: Seq
     with output_folder(config, BENCHMARK) as folder:
         check_links(folder)
         folder.check([ROWS, *files])
-        claim(folder, config, without(config, ("out", "overwrite", "debug", "json")), "a benchmark", replaces=True)
+        claim(folder, config, identity(config), "a benchmark", replaces=True)
         with tracking.start_run("benchmark", f"benchmark-{what}-{config.preset}", config) as run:
             yield Record(folder, run, json_file)
 

@@ -1,10 +1,14 @@
 """From a video and its first mask to an overlay video and masks: whole, cut short, piped, and refused."""
 
+import fcntl
 import io
+import os
+import select
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,9 @@ import pytest
 from jobs.segment import main
 from tests.videos import KINDS, write_video
 from vos.data.synthetic import synthetic_index
+from vos.inference import head_start
+from vos.inference.graph_files import kept_graph
+from vos.inference.graph_maker import GraphMaker
 from vos.inference.sample_video import SAMPLE_MASK
 from vos.media.images import check_complete, overlay, read_mask, write_frame, write_mask
 from vos.media.object_masks import read_objects
@@ -295,3 +302,141 @@ def test_ctrl_c_finishes_the_files_of_a_camera_that_does_not_end(mask: str, stud
     assert error.splitlines()[-1].startswith(b"interrupted; the first 24 frames")
     assert len(list(open_video(str(out)).frames)) == 24
     assert all(check_complete(str(path)) == (48, 64) for path in (tmp_path / "o-masks").iterdir())
+
+
+# The start without graphs.
+
+
+class Watched(io.RawIOBase):
+    """Frames on standard input, with a call before each: what the job has done by then can be looked at."""
+
+    def __init__(self, frames: list[np.ndarray], before: Callable[[int], object]) -> None:
+        self._frames, self._before, self._left = list(enumerate(frames)), before, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._left and self._frames:
+            index, frame = self._frames.pop(0)
+            self._before(index)
+            self._left = frame.tobytes()
+        count = min(len(buffer), len(self._left))
+        buffer[:count], self._left = self._left[:count], self._left[count:]
+        return count
+
+
+@pytest.fixture
+def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MOBILEVOS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[GraphMaker]:
+    """Every process that makes graphs and was begun in this one."""
+    found: list[GraphMaker] = []
+
+    def begin(*arguments: Any) -> GraphMaker:
+        found.append(GraphMaker(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(head_start, "GraphMaker", begin)
+    return found
+
+
+def test_the_first_masks_are_written_before_the_graphs_which_then_play_the_rest(
+    mask: str,
+    student: str,
+    cold: Path,
+    begun: list[GraphMaker],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    kept: list[tuple[int, int]] = []
+
+    def before(index: int) -> None:
+        if index == 6:
+            assert begun[0].process.wait(300) == 0, begun[0].problem()
+        kept.append((len(list((tmp_path / "o-masks").glob("*.png"))), len(list(cold.rglob("*.onnx.sha256")))))
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Watched(FRAMES[:12], before))))
+    argv = ["-", "--pipe-size", "64x48", "--first-mask", mask, "--model", student, "--threads", "1"]
+    assert main([*argv, "--out", str(tmp_path / "o.mp4")]) == 0
+    said = capsys.readouterr()
+    assert [kept[2], kept[6]] == [(2, 0), (6, 4)], "two masks lay there before any graph"
+    assert len(begun) == 1 and said.err.count("in the background, once") == 1
+    assert "changed over to openvino at frame 6" in said.err and "PyTorch before frame 6" in said.out
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"".join(one.tobytes() for one in FRAMES[:12]))))
+    assert main([*argv, "--out", str(tmp_path / "again.mp4")]) == 0
+    assert len(begun) == 1 and capsys.readouterr().err.count("note") == 0, "the next video begins with the graphs"
+    for one, two in zip(masks(tmp_path / "o-masks"), masks(tmp_path / "again-masks"), strict=True):
+        assert (one == two).mean() > 0.999
+
+
+def test_a_named_runtime_waits_for_its_graphs(
+    mask: str,
+    student: str,
+    cold: Path,
+    begun: list[GraphMaker],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    kept: list[int] = []
+
+    def before(index: int) -> None:
+        kept.append(len(list(cold.rglob("*.onnx.sha256"))))
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Watched(FRAMES[:3], before))))
+    argv = ["-", "--pipe-size", "64x48", "--first-mask", mask, "--model", student, "--threads", "1"]
+    assert main([*argv, "--runtime", "onnxruntime", "--out", str(tmp_path / "o.mp4")]) == 0
+    assert kept[1:] == [4, 4] and not begun
+
+
+def child_of(process: subprocess.Popen[bytes]) -> int:
+    """The process id of the only child."""
+    (one,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(one)
+
+
+@pytest.mark.parametrize("moment", ["at once", "while it makes graphs"])
+def test_a_killed_job_leaves_no_process_and_no_part_of_a_graph(
+    mask: str, student: str, cold: Path, tmp_path: Path, moment: str
+):
+    argv = ["-", "--pipe-size", "64x48", "--first-mask", mask, "--model", student, "--threads", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobs.segment", *argv, "--out", str(tmp_path / "o.mp4")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None and process.stderr is not None
+    process.stdin.write(FRAMES[0].tobytes())
+    process.stdin.flush()
+    assert b"in the background" in process.stderr.readline()
+    child = os.pidfd_open(child_of(process))
+    deadline = time.monotonic() + 120
+    while moment != "at once" and not list(cold.rglob(".lock")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert select.select([child], [], [], 120)[0], "it ends when its parent does"
+    os.close(child)
+    for lock in cold.rglob(".lock"):
+        with lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finished = [path for path in cold.rglob("*.onnx") if Path(f"{path}.sha256").exists()]
+    assert all(kept_graph(str(path)) for path in finished) and len(finished) < 4
+
+
+def test_what_the_first_frame_needs_is_all_that_is_imported(folder: str, mask: str, student: str, tmp_path: Path):
+    code = (
+        "import sys, jobs.segment;"
+        f"code = jobs.segment.main([{folder!r}, '--first-mask', {mask!r}, '--model', {student!r}, '--threads', '1', "
+        f"'--out', {str(tmp_path / 'o.mp4')!r}, '--runtime', 'eager']);"
+        "print(code, *sorted({'ray', 'mlflow', 'pyarrow', 'pandas', 'scipy', 'matplotlib', 'sympy', 'torch._dynamo', "
+        "'onnx', 'onnxscript', 'onnxruntime', 'openvino', 'boto3', 'fsspec'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0"
