@@ -203,7 +203,7 @@ def licences() -> str:
             "- **vos/inference/sample/**: an excerpt of Big Buck Bunny, © 2008 Blender Foundation, CC BY 3.0, and a mask",
             "  drawn over it ([attribution](../vos/inference/sample/ATTRIBUTION.md)). `docs/sample.jpg` is made from it, so it has",
             "  the same licence.",
-            "- **vos/models/builtin_student\*, builtin_davis_teacher**: weights made from DAVIS, which is for research,",
+            "- **weights of `builtin_student*` and `builtin_davis_teacher`** in `vos/models/`: made from DAVIS, which is for research,",
             "  non-commercial use, with attribution; each folder's README.md says so.",
             "",
             "## Copyleft parts, and why they are here",
