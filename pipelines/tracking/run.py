@@ -113,7 +113,7 @@ class Run:
         evaluation = event.get("evaluation", {})
         with packaged(folder, evaluation.get("serving", {}), evaluation.get("metrics", {})) as model:
             name = self._send({"op": "register", "path": model, **event})
-        return name or f"{event['name']}/(when the tracking server is reachable)"
+        return name or f"{event['name']}/(when the tracking server is back)"
 
     def end(self, status: str) -> None:
         """End the run as FINISHED, FAILED or KILLED; queued events are sent if the server is reachable again."""
