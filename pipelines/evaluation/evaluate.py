@@ -1,6 +1,6 @@
-"""Checkpoint -> masks -> J, F and FPS, one sequence per row of a Ray Data set; or two folders of masks -> scores.
+"""Evaluate a checkpoint: masks, J, F and FPS, one sequence per row of a Ray Data set.
 
-Masks are palette PNGs at the original size, in the layout that the DAVIS tools read. Speed is measured afterwards, alone, by one process.
+Masks are palette PNGs at the original size, in the layout that the DAVIS tools read. Speed is measured afterwards, by a single process.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SUMMARY, SCORES, MASKS = "summary.json", "scores.csv", "masks"
 COPY = "copy"
 """The baseline that repeats the first mask."""
 ENGINE_MEMORY = MemoryPolicy("first_recent", top_k=None)
-"""What the engine remembers and reads."""
+"""The engine's memory: which frames it keeps and reads."""
 
 
 class _Sequence(TypedDict):
@@ -55,7 +55,7 @@ class _Sequence(TypedDict):
 
 
 class Summary(TypedDict):
-    """What `summary.json` of a finished evaluation says; scores are in [0, 1]."""
+    """The content of `summary.json` of a finished evaluation; scores are in [0, 1]."""
 
     metrics: dict[str, float]
     sequences: list[_Sequence]
@@ -67,7 +67,7 @@ class Summary(TypedDict):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured: summary metrics by their MLflow names, one row per sequence, and where the masks are."""
+    """The result of an evaluation: metrics by their MLflow names, one row per sequence, and the folder of the masks."""
 
     metrics: dict[str, float]
     sequences: list[dict[str, Any]]
@@ -76,7 +76,7 @@ class Evaluation:
     model: str
     run_id: str = ""
     cut: str = ""
-    """"first 8 frames" where sequences were cut to so many, so that no score is taken for one of whole sequences."""
+    """"first 8 frames" where sequences were cut, so that their scores are not read as those of whole sequences."""
     version: str = ""
     """The registered version with its alias and the reason, where --register asked for one."""
 
@@ -90,7 +90,7 @@ def evaluate_model(config: EvaluateConfig, label: str = "") -> Evaluation:
         raise InputError("--register: none of these sequences can be scored; evaluate a split that has ground truth")
     if config.register and is_exported(config.checkpoint):
         raise InputError(
-            f"--register: {config.checkpoint} holds exported graphs; evaluate the checkpoint that they are of"
+            f"--register: {config.checkpoint} holds exported graphs; evaluate the checkpoint that they were made from"
         )
     masks = os.path.join(config.out, MASKS)
     _check_apart(videos, masks)
@@ -106,7 +106,7 @@ def evaluate_model(config: EvaluateConfig, label: str = "") -> Evaluation:
         with output_folder(config, EVALUATE) as folder:
             _check_names(folder, videos)
             claim(folder, config, identity(config), "an evaluation", replaces=True)
-            if registered[0]:  # where every actor finds it
+            if registered[0]:  # copied to a place that every actor can read
                 chosen = replace(chosen, checkpoint=_kept(folder, chosen.checkpoint))
             storage.make_folder(masks)
             subject = _Subject(videos, chosen, model, info, registered)
@@ -115,7 +115,8 @@ def evaluate_model(config: EvaluateConfig, label: str = "") -> Evaluation:
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is evaluated: on which videos, from which checkpoint, what is known of it, and as which registered version ("" if none)."""
+    """What is evaluated: the videos, the configuration with its checkpoint, the model and its description, and name and number of its
+    registered version ("" if none)."""
 
     videos: list[Video]
     config: EvaluateConfig
@@ -175,13 +176,13 @@ def _evaluate_into(
 
 
 def _cut(config: EvaluateConfig, videos: list[Video]) -> str:
-    """How sequences were cut, "" where none was."""
+    """Return how sequences were cut, "" where none was."""
     longest = max((video.num_frames for video in videos), default=0)
     return f"first {config.max_frames} frames" if 0 < config.max_frames < longest else ""
 
 
 def _kept(folder: Written, checkpoint: str) -> str:
-    """A registered version copied below --out; returns its folder there."""
+    """Copy a registered version below --out; returns its folder there."""
     place = f"checkpoint/{os.path.basename(checkpoint)}"
     for name in storage.list_names(checkpoint):
         folder.write(f"{place}/{name}", storage.read_bytes(os.path.join(checkpoint, name)))
@@ -193,13 +194,13 @@ def _mask_name(video: Video, index: int) -> str:
 
 
 def _check_names(folder: Written, videos: list[Video]) -> None:
-    """Raise InputError, before any work, where a file that is not this job's has the name of one to be written."""
+    """Raise InputError, before any work, where an unrelated file has a name that this job will write."""
     masks = (_mask_name(video, index) for video in videos for index in range(video.num_frames))
     folder.check([SUMMARY, SCORES, CONFIG, *page_names(videos), *masks])
 
 
 def _check_apart(videos: list[Video], masks: str) -> None:
-    """In a folder of frames with first masks, these lie where an evaluation into that folder would write its own."""
+    """Raise InputError where the predicted masks would be written into the data's folder of true masks."""
     place = os.path.join(os.path.realpath(masks), "")
     for video in videos:
         if isinstance(video, FolderVideo) and os.path.join(os.path.realpath(video.mask_folder), "").startswith(place):
@@ -208,9 +209,9 @@ def _check_apart(videos: list[Video], masks: str) -> None:
 
 
 def _remove_earlier(folder: Written, videos: list[Video]) -> None:
-    """Delete what an earlier evaluation left and this one will write: an interruption leaves no mixture that reads as finished.
+    """Delete the files of an earlier evaluation that this one will write, so that an interruption leaves no mixture of both.
 
-    The masks of other sequences stay: they may be another split's. What this job did not write stays too.
+    The masks of other sequences are kept, since they may belong to another split. Files that this job did not write are kept too.
     """
     pages = [f"{PAGES}/{name}" for name in storage.list_names(os.path.join(folder.root, PAGES))]
     for name in (SUMMARY, SCORES, *(name for name in pages if folder.knows(name))):
@@ -223,7 +224,7 @@ def _remove_earlier(folder: Written, videos: list[Video]) -> None:
 
 
 def _segmenter(config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
-    """What segments (a network, an engine, or None for the copy of the first mask), and what is known of it."""
+    """Return the model (a network, an engine, or None for the copy of the first mask) and its description."""
     if config.checkpoint == COPY:
         return None, {"model": COPY, "parameters": 0}
     if not config.runtime:
@@ -233,7 +234,7 @@ def _segmenter(config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
 
 
 def _local_checkpoint(config: EvaluateConfig, place: str) -> tuple[EvaluateConfig, tuple[str, str]]:
-    """The configuration with its checkpoint as something to load, and name and number of the registered version that it is, or "".
+    """Return the configuration with a checkpoint that can be loaded, and (name, number) of the registered version, ("", "") if none.
 
     place  where a registered version is copied to
     """
@@ -244,11 +245,13 @@ def _local_checkpoint(config: EvaluateConfig, place: str) -> tuple[EvaluateConfi
 
 
 def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
-    """What must be equal for two evaluations of the same videos to be comparable."""
+    """Return the settings that must be equal for two evaluations of the same videos to be comparable."""
     memory = {"kind": policy.kind, "top_k": policy.top_k or 0}
     if policy.kind == "infinite":
         memory["every"] = config.memory.every
-        if policy.include_last:  # not named where it is off: versions evaluated before it was named are still compared
+        if (
+            policy.include_last
+        ):  # recorded only where it is on, so that versions evaluated before this option are still comparable
             memory["include_last"] = True
     return {"split": config.split, "size_px": config.size_px, "max_frames": config.max_frames, "memory": memory}
 
@@ -261,16 +264,19 @@ def _register(
     evaluation: dict[str, Any],
     registered: tuple[str, str],
 ) -> str:
-    """registered: name and number of the version that was evaluated, or "": a new one, named after its architecture, is made then."""
+    """Register the evaluation; returns the version with its alias and the reason.
+
+    registered  (name, number) of the version that was evaluated; with "" a new version, named after its architecture, is made
+    """
     checkpoint, (name, version) = BUILTIN.get(checkpoint, checkpoint), registered
     name = name or info["model"]
     if WEIGHTS in storage.list_names(checkpoint):
         return run.register_evaluated(name, checkpoint, evaluation, version)
     with tempfile.TemporaryDirectory() as folder:
-        if checkpoint.endswith(".safetensors"):  # with the description beside it, without which it does not load
+        if checkpoint.endswith(".safetensors"):  # it does not load without its description
             shutil.copyfile(checkpoint, os.path.join(folder, WEIGHTS))
             shutil.copyfile(os.path.join(os.path.dirname(checkpoint), DESCRIPTION), os.path.join(folder, DESCRIPTION))
-        else:  # an official STCN file, which gets another digest in our format
+        else:  # an official STCN file, whose digest differs in this project's format
             if isinstance(model, Engine):
                 model, reread = load_model(checkpoint)
                 _check_same(checkpoint, reread, info)
@@ -280,19 +286,19 @@ def _register(
 
 
 def ground_truth(video: Video, max_frames: int = 0) -> tuple[str, list[int]]:
-    """By which protocol a video is scored, and the frames whose true masks that takes, ascending; none where nothing can be scored.
+    """Return the protocol by which a video is scored, and its scored frames, ascending; no frames where nothing can be scored.
 
-    max_frames  only the first so many frames are segmented (0 = all)
+    max_frames  number of frames that are segmented from the start (0 = all)
 
-    DAVIS's protocol is for videos that show every object from the first frame on, each frame with a mask; of anything else YouTube-VOS's
-    takes the frames that have one, and each object after its first. Masks that do no more than introduce objects are no ground truth: in
-    YouTube-VOS's valid and test they leave out the objects that are known already.
+    DAVIS's protocol applies to videos with a mask on every frame and all objects in the first one. YouTube-VOS's protocol applies to all
+    others: it scores the frames that have a mask, and each object after its first frame. Masks that only introduce objects are not ground
+    truth, because in YouTube-VOS's valid and test splits they omit the objects that are already known.
     """
     from vos.metrics.scores import DAVIS2017, YOUTUBEVOS
 
     given = set(video.first_seen.values())
     davis = len(video.annotated) == video.num_frames and len(given) == 1
-    # DAVIS leaves out the first and the last frame, YouTube-VOS the first.
+    # DAVIS does not score the first and the last frame, YouTube-VOS not the first.
     least = 3 if davis else 2
     span = segmented_span(video, max_frames)
     frames = [index for index in video.annotated if index in span]
@@ -332,13 +338,13 @@ def segment_and_score(
 
 
 def _check_same(checkpoint: str, own: dict[str, Any], info: dict[str, Any]) -> None:
-    """Raise InputError where the weights are not those with which the evaluation began."""
+    """Raise InputError where the weights are not those with which the evaluation started."""
     if own.get(DIGEST) != info.get(DIGEST):
-        raise InputError(f"{checkpoint}: its weights have changed since the evaluation began; evaluate it again")
+        raise InputError(f"{checkpoint}: its weights have changed since the evaluation started; evaluate it again")
 
 
 class SegmentActor:
-    """Loads the network once; each call segments and scores one sequence."""
+    """Loads the network once, then segments and scores one sequence per call."""
 
     def __init__(
         self, config: EvaluateConfig, videos: list[Video], policy: Any, folder: Written, info: dict[str, Any]

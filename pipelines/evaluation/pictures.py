@@ -1,4 +1,4 @@
-"""Pictures of results: strips and sheets of frames with masks over them, and the same moving."""
+"""Draw results: strips and sheets of frames with overlaid masks, and videos of them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ GAP_PX = 3
 CLOSE_UP_MARGIN = 0.06
 """Around the objects of `close_ups`, as a share of the longer side of their box."""
 FILM_ENDINGS = (".mp4", ".avi")
-"""Of what `save_overlay_video` may write."""
+"""Endings of the files that `save_overlay_video` may write."""
 
 
 def strip(video: Video, rows: dict[str, str], span: range, columns: int = 6, width_px: int = 260) -> np.ndarray:
-    """Rows of masks over `columns` frames spread over `span`: (H, W, 3) uint8 RGB.
+    """Return rows of masks over `columns` frames spread over `span`, (H, W, 3) uint8 RGB.
 
-    rows: title -> folder of predicted masks, or "" for the ground truth.
+    rows  {title: folder of predicted masks, or "" for the ground truth}
     """
     indices = np.linspace(span.start, span.stop - 1, columns).round().astype(int)
     lines = []
@@ -35,7 +35,7 @@ def strip(video: Video, rows: dict[str, str], span: range, columns: int = 6, wid
 
 
 def animation(video: Video, rows: dict[str, str], span: range, width_px: int = 280, frame_ms: int = 80) -> bytes:
-    """An endless GIF of the frames of `span`: the rows side by side, frame by frame."""
+    """Return an endless GIF of the frames of `span`, with the rows side by side."""
     from PIL import Image
 
     pictures = []
@@ -77,23 +77,23 @@ def contact_sheet(
     columns: int = 6,
     width_px: int = 220,
 ) -> np.ndarray:
-    """One row a video: predicted masks over frames spread over its span, the true contour in white: (H, W, 3) uint8 RGB.
+    """Return one row a video: predicted masks over frames spread over its span, true contours in white, (H, W, 3) uint8 RGB.
 
-    titles, spans  of each video: the words over its row, and its segmented frames
-    notes          frame index -> words on that frame
+    titles, spans  of each video: the title of its row, and its segmented frames
+    notes          of each video: {frame index: text on that frame}
     """
     rows = []
-    for video, title, words, span in zip(videos, titles, notes, spans, strict=True):
+    for video, title, texts, span in zip(videos, titles, notes, spans, strict=True):
         indices = np.linspace(span.start, span.stop - 1, columns).round().astype(int).tolist()
-        cells = [_cell(video, i, masks, width_px, f"frame {i}{words.get(i, '')}", truth=True) for i in indices]
+        cells = [_cell(video, i, masks, width_px, f"frame {i}{texts.get(i, '')}", truth=True) for i in indices]
         rows.append(_titled(_joined(cells, axis=1), title))
     return _joined([_padded(row, max(row.shape[1] for row in rows)) for row in rows], axis=0)
 
 
 def save_overlay_video(path: str, video: Video, masks: str, span: range, width_px: int = 480, fps: int = 10) -> str:
-    """Ground truth beside prediction as a video file; returns its path, `path` plus the ending of what could be written.
+    """Write a video of the ground truth beside the prediction; returns its path, `path` plus an ending of FILM_ENDINGS.
 
-    VP9 in MP4 first: OpenCV's wheels can write it and browsers play it; they carry no H.264 encoder.
+    VP9 in MP4 is tried first: OpenCV's wheels can write it and browsers play it. The wheels have no H.264 encoder.
     """
     width, height = (_even(width_px), _even(round(video.size[0] * width_px / video.size[1])))
     size = (2 * width + GAP_PX + 1, height + LABEL_PX)
@@ -103,7 +103,7 @@ def save_overlay_video(path: str, video: Video, masks: str, span: range, width_p
         if writer.isOpened():
             break
     else:
-        raise InputError(f"{path}: this OpenCV writes no video; install opencv-python-headless")
+        raise InputError(f"{path}: this OpenCV cannot write videos; install opencv-python-headless")
     for index in span:
         cells = [
             _titled(_cell(video, index, folder, width, "", height), title)
@@ -117,7 +117,7 @@ def save_overlay_video(path: str, video: Video, masks: str, span: range, width_p
 def _cell(
     video: Video, index: int, masks: str, width_px: int, note: str, height_px: int = 0, truth: bool = False
 ) -> np.ndarray:
-    """A frame with masks over it: those of the folder, or the true ones; `truth` draws the true contour in white."""
+    """Return a frame with overlaid masks, those of the folder or the true ones; `truth` draws the true contours in white."""
     labels = (
         read_mask(os.path.join(masks, video.name, f"{video.frame_name(index)}.png")) if masks else video.mask(index)
     )

@@ -1,4 +1,4 @@
-"""Two folders of masks -> scores: `jobs.score`."""
+"""Score a folder of predicted masks against a folder of true ones, for `jobs.score`."""
 
 from __future__ import annotations
 
@@ -55,14 +55,12 @@ def _read_meta(path: str) -> dict[str, Any]:
 
 
 def _sequence_names(given: str) -> list[str]:
-    """Names separated by commas, or the lines of a file."""
+    """Return the names in `given`: separated by commas, or the lines of a file."""
     path = os.path.join(os.environ.get("MOBILEVOS_HOME", ""), given)
     if os.path.exists(path) and not os.path.isdir(path):
         names = read_names(path, "give --sequences a text file with one folder name per line")
     else:
         names = [check_name(name.strip(), "--sequences") for name in given.split(",") if name.strip()]
     if not names:
-        raise InputError(
-            f"--sequences {given}: no list of folder names; give names separated by commas or a split file"
-        )
+        raise InputError(f"--sequences {given}: holds no folder names; give names separated by commas or a split file")
     return names

@@ -1,9 +1,9 @@
-"""Every frame and mask of a split read once, a video per row of a Ray Data set; every fault listed, and none remembered.
+"""Read every frame and mask of a split once, one video per row of a Ray Data set, and list every fault.
 
     OUT/faults.txt, OUT/warnings.txt   all of them, one a line, sorted; empty where there is none
 
-A video without a fault is remembered by its contents (`vos.data.check_records`), so that a check that was interrupted, or
-whose faults were repaired, reads only the rest; so is the whole split, which is what later jobs ask for.
+A video without a fault is recorded by its contents (`vos.data.check_records`). A check that was interrupted, or whose faults were
+repaired, therefore reads only the rest. A split without a fault is recorded too; later jobs look this record up.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from vos.errors import InputError
 
 CHECK, FAULTS, WARNINGS = "check", "faults.txt", "warnings.txt"
 MOST_LINES, MOST_OF_A_VIDEO = 200, 5
-"""Of faults and of warnings that are printed; the files have all."""
+"""Limits of the faults and warnings that are printed; the files list all."""
 
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What was found, as sorted lines, and what was read for it."""
+    """The faults and warnings that were found, as sorted lines, and how much was read."""
 
     faults: tuple[str, ...]
     warnings: tuple[str, ...]
     videos: int
     files: int
     files_read: int
-    """by this run; the others were read before"""
+    """by this run; an earlier run read the others"""
     seconds: float
-    """of reading, the start of Ray excluded"""
+    """of reading, without the start of Ray"""
     checked_on: str
-    """of the record that later jobs find, "" where there is none"""
+    """the date of the record that later jobs look up, "" where there is none"""
     out: str
 
 
 def check_data(config: CheckConfig) -> DataCheck:
-    """Read a split, list every fault and remember if there is none.
+    """Read a split, list every fault, and record the split if it has none.
 
-    Raises InputError where there is no index at all: an absent folder, a damaged split file or meta.json.
+    Raises InputError where no index can be made: an absent folder, a damaged split file or meta.json.
     """
     check_folder(config, CHECK).check([FAULTS, WARNINGS])
     indexing: list[str] = []
@@ -67,7 +67,7 @@ def check_data(config: CheckConfig) -> DataCheck:
 
 def _checked(config: CheckConfig, videos: list[Video], indexing: list[str]) -> DataCheck:
     files = sum(map(_num_files, videos))
-    # Of videos with a fault in the index, some file may be unreadable.
+    # Where the index has a fault, a file may be unreadable, so the split has no fingerprint.
     whole = data_fingerprint(videos) if not indexing and not is_synthetic(config.data) else ""
     known = check_records.recall(whole, config.split) if whole and not config.again else None
     if known is not None:
@@ -86,7 +86,7 @@ def _checked(config: CheckConfig, videos: list[Video], indexing: list[str]) -> D
         warnings.update(answer["warnings"])
         _settle(answer["fingerprint"], config.split, answer["faults"], _num_files(videos[number]), answer["warnings"])
     seconds = max(0.0, time.time() - began)
-    # Later jobs ask for all of it, if nothing was changed under the reading.
+    # Later jobs look up the whole split; it is recorded only if no file changed during the check.
     same = whole if whole and data_fingerprint(videos) == whole else ""
     checked_on = _settle(same, config.split, faults, files, sorted(warnings))
     return DataCheck(
@@ -95,7 +95,7 @@ def _checked(config: CheckConfig, videos: list[Video], indexing: list[str]) -> D
 
 
 def _settle(digest: str, split: str, faults: Collection[str], files: int, warnings: Sequence[str]) -> str:
-    """Remember that the videos of a fingerprint have no fault, or forget that they had none; returns the record's date, or ""."""
+    """Record that the videos of a fingerprint have no fault, or delete that record; returns the record's date, or ""."""
     if not digest:
         return ""
     if faults:
@@ -109,12 +109,12 @@ def _num_files(video: Video) -> int:
 
 
 def _known_videos(videos: Sequence[Video], split: str) -> dict[int, check_records.Record]:
-    """Place in the index -> what an earlier check found of a video that has not changed since."""
+    """Return the records of earlier checks, of videos that have not changed since, by position in the index."""
     found = {}
     for number, video in enumerate(videos):
         try:
             record = check_records.recall(fingerprint([video]), split) if video.files() else None
-        except InputError:  # a file that cannot be read: a fault, which is found again
+        except InputError:  # a file that cannot be read is a fault, which this check finds again
             continue
         if record is not None:
             found[number] = record
@@ -122,7 +122,7 @@ def _known_videos(videos: Sequence[Video], split: str) -> dict[int, check_record
 
 
 def _read(config: CheckConfig, videos: list[Video], missing: list[int]) -> Iterator[dict[str, Any]]:
-    """What the actors find in these videos, as they come."""
+    """Yield what the actors find in these videos, as they finish."""
     if not missing:
         return
     total = sum(_num_files(videos[number]) for number in missing)
@@ -135,7 +135,7 @@ def _read(config: CheckConfig, videos: list[Video], missing: list[int]) -> Itera
 
 
 class CheckActor:
-    """Each call reads one video."""
+    """Reads one video per call."""
 
     def __init__(self, videos: list[Video], for_clips: bool, threads: int) -> None:
         import cv2
@@ -158,7 +158,7 @@ class CheckActor:
 
 
 def _fingerprint(video: Video) -> str:
-    """Of one video's contents; "" where it has no files, or one that cannot be read."""
+    """Return the fingerprint of one video's contents; "" where it has no files, or one that cannot be read."""
     try:
         return fingerprint([video]) if video.files() else ""
     except InputError:
@@ -166,7 +166,7 @@ def _fingerprint(video: Video) -> str:
 
 
 def summary(found: DataCheck) -> str:
-    """The lines that the job prints: faults, warnings, counts, and what it means for later jobs."""
+    """Return the lines that the job prints: faults, warnings, counts, and what later jobs will report."""
     lines = [*_shown("fault", found.faults, found.out, FAULTS), *_shown("warning", found.warnings, found.out, WARNINGS)]
     speed = f", {found.files_read / found.seconds:,.0f} files/s" if found.files_read and found.seconds else ""
     before = f", {found.files - found.files_read:,} read by an earlier check" if found.files_read < found.files else ""
@@ -174,13 +174,15 @@ def summary(found: DataCheck) -> str:
     lines.append(f"found    faults: {len(found.faults):,}, warnings: {len(found.warnings):,}")
     lines.append(f"read     {found.files_read:,} files in {found.seconds:.1f} s{speed}{before}")
     if found.checked_on:
-        lines.append(f"checked  on {found.checked_on}, no faults; jobs on these files say so at their start")
+        lines.append(
+            f"checked  on {found.checked_on}, no faults; later jobs on these files report this when they start"
+        )
     lines.append(f"lists    {found.out}/{FAULTS}, {found.out}/{WARNINGS}")
     return "\n".join(lines)
 
 
 def _shown(label: str, found: Iterable[str], out: str, name: str) -> Iterator[str]:
-    """At most `MOST_LINES` lines, of each folder at most `MOST_OF_A_VIDEO`."""
+    """Yield at most `MOST_LINES` lines, and at most `MOST_OF_A_VIDEO` of each folder."""
     of_folder: dict[str, int] = {}
     every = list(found)
     shown = []

@@ -1,4 +1,4 @@
-"""Which network a configuration names: a checkpoint folder (local or URI), an official STCN file, or what comes with the project."""
+"""Load the network that a configuration names: a checkpoint folder (local or URI), an official STCN file, or a built-in model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vos.models.interface import VOSModel
 
 
 def load_model(path: str) -> tuple[VOSModel, dict[str, Any]]:
-    """The network at `path`, in eval mode, and what its checkpoint says of it (`role` is teacher or student).
+    """Return the network at `path`, in eval mode, and its checkpoint's description (`role` is teacher or student).
 
     Raises InputError when the file is missing, damaged or of another architecture.
     """
@@ -40,8 +40,10 @@ def load_model(path: str) -> tuple[VOSModel, dict[str, Any]]:
 def load_engine(
     path: str, runtime: str, precision: str = "auto", size_px: int = 0, threads: int = 0, upsampling: str = "bilinear"
 ) -> Engine:
-    """The real-time engine of a checkpoint (as `load_model` takes it) or of a folder of exported graphs; arguments as Engine's, and
-    AS_TRAINED for the `size_px` of its model.json."""
+    """Return the real-time engine of a checkpoint (as `load_model` takes it) or of a folder of exported graphs.
+
+    The arguments are Engine's; `size_px` may also be AS_TRAINED, the size in the checkpoint's model.json.
+    """
     model, info, size_px = _network(path, size_px)
     engine = Engine(model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling)
     engine.description |= {name: info[name] for name in (DIGEST, "size_px") if name in info}
@@ -49,15 +51,17 @@ def load_engine(
 
 
 def working_size_px(size_px: int, info: dict[str, Any]) -> int:
-    """A size as a flag gives it, with AS_TRAINED replaced by what a checkpoint's description says, 0 (frames as they are) where it
-    says nothing."""
+    """Return `size_px`, with AS_TRAINED replaced by the size in the checkpoint's description.
+
+    A description without a size means 0, the frames' own size.
+    """
     return int(info.get("size_px", 0)) if size_px == AS_TRAINED else size_px
 
 
 def load_head_start(
     path: str, frame_size: tuple[int, int], runtime: str, precision: str, size_px: int, threads: int, upsampling: str
 ) -> HeadStart:
-    """An engine that need not wait for its graphs, for a video with frames (H, W); the other arguments as `load_engine`'s."""
+    """Return an engine that starts before its graphs exist, for a video with frames (H, W); other arguments as for `load_engine`."""
     model, _, size_px = _network(path, size_px)
     return HeadStart(
         model, frame_size, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling
@@ -65,16 +69,16 @@ def load_head_start(
 
 
 def _network(path: str, size_px: int) -> tuple[VOSModel | str, dict[str, Any], int]:
-    """What Engine takes for a path, what its checkpoint says of it, and the size that `size_px` means."""
+    """Return what Engine takes for a path, the description in its checkpoint, and the size that `size_px` stands for."""
     model, info = (path, {}) if is_exported(path) else load_model(path)
     return model, info, working_size_px(size_px, info)
 
 
 def find_model(name: str, folder: str) -> str:
-    """What `load_engine` takes for a name that a user may give: a path, a name of the registry, or the id of an MLflow run.
+    """Return the path that `load_engine` takes for a user's name: a path, a registered model, or the id of an MLflow run.
 
     folder  where a registered version is copied to
-    Raises InputError where it is none of them.
+    Raises InputError where the name is none of these.
     """
     path = os.path.join(os.environ.get("MOBILEVOS_HOME", ""), os.path.expanduser(name))
     if name in BUILTIN or storage.is_uri(name):
@@ -91,7 +95,7 @@ def find_model(name: str, folder: str) -> str:
 
 
 def weights_digest(model: VOSModel) -> str:
-    """Digest of names and weights: two files with the same weights have the same digest."""
+    """Return a digest of names and weights; two files with the same weights have the same digest."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""The videos that a configuration names, and what a run read, logged to MLflow by the fingerprint of its content."""
+"""Index the videos that a configuration names, and log a run's inputs to MLflow by the fingerprint of their content."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from vos.errors import InputError, printable
 
 
 def log_cache(run: Run, folder: str, manifest: dict[str, Any], context: str) -> None:
-    """A finished teacher cache."""
+    """Log a finished teacher cache as one of the run's MLflow inputs."""
     profile = {"rows": manifest["draws"], "shards": len(manifest["shards"]), "bytes": manifest["bytes"]}
     run.log_dataset("teacher-cache", manifest["fingerprint"], folder, profile, context)
 
 
 def log_videos(run: Run, data: DataConfig, split: str, videos: Sequence[Video], context: str) -> str:
-    """The videos of a split; returns their fingerprint, which is also the run's tag `data.fingerprint`."""
+    """Log the videos of a split; returns their fingerprint, which is also the run's tag `data.fingerprint`."""
     digest = data_fingerprint(videos)
     profile = {"videos": len(videos), "frames": sum(video.num_frames for video in videos)}
     synthetic = is_synthetic(data)
@@ -42,17 +42,17 @@ def is_synthetic(data: DataConfig) -> bool:
 
 
 def _can_be_checked(data: DataConfig | None, digest: str) -> TypeGuard[DataConfig]:
-    """Whether videos are read from files, and named by their contents (caches of before 2026-11 name sizes only)."""
+    """Return whether videos are read from files and identified by their contents; caches made before 2026-11 record sizes only."""
     return data is not None and not is_synthetic(data) and digest.startswith(contents.FORM)
 
 
 def check_tag(data: DataConfig | None, digest: str, split: str = "train") -> dict[str, str]:
-    """The MLflow tag `data.checked`: whether jobs.check found no fault in the videos of a fingerprint; none where no files are read."""
+    """Return the MLflow tag `data.checked`: whether jobs.check found no fault in these videos; no tag where no files are read."""
     return {"data.checked": str(recall(digest, split) is not None).lower()} if _can_be_checked(data, digest) else {}
 
 
 def announce_check(data: DataConfig | None, digest: str) -> None:
-    """Print, before a long job, whether a fault of its training videos can still stop it. Nothing is read for that."""
+    """Print, before a long job, whether its training videos were checked. No video is read for this."""
     if not _can_be_checked(data, digest):
         return
     if record := recall(digest, "train"):
@@ -60,14 +60,14 @@ def announce_check(data: DataConfig | None, digest: str) -> None:
     else:
         kind = f" --data.kind {data.kind}" if data.kind != "auto" else ""
         state = (
-            "not checked; a damaged file would stop this job when it is reached; check first: "
+            "not checked; this job would stop at the first damaged file; check first: "
             f"python -m jobs.check --data.root {printable(shlex.quote(data.root))}{kind}"
         )
     print(f"data    {state}", file=sys.stderr)
 
 
 def data_fingerprint(videos: Sequence[Video]) -> str:
-    """Fingerprint of the videos' contents (`vos.data.contents`), with a bar while files are read that are new or have changed."""
+    """Return the fingerprint of the videos' contents (`vos.data.contents`); a bar is drawn while new or changed files are read."""
     with contextlib.ExitStack() as stack:
         bars: list[Any] = []
 
@@ -80,7 +80,7 @@ def data_fingerprint(videos: Sequence[Video]) -> str:
 
 
 def index_videos(data: DataConfig, split: str, tell: Tell = raise_fault) -> list[Video]:
-    """The videos of a split: of `data.root`, or synthetic ones where there is no root.
+    """Return the videos of a split: those of `data.root`, or synthetic ones where there is no root.
 
     tell  as in `vos.data.datasets.load_index`
     Raises InputError for a missing or damaged data set.
@@ -88,7 +88,7 @@ def index_videos(data: DataConfig, split: str, tell: Tell = raise_fault) -> list
     if data.root and data.kind != "synthetic":
         return load_index(data.root, data.kind, split, tell)
     if data.kind not in ("auto", "synthetic"):
-        raise InputError(f"--data.kind {data.kind}: where is it? Give its folder with --data.root")
+        raise InputError(f"--data.kind {data.kind}: names no folder; give the data set's folder with --data.root")
     height = data.synthetic_height_px
     videos = data.synthetic_videos if split == "train" else max(2, data.synthetic_videos // 6)
     return list(

@@ -80,7 +80,7 @@ def test_long_jobs_say_at_their_start_whether_the_data_was_checked(
     data = ("--data.root", str(davis), "--data.kind", "davis2017")
     cache, teach = ("--draws", "2", "--clip.crop-px", "32", *data), ("--role", "teacher", "--steps", "1", *data)
     unchecked = (
-        "data    not checked; a damaged file would stop this job when it is reached; check first: "
+        "data    not checked; this job would stop at the first damaged file; check first: "
         f"python -m jobs.check --data.root {davis} --data.kind davis2017"
     )
     assert said("cache", *cache, "--out", str(tmp_path / "c1")) == (unchecked, "false")
