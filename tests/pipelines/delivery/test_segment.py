@@ -179,7 +179,7 @@ def test_a_container_that_does_not_mark_its_end_is_said_once(
     path = write_video(str(tmp_path / "a.ts"), KINDS["ts, mpeg2"], FRAMES[:3])
     assert len(masks(segment(path, mask, tmp_path / "o.mp4", "--model", student))) == 3
     said = capsys.readouterr()
-    assert (said.out + said.err).count(f"{path}: whether this is the whole video cannot be verified") == 1
+    assert (said.out + said.err).count(f"{path}: cannot verify that this is the whole video") == 1
     assert "cannot be verified" in said.err
 
 
