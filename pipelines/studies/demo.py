@@ -18,7 +18,7 @@ from pipelines.delivery.segment import summary
 from pipelines.evaluation import pictures
 from pipelines.evaluation.evaluate import Evaluation, evaluate_model
 from pipelines.evaluation.tables import method_table
-from pipelines.runtime.output_folder import check_links, claim, output_folder
+from pipelines.runtime.output_folder import claimed_folder
 from pipelines.runtime.session import ray_session
 from pipelines.runtime.videos import data_fingerprint, index_videos
 from pipelines.studies.sample import segment_sample
@@ -50,10 +50,7 @@ def run_demo(config: DemoConfig) -> str:
     """Run the demo, print what it found, and return the lines of its end. Raises InputError for bad input."""
     began = time.monotonic()
     work = _work_folder(config)
-    with output_folder(config, DEMO) as folder:
-        check_links(folder)
-        folder.check(SHOWN)
-        claim(folder, config, identity(config), "a demo", replaces=True)
+    with claimed_folder(config, DEMO, "a demo", names=SHOWN, shared=True) as folder:
         # Ray is started once for all stages; each stage alone would start and stop its own.
         with ray_session(num_cpus=2 * config.workers + 2):
             results = {name: _evaluate(config, work, name, checkpoint) for name, checkpoint in _models(config, work)}
