@@ -30,7 +30,7 @@ from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import ray_session
 from pipelines.runtime.videos import announce_check, index_videos, log_cache, log_videos
 from vos.config import CacheConfig, fields
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.canonical import differences, dumps, fingerprint, to_dict
 from vos.files.written import WHATEVER, Written

@@ -20,7 +20,7 @@ from pipelines.runtime.videos import index_videos
 from vos.config import ClipConfig, DataConfig
 from vos.config.as_json import from_dict
 from vos.data.contents import same_videos
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.canonical import dumps, fingerprint
 from vos.files.json_files import checked, parse_json

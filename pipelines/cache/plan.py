@@ -10,7 +10,7 @@ from pipelines.cache.schema import VERSION
 from pipelines.runtime.videos import data_fingerprint
 from vos.config import CacheConfig
 from vos.config.fields import identity
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.files.canonical import fingerprint
 
 

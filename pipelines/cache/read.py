@@ -27,9 +27,9 @@ from pipelines.cache.row_checks import check_clip, check_row, check_videos
 from vos.config import ClipConfig, DataConfig
 from vos.config.as_json import from_dict
 from vos.data.clips import Clip, checksum, decode_clip, replay
-from vos.data.datasets import Video
 from vos.data.draws import ClipDraw, draw_clip
 from vos.data.transforms import to_tensor
+from vos.data.videos import Video
 from vos.distillation.losses import Targets
 from vos.errors import InputError
 from vos.files.canonical import fingerprint

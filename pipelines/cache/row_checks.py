@@ -9,8 +9,8 @@ import numpy as np
 
 from pipelines.cache import schema
 from vos.data.clips import Clip
-from vos.data.datasets import Video
 from vos.data.draws import Augmentation, ClipDraw
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.json_files import parse_json
 

@@ -21,9 +21,9 @@ from pipelines.runtime.models import load_model
 from pipelines.runtime.session import set_threads
 from vos.config import CacheConfig
 from vos.data.clips import Clip, checksum, decode_clip, encode_clip, read_clip, read_context
-from vos.data.datasets import Video
 from vos.data.draws import ClipDraw, draw_clip, viewing_order, with_context
 from vos.data.transforms import to_tensor
+from vos.data.videos import Video
 from vos.distillation.clip_forward import ClipSegmenter, Context, grid_labels
 from vos.distillation.targets import query_targets
 from vos.errors import InputError

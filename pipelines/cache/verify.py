@@ -23,7 +23,7 @@ from pipelines.runtime.progress import progress_bar
 from vos.config import CacheConfig
 from vos.config.as_json import from_dict
 from vos.data.clips import checksum, decode_clip
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.distillation.representation import relative_correlation_error
 from vos.errors import InputError
 

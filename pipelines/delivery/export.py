@@ -21,8 +21,8 @@ from pipelines.runtime.session import set_threads
 from pipelines.runtime.tables import table
 from pipelines.runtime.videos import index_videos
 from vos.config import ExportConfig
-from vos.data.datasets import Video
 from vos.data.transforms import resize_frame, resize_labels
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.seals import sealed
 from vos.files.whole import write_atomic

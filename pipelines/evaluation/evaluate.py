@@ -23,7 +23,7 @@ from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import ray_session, set_threads
 from pipelines.runtime.videos import index_videos, log_videos
 from vos.config import EvaluateConfig
-from vos.data.datasets import FolderVideo, Video
+from vos.data.videos import FolderVideo, Video
 from vos.errors import InputError
 from vos.files.canonical import to_dict
 from vos.files.written import Written

@@ -13,7 +13,7 @@ import numpy as np
 from pipelines import storage
 from pipelines.evaluation import pictures
 from pipelines.tracking import Run
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.files.written import Written
 from vos.inference.whole_video import segmented_span
 from vos.media.images import frame_file

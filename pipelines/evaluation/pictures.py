@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.media.images import overlay, read_mask
 

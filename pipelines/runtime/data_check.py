@@ -23,7 +23,7 @@ from vos.config import CheckConfig
 from vos.data import check_records
 from vos.data.checking import check_video
 from vos.data.contents import fingerprint
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.errors import InputError
 
 CHECK, FAULTS, WARNINGS = "check", "faults.txt", "warnings.txt"

@@ -13,8 +13,9 @@ from pipelines.tracking import Run
 from vos.config import DataConfig
 from vos.data import contents
 from vos.data.check_records import recall
-from vos.data.datasets import Tell, Video, load_index, raise_fault
+from vos.data.datasets import Tell, load_index, raise_fault
 from vos.data.synthetic import synthetic_index
+from vos.data.videos import Video
 from vos.errors import InputError, printable
 
 

@@ -27,7 +27,7 @@ from pipelines.runtime.videos import index_videos
 from pipelines.training import state as training_state
 from pipelines.training.state import Progress
 from vos.config import MemoryConfig, TrainConfig
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.distillation.ranks import Ranks
 from vos.distillation.training_step import TrainingStep
 from vos.errors import InputError

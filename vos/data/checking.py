@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vos.config import ClipConfig
-from vos.data.datasets import FolderVideo, Video, object_ids
 from vos.data.draws import check_drawable, draw_clip
+from vos.data.videos import FolderVideo, Video, object_ids
 from vos.errors import InputError
 from vos.media import images
 from vos.media.frame_files import entries

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vos.data.datasets import Video
 from vos.data.draws import Augmentation, ClipDraw
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.media import images
 

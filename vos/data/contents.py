@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
 
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.json_files import checked, read_json_file
 from vos.files.whole import code_cache, open_regular, write_atomic

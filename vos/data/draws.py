@@ -21,7 +21,7 @@ import numpy as np
 from numpy.random import Generator
 
 from vos.config import ClipConfig
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.json_files import checked
 from vos.media import images

@@ -35,7 +35,7 @@ _REACH = 1.6  # A texture covers this many radii around its sprite's centre; con
 
 @dataclass(frozen=True)
 class SyntheticVideo:
-    """One synthetic video with the interface of `vos.data.datasets.Video`; pickled, it is a few numbers."""
+    """One synthetic video with the interface of `vos.data.videos.Video`; pickled, it is a few numbers."""
 
     split: str
     seed: int

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from pipelines.studies.benchmarks.rows import Measure, median, seconds
 from vos.config import BenchmarkConfig
 from vos.data.contents import RACY_S, fingerprint
-from vos.data.datasets import Video, load_index
+from vos.data.datasets import load_index
 from vos.data.synthetic import synthetic_index
+from vos.data.videos import Video
 from vos.published.bounds import Figure
 
 VIDEOS, FRAMES = 100, 100
