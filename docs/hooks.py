@@ -22,7 +22,14 @@ from matplotlib.textpath import TextPath
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "DECISIONS.md", "vos/models/*/README.md", "vos/models/*/*.png")
+OUTSIDE = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "DECISIONS.md",
+    "vos/models/*/README.md",
+    "vos/models/*/*.png",
+    "vos/inference/sample/*.md",
+)
 """Files of the repository that are part of the site, under the paths that they have there."""
 
 _LINK = re.compile(r"\]\(([^)\s#:]+)(#[^)\s]*)?\)")

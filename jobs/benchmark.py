@@ -3,9 +3,9 @@
 Examples:
   python -m jobs.benchmark cache                                           # the paper's sizes, some ten minutes on 2 cores
   python -m jobs.benchmark cache --preset smoke --out runs/benchmark-smoke # seconds: does it run?
-  python -m jobs.benchmark cache --data.root DAVIS --teacher runs/teacher --json rows.json
   python -m jobs.benchmark train                                           # trainings and a search, some forty minutes
   python -m jobs.benchmark data                                            # the fingerprint of 20,000 files, a minute
+  python -m jobs.benchmark start --rounds 5                                # from return to the first mask, minutes
   python -m jobs.benchmark fps --data.root DAVIS                           # every network's speed and memory, a quarter of an hour
 """
 

@@ -1,8 +1,8 @@
-"""Video object segmentation with a student that remembers two frames: plain PyTorch and NumPy.
+"""Video object segmentation with a student whose memory is two frames: plain PyTorch and NumPy.
 
     from vos import Engine, load
 
-Both are imported when they are first asked for, so that `import vos` and the configurations stay quick.
+Both are imported on first use, so that `import vos` and the configurations load fast.
 """
 
 from __future__ import annotations

@@ -15,13 +15,12 @@ import torch
 from pipelines import storage, tracking
 from pipelines.delivery.card import card, figures_of
 from pipelines.runtime.models import find_model, load_model
-from pipelines.runtime.output_folder import check_folder, claim, output_folder
+from pipelines.runtime.output_folder import check_folder, claimed_folder
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import set_threads
 from pipelines.runtime.tables import table
 from pipelines.runtime.videos import index_videos
 from vos.config import ExportConfig
-from vos.config.fields import identity
 from vos.data.datasets import Video
 from vos.data.transforms import resize_frame, resize_labels
 from vos.errors import InputError
@@ -68,22 +67,23 @@ def export_model(config: ExportConfig) -> str:
     figures = figures_of(config)
     shape = Shape(config.frame_size, config.objects or None)
     clips = _calibration(config) if config.int8 else []
-    with output_folder(config, EXPORT) as folder, tempfile.TemporaryDirectory() as made:
-        folder.check(_names(config))
-        claim(folder, config, identity(config), "an export", replaces=True)
-        with tracking.start_run("export", f"{info['model']} to {config.to}", config) as run:
-            files = _write_graphs(config, model, shape, clips, made)
-            found = _parity(config, model, files)
-            worst = float(np.max([one.prob for one in found]))  # NaN if any is, which Python's max may skip
-            if not worst <= PARITY_BOUND and not config.int8:  # "not", so that NaN fails too
-                raise InputError(
-                    f"{config.out}: probabilities differ from PyTorch's by {worst:.2g}, more than {PARITY_BOUND}; nothing was exported"
-                )
-            about = _describe(config, model, info, files, found)
-            paths = _release(folder, config, made, about, card(figures, about, info))
-            run.log_metrics({"export/max_prob_difference": worst, "export/mib": sum(about["bytes"].values()) / 2**20})
-            for path in paths:  # unrelated files in the folder are not logged
-                run.log_artifact(path, "export")
+    with (
+        claimed_folder(config, EXPORT, "an export", names=_names(config)) as folder,
+        tempfile.TemporaryDirectory() as made,
+        tracking.start_run("export", f"{info['model']} to {config.to}", config) as run,
+    ):
+        files = _write_graphs(config, model, shape, clips, made)
+        found = _parity(config, model, files)
+        worst = float(np.max([one.prob for one in found]))  # NaN if any is, which Python's max may skip
+        if not worst <= PARITY_BOUND and not config.int8:  # "not", so that NaN fails too
+            raise InputError(
+                f"{config.out}: probabilities differ from PyTorch's by {worst:.2g}, more than {PARITY_BOUND}; nothing was exported"
+            )
+        about = _describe(config, model, info, files, found)
+        paths = _release(folder, config, made, about, card(figures, about, info))
+        run.log_metrics({"export/max_prob_difference": worst, "export/mib": sum(about["bytes"].values()) / 2**20})
+        for path in paths:  # unrelated files in the folder are not logged
+            run.log_artifact(path, "export")
     return _tables(about, found)
 
 

@@ -24,19 +24,22 @@ from pipelines.delivery.segment_inputs import (
     SEGMENT,
     check_masks,
     check_outputs,
+    completed,
     mask_files,
     mask_folder,
     open_source,
     read_masks,
 )
-from pipelines.runtime.models import find_model, load_engine
+from pipelines.runtime.models import find_model, load_head_start
 from pipelines.runtime.output_folder import OutputFile
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import set_threads
 from vos.config import SegmentConfig
 from vos.errors import InputError, printable
 from vos.inference.engine import Engine
+from vos.inference.head_start import HeadStart
 from vos.inference.runtimes import available_threads
+from vos.inference.sample_video import SAMPLE_CREDIT, SAMPLE_VIDEO
 from vos.media.images import mask_png, overlay
 from vos.media.object_masks import ObjectMask
 from vos.media.video_files import FrameStream
@@ -57,15 +60,18 @@ class Segmentation:
     encoder: str
     notes: list[str]
     num_frames: int = 0
+    num_steps: int = 0
+    """Frames that `engine` has segmented."""
     seconds: float = 0.0
     engine_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_FRAMES))
-    """Of the last frames; the first ones, in which runtimes compile, are left out."""
+    """Of the last frames of `engine`; its first ones, in which runtimes compile, are left out."""
     problem: str = ""
     exit_code: int = 0
 
 
 def segment_video(config: SegmentConfig) -> Segmentation:
     """Segment the whole video. Raises InputError for bad input, before anything is written."""
+    config = completed(config)
     check_outputs(config)
     masks = read_masks(config)
     source = open_source(config)
@@ -75,11 +81,19 @@ def segment_video(config: SegmentConfig) -> Segmentation:
     set_threads(config.threads or available_threads())
     with tempfile.TemporaryDirectory() as folder:
         model = find_model(config.model, folder)
-        engine = load_engine(
-            model, config.runtime, config.precision, config.size_px, config.threads, upsampling=config.upsampling
-        )
-        with progress_bar(printable(os.path.basename(source.name)), source.num_frames, " frames") as bar:
-            return _follow(config, engine, source, masks, bar)
+        with load_head_start(
+            model,
+            source.size,
+            config.runtime,
+            config.precision,
+            config.size_px,
+            config.threads,
+            config.upsampling,
+        ) as head_start:
+            if head_start.news:
+                print(f"note     {head_start.news}", file=sys.stderr)
+            with progress_bar(printable(os.path.basename(source.name)), source.num_frames, " frames") as bar:
+                return _follow(config, head_start, source, masks, bar)
 
 
 def summary(result: Segmentation) -> str:
@@ -111,12 +125,12 @@ def raise_if_incomplete(result: Segmentation) -> None:
 
 
 def _follow(
-    config: SegmentConfig, engine: Engine, source: FrameStream, masks: dict[int, ObjectMask], bar: Any
+    config: SegmentConfig, head_start: HeadStart, source: FrameStream, masks: dict[int, ObjectMask], bar: Any
 ) -> Segmentation:
     first = next(source.frames)
-    engine.start(first, masks[0].labels)
+    head_start.engine.start(first, masks[0].labels)
     result = Segmentation(
-        config.out, mask_folder(config), engine, source, "", [m.note for m in masks.values() if m.note]
+        config.out, mask_folder(config), head_start.engine, source, "", [m.note for m in masks.values() if m.note]
     )
     began = time.perf_counter()
     overlay_file = OutputFile(config.out, SEGMENT, config.overwrite)
@@ -132,7 +146,9 @@ def _follow(
                 if index:
                     with interrupt.at_once():
                         frame = next(source.frames)
-                    labels = _step(engine, frame, masks.get(index), index, result)
+                    if news := head_start.advance(index):
+                        bar.write(f"note     {news}", file=sys.stderr)
+                    labels = _step(head_start.engine, frame, masks.get(index), result)
                 writer.write(overlay(frame, labels))
                 if result.masks:
                     stem = source.stems[index] if source.stems else f"{index:05d}"
@@ -158,14 +174,20 @@ def _follow(
         result.exit_code = result.exit_code or 2
         kept = f"{result.out} and {result.masks}" if result.masks else result.out
         result.problem = f"{result.problem}; the first {result.num_frames} frames are done and kept in {kept}"
-    result.notes += _left_over(result)
+    result.notes += [*filter(None, (head_start.close(),)), *_left_over(result)]
+    if config.video == SAMPLE_VIDEO:
+        result.notes.append(SAMPLE_CREDIT)
     return result
 
 
-def _step(engine: Engine, frame: np.ndarray, added: ObjectMask | None, index: int, result: Segmentation) -> np.ndarray:
+def _step(engine: Engine, frame: np.ndarray, added: ObjectMask | None, result: Segmentation) -> np.ndarray:
+    if engine is not result.engine:  # changed over: the figures are of the one that does most of the video
+        result.engine, result.num_steps = engine, 0
+        result.engine_s.clear()
     began = time.perf_counter()
     labels = engine.step(frame)
-    if index >= WARM_UP_FRAMES:
+    result.num_steps += 1
+    if result.num_steps >= WARM_UP_FRAMES:
         result.engine_s.append(time.perf_counter() - began)
     return labels if added is None else engine.add_object(frame, added.labels)
 

@@ -18,12 +18,11 @@ from pipelines import storage, tracking
 from pipelines.evaluation.pages import PAGES, log_pages, page_names
 from pipelines.runtime.actors import run_on_actors
 from pipelines.runtime.models import load_engine, load_model, working_size_px
-from pipelines.runtime.output_folder import CONFIG, OutputFile, check_folder, claim, output_folder
+from pipelines.runtime.output_folder import CONFIG, OutputFile, check_folder, claimed_folder
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import ray_session, set_threads
 from pipelines.runtime.videos import index_videos, log_videos
 from vos.config import EvaluateConfig
-from vos.config.fields import identity
 from vos.data.datasets import FolderVideo, Video
 from vos.errors import InputError
 from vos.files.canonical import to_dict
@@ -103,9 +102,7 @@ def evaluate_model(config: EvaluateConfig, label: str = "") -> Evaluation:
         model, info = _segmenter(chosen)
         size_px = working_size_px(config.size_px, info)
         config, chosen = replace(config, size_px=size_px), replace(chosen, size_px=size_px)
-        with output_folder(config, EVALUATE) as folder:
-            _check_names(folder, videos)
-            claim(folder, config, identity(config), "an evaluation", replaces=True)
+        with claimed_folder(config, EVALUATE, "an evaluation", names=_names(videos)) as folder:
             if registered[0]:  # copied to a place that every actor can read
                 chosen = replace(chosen, checkpoint=_kept(folder, chosen.checkpoint))
             storage.make_folder(masks)
@@ -193,10 +190,10 @@ def _mask_name(video: Video, index: int) -> str:
     return f"{MASKS}/{video.name}/{video.frame_name(index)}.png"
 
 
-def _check_names(folder: Written, videos: list[Video]) -> None:
-    """Raise InputError, before any work, where an unrelated file has a name that this job will write."""
+def _names(videos: list[Video]) -> list[str]:
+    """Return the names of all files that this job will write."""
     masks = (_mask_name(video, index) for video in videos for index in range(video.num_frames))
-    folder.check([SUMMARY, SCORES, CONFIG, *page_names(videos), *masks])
+    return [SUMMARY, SCORES, CONFIG, *page_names(videos), *masks]
 
 
 def _check_apart(videos: list[Video], masks: str) -> None:

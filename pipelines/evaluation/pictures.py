@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
@@ -14,6 +15,8 @@ from vos.media.images import overlay, read_mask
 
 LABEL_PX = 22
 GAP_PX = 3
+CLOSE_UP_MARGIN = 0.06
+"""Around the objects of `close_ups`, as a share of the longer side of their box."""
 FILM_ENDINGS = (".mp4", ".avi")
 """Endings of the files that `save_overlay_video` may write."""
 
@@ -42,6 +45,27 @@ def animation(video: Video, rows: dict[str, str], span: range, width_px: int = 2
     target = io.BytesIO()
     pictures[0].save(target, "GIF", save_all=True, append_images=pictures[1:], duration=frame_ms, loop=0)
     return target.getvalue()
+
+
+def close_ups(frames: Mapping[int, np.ndarray], masks: Mapping[int, np.ndarray], width_px: int = 1600) -> np.ndarray:
+    """The frames with their masks in one row, each cut to the same box around all objects: (H, W, 3) uint8 RGB.
+
+    frames    index -> (H, W, 3) uint8 RGB
+    masks     index -> (H, W) uint8, for the same indices
+    width_px  of the row
+    """
+    height, width = next(iter(frames.values())).shape[:2]
+    left, top, box_width, box_height = cv2.boundingRect(np.maximum.reduce(list(masks.values())))
+    margin = round(CLOSE_UP_MARGIN * max(box_width, box_height))
+    rows = slice(max(0, top - margin), min(height, top + box_height + margin))
+    columns = slice(max(0, left - margin), min(width, left + box_width + margin))
+    cell_px = (width_px - GAP_PX * (len(frames) - 1)) // len(frames)
+    cells = []
+    for index, frame in frames.items():
+        part, labels = frame[rows, columns], masks[index][rows, columns]
+        size = cell_px, round(part.shape[0] * cell_px / part.shape[1])
+        cells.append(_noted(_painted(part, labels, size), f"frame {index}"))
+    return _joined(cells, axis=1)
 
 
 def contact_sheet(
@@ -100,19 +124,30 @@ def _cell(
     frame = video.frame(index)
     height, width = frame.shape[:2]
     size = (width_px, height_px or round(height * width_px / width))
-    frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if width_px < width else cv2.INTER_LINEAR)
-    if labels is not None:
-        frame = overlay(frame, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT))
+    frame = _painted(frame, labels, size)
     true_labels = video.mask(index) if truth else None
     if true_labels is not None:
         small = cv2.resize(true_labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
         for label in np.unique(small[small > 0]):
             lines, _ = cv2.findContours((small == label).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             frame = cv2.drawContours(np.ascontiguousarray(frame), lines, -1, (255, 255, 255), 1)
-    if note:
-        cv2.putText(frame, note, (6, size[1] - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(frame, note, (6, size[1] - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
-    return frame
+    return _noted(frame, note) if note else frame
+
+
+def _painted(frame: np.ndarray, labels: np.ndarray | None, size: tuple[int, int]) -> np.ndarray:
+    """A frame at `size`, which is (width, height), with its masks over it."""
+    smaller = size[0] < frame.shape[1]
+    frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    if labels is None:
+        return frame
+    return overlay(frame, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT))
+
+
+def _noted(frame: np.ndarray, note: str) -> np.ndarray:
+    """Writes in the frame's lower left corner."""
+    corner = 6, frame.shape[0] - 7
+    cv2.putText(frame, note, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 3, cv2.LINE_AA)
+    return cv2.putText(frame, note, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _titled(picture: np.ndarray, title: str) -> np.ndarray:

@@ -7,9 +7,8 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.evaluation.evaluate import SCORES
-from pipelines.runtime.output_folder import OutputFile, check_folder, claim, output_folder
+from pipelines.runtime.output_folder import OutputFile, check_folder, claimed_folder
 from vos.config import ScoreConfig
-from vos.config.fields import identity
 from vos.errors import InputError
 from vos.files.json_files import checked, parse_json
 from vos.files.names import check_name, read_names
@@ -43,8 +42,7 @@ def score_two_folders(config: ScoreConfig) -> tuple[Scores, str]:
     if csv:
         csv.write(scores.csv().encode())
         return scores, config.csv
-    with output_folder(config, SCORE) as folder:
-        claim(folder, config, identity(config), "scores", replaces=True)
+    with claimed_folder(config, SCORE, "scores") as folder:
         folder.write(SCORES, scores.csv().encode())
     return scores, storage.join(config.out, SCORES)
 

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.runtime.actors import run_on_actors
-from pipelines.runtime.output_folder import check_folder, claim, output_folder
+from pipelines.runtime.output_folder import check_folder, claimed_folder
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import ray_session
 from pipelines.runtime.videos import data_fingerprint, index_videos, is_synthetic
 from vos.config import CheckConfig
-from vos.config.fields import identity
 from vos.data import check_records
 from vos.data.checking import check_video
 from vos.data.contents import fingerprint
@@ -57,8 +56,7 @@ def check_data(config: CheckConfig) -> DataCheck:
     check_folder(config, CHECK).check([FAULTS, WARNINGS])
     indexing: list[str] = []
     videos = index_videos(config.data, config.split, lambda fault: indexing.append(str(fault)))
-    with output_folder(config, CHECK) as folder:
-        claim(folder, config, identity(config), "a check", replaces=True)
+    with claimed_folder(config, CHECK, "a check") as folder:
         found = _checked(config, videos, indexing)
         for name, lines in ((FAULTS, found.faults), (WARNINGS, found.warnings)):
             folder.write(name, "".join(f"{line}\n" for line in lines).encode())

@@ -16,6 +16,7 @@ from vos.config import AS_TRAINED
 from vos.errors import InputError
 from vos.inference.engine import Engine
 from vos.inference.graph_files import is_exported
+from vos.inference.head_start import HeadStart
 from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import DIGEST, load_checkpoint
 from vos.models.interface import VOSModel
@@ -43,8 +44,7 @@ def load_engine(
 
     The arguments are Engine's; `size_px` may also be AS_TRAINED, the size in the checkpoint's model.json.
     """
-    model, info = (path, {}) if is_exported(path) else load_model(path)
-    size_px = working_size_px(size_px, info)
+    model, info, size_px = _network(path, size_px)
     engine = Engine(model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling)
     engine.description |= {name: info[name] for name in (DIGEST, "size_px") if name in info}
     return engine
@@ -56,6 +56,22 @@ def working_size_px(size_px: int, info: dict[str, Any]) -> int:
     A description without a size means 0, the frames' own size.
     """
     return int(info.get("size_px", 0)) if size_px == AS_TRAINED else size_px
+
+
+def load_head_start(
+    path: str, frame_size: tuple[int, int], runtime: str, precision: str, size_px: int, threads: int, upsampling: str
+) -> HeadStart:
+    """Return an engine that starts before its graphs exist, for a video with frames (H, W); other arguments as for `load_engine`."""
+    model, _, size_px = _network(path, size_px)
+    return HeadStart(
+        model, frame_size, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling
+    )
+
+
+def _network(path: str, size_px: int) -> tuple[VOSModel | str, dict[str, Any], int]:
+    """Return what Engine takes for a path, the description in its checkpoint, and the size that `size_px` stands for."""
+    model, info = (path, {}) if is_exported(path) else load_model(path)
+    return model, info, working_size_px(size_px, info)
 
 
 def find_model(name: str, folder: str) -> str:

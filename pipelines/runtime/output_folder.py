@@ -13,13 +13,14 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar
 
 from pipelines import storage, tracking
 from vos.config import JobConfig
+from vos.config.fields import identity
 from vos.errors import InputError
 from vos.files.canonical import differences, dumps, fingerprint, to_dict
 from vos.files.json_files import checked, parse_json
@@ -55,6 +56,34 @@ def output_folder(config: JobConfig, job: str, wait_s: float = 0) -> Iterator[Wr
         yield folder
 
 
+@contextmanager
+def claimed_folder(
+    config: JobConfig,
+    job: str,
+    what: str,
+    *,
+    names: Iterable[str] = (),
+    of: dict[str, Any] | None = None,
+    shared: bool = False,
+    wait_s: float = 0,
+) -> Iterator[Written]:
+    """The envelope of a job: `output_folder`, checked and marked with what decides the outcome before any work.
+
+    what    what the folder holds, for the error message: "a training"
+    names   files that the job writes: another file with such a name is an error
+    of      the identity; None: that of the configuration, and an earlier result with another one is replaced
+    shared  other processes write below the folder: links there are refused
+    wait_s  how long to wait for another process that writes there
+    Raises InputError, before anything is written, for a folder or a file that is not this job's.
+    """
+    with output_folder(config, job, wait_s) as folder:
+        if shared:
+            check_links(folder)
+        folder.check(names)
+        claim(folder, config, identity(config) if of is None else of, what, replaces=of is None)
+        yield folder
+
+
 def check_folder(config: JobConfig, job: str) -> Written:
     """Check that `config.out` is new, empty or this job's, without writing. Raises InputError where it is not."""
     folder = Written(config.out, job, overwrite=config.overwrite, files=storage.FILES)
@@ -65,10 +94,10 @@ def check_folder(config: JobConfig, job: str) -> Written:
 def existing(path: str, job: str) -> Written:
     """Return the folder of a run that has started, to read from. Raises InputError where it is no folder of this job."""
     folder = Written(path, job, files=storage.FILES)
-    identity = _identity(folder)
-    if identity is None:
+    found = _identity(folder)
+    if found is None:
         raise InputError(f"{folder.root}/{IDENTITY}: does not exist; name the --out of a jobs.{job} of this version")
-    folder.of = fingerprint(identity)
+    folder.of = fingerprint(found)
     return folder
 
 

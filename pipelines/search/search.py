@@ -18,15 +18,7 @@ from typing import Any
 
 from pipelines import storage, tracking
 from pipelines.cache.manifest import data_of_cache, read_manifest
-from pipelines.runtime.output_folder import (
-    check_links,
-    claim,
-    existing,
-    folder_run,
-    identity_of,
-    output_folder,
-    run_id_of,
-)
+from pipelines.runtime.output_folder import check_folder, claimed_folder, existing, folder_run, identity_of, run_id_of
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.ray_storage import ray_storage
 from pipelines.runtime.session import ray_session, set_threads, unlogged_credentials
@@ -63,13 +55,11 @@ def search(config: TuneConfig) -> SearchResult:
     data, _ = data_of_cache(config.cache, manifest, config.data)
     base = _base(config, data)
     training.check(base)  # an error of every trial is raised before the first
-    with output_folder(config, TUNE) as folder:
-        identity = {**fields.identity(config), "cache": manifest["fingerprint"]}
-        if config.resume and identity_of(folder) is None:
-            raise InputError(f"--resume: {config.out} holds no search; omit --resume to start one there")
-        check_links(folder)
-        folder.check([BEST, *search_pages.page_names()])
-        claim(folder, config, identity, "a search")
+    identity = {**fields.identity(config), "cache": manifest["fingerprint"]}
+    if config.resume and identity_of(check_folder(config, TUNE)) is None:
+        raise InputError(f"--resume: {config.out} holds no search; omit --resume to start one there")
+    names = [BEST, *search_pages.page_names()]
+    with claimed_folder(config, TUNE, "a search", names=names, of=identity, shared=True) as folder:
         name = f"search-{fingerprint(identity)[:8]}"
         read = None if manifest["identity"]["frames"] == "store" else data
         tags = {"cache.fingerprint": manifest["fingerprint"]} | check_tag(read, manifest["identity"]["data"])

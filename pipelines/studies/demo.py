@@ -14,12 +14,14 @@ from typing import Any
 
 from pipelines import tracking
 from pipelines.cache.build import build_cache
+from pipelines.delivery.segment import summary
 from pipelines.evaluation import pictures
 from pipelines.evaluation.evaluate import Evaluation, evaluate_model
 from pipelines.evaluation.tables import method_table
-from pipelines.runtime.output_folder import check_links, claim, output_folder
+from pipelines.runtime.output_folder import claimed_folder
 from pipelines.runtime.session import ray_session
 from pipelines.runtime.videos import data_fingerprint, index_videos
+from pipelines.studies.sample import segment_sample
 from pipelines.training.launch import train
 from vos.config import (
     BUILTIN_DAVIS_TEACHER,
@@ -45,13 +47,10 @@ ARCHITECTURE = next(model for model, name in BUILTIN_STUDENTS.items() if name ==
 
 
 def run_demo(config: DemoConfig) -> str:
-    """Run the demo and return what it prints at the end. Raises InputError for bad input."""
+    """Run the demo, print what it found, and return the lines of its end. Raises InputError for bad input."""
     began = time.monotonic()
     work = _work_folder(config)
-    with output_folder(config, DEMO) as folder:
-        check_links(folder)
-        folder.check(SHOWN)
-        claim(folder, config, identity(config), "a demo", replaces=True)
+    with claimed_folder(config, DEMO, "a demo", names=SHOWN, shared=True) as folder:
         # Ray is started once for all stages; each stage alone would start and stop its own.
         with ray_session(num_cpus=2 * config.workers + 2):
             results = {name: _evaluate(config, work, name, checkpoint) for name, checkpoint in _models(config, work)}
@@ -65,7 +64,12 @@ def run_demo(config: DemoConfig) -> str:
             for path in paths:
                 run.log_artifact(path)
     shown = f"picture  {paths[0]}\nvideo    {paths[1]}\npages    {tracking.page_line()}"
-    return f"\n{text}\n\n{shown}\ntook     {time.monotonic() - began:.0f} s"
+    print(
+        f"\n{text}\n\n{shown}\n\nthe student that ships on real moving pictures (python -m jobs.segment --sample):",
+        flush=True,
+    )
+    sample = segment_sample(os.path.join(config.out, "sample"), config.overwrite)
+    return f"{summary(sample.segmentation)}\npicture  {sample.picture}\n\ntook     {time.monotonic() - began:.0f} s"
 
 
 def verdict(before: float, after: Sequence[float]) -> str:

@@ -23,11 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.runtime.output_folder import claim, output_folder
+from pipelines.runtime.output_folder import claimed_folder
 from pipelines.runtime.session import set_threads
 from pipelines.studies import golden as golden_inputs
 from vos.config import VerifyConfig
-from vos.config.fields import identity
 from vos.data.transforms import to_tensor
 from vos.errors import InputError
 from vos.files.canonical import dumps
@@ -58,10 +57,8 @@ def verify(config: VerifyConfig, tell: Callable[[str], None]) -> bool:
     """
     set_threads(config.threads)
     places = _folder(config.golden, "--golden"), _weights_file(config.weights), frames_root(config)
-    with output_folder(config, VERIFY) if config.out else nullcontext() as folder:
-        if folder is not None:  # first, so that a folder that cannot be written is reported before minutes of work
-            folder.check([CHECKS])
-            claim(folder, config, identity(config), "checks", replaces=True)
+    # First, so that a folder that cannot be written is reported before minutes of work.
+    with claimed_folder(config, VERIFY, "checks", names=[CHECKS]) if config.out else nullcontext() as folder:
         tell(_line("check", "figure", "bound", "").rstrip())
         done: list[dict[str, Any]] = []
         for check in all_checks(config, *places):

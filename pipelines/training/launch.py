@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 
 from pipelines import storage, tracking
 from pipelines.cache.read import CachedClips, DrawnClips
-from pipelines.runtime.output_folder import claim, folder_run, output_folder, run_id_of
+from pipelines.runtime.output_folder import claimed_folder, folder_run, run_id_of
 from pipelines.runtime.progress import Reporter, followed, new_board, progress_bar
 from pipelines.runtime.ray_storage import ray_storage
 from pipelines.runtime.session import ray_session
@@ -88,8 +88,7 @@ def train(
     if from_cache:
         assure_cache(config, source, from_cache)
     identity = run_identity(config, cache)
-    with output_folder(config, TRAIN, wait_s) as folder:
-        claim(folder, config, identity, "a training")
+    with claimed_folder(config, TRAIN, "a training", of=identity, wait_s=wait_s) as folder:
         if (finished := _finished(folder)) is not None:
             print(f"already finished: {config.out} (delete it to train again)")
             return TrainResult(config.out, finished["run_id"], finished["version"], finished["metrics"])

@@ -16,9 +16,10 @@ from vos.media.images import write_frame, write_mask
 
 
 def test_the_demo_ends_with_a_table_a_verdict_a_picture_and_a_video(
-    ray_cluster: None, store: str, tmp_path: Path
+    ray_cluster: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = run_demo(replace(preset(DemoConfig, "smoke"), out=str(tmp_path), draws=8, steps=2))
+    end = run_demo(replace(preset(DemoConfig, "smoke"), out=str(tmp_path), draws=8, steps=2))
+    text = capsys.readouterr().out
     rows = [line for line in text.splitlines() if line.startswith(("student", "the same", "teacher"))]
     assert [row.split("  ")[0].split(" (")[0] for row in rows] == [
         "student that ships",
@@ -35,6 +36,7 @@ def test_the_demo_ends_with_a_table_a_verdict_a_picture_and_a_video(
     with Image.open(tmp_path / "demo.gif") as gif:
         assert getattr(gif, "n_frames", 1) > 5
     assert "make ui" in text or "open http" in text
+    assert "CC BY 3.0" in end and (tmp_path / "sample/sample.jpg").stat().st_size > 10_000
 
 
 def test_a_gain_is_claimed_only_where_it_exceeds_the_spread_of_the_seeds() -> None:
@@ -45,7 +47,7 @@ def test_a_gain_is_claimed_only_where_it_exceeds_the_spread_of_the_seeds() -> No
 
 @pytest.mark.slow
 def test_on_videos_that_have_only_masks_of_new_objects_the_demo_ends_with_its_table_and_pictures_too(
-    ray_cluster: None, store: str, tmp_path: Path
+    ray_cluster: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """YouTube-VOS's layout: its videos for validation have no ground truth, and may begin before their first mask."""
     for folder, first, annotated in (("train", 0, range(6)), ("valid", 2, range(2, 3))):
@@ -59,7 +61,8 @@ def test_on_videos_that_have_only_masks_of_new_objects_the_demo_ends_with_its_ta
         (root / "meta.json").write_text(json.dumps({"videos": {"v": {"objects": objects}}}))
     data = DataConfig(root=str(tmp_path / "data"), kind="youtubevos")
     config = replace(preset(DemoConfig, "smoke"), out=str(tmp_path / "out"), draws=4, steps=2)
-    text = run_demo(replace(config, data=data))
+    run_demo(replace(config, data=data))
+    text = capsys.readouterr().out
     assert (tmp_path / "out/table.txt").read_text().strip() in text
     strip = cv2.imread(str(tmp_path / "out/strip.png"))
     assert strip is not None and strip.std() > 10

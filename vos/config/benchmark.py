@@ -17,7 +17,7 @@ class BenchmarkConfig(JobConfig):
 
     preset: Preset = cosmetic("paper")
     """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's sizes)."""
-    what: Literal["cache", "train", "data"] = "cache"
+    what: Literal["cache", "train", "data", "start"] = "cache"
     """What is measured; the first word of the command line says it too."""
     out: str = path("runs/benchmark", decides=False, written=True)
     """Folder of the figures and of what is built for them."""

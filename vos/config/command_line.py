@@ -37,9 +37,9 @@ def run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: 
 def _run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: list[str]) -> int:
     try:
         config = parse_config(cls, description, argv)
+        job(config)
         if config.preset == "smoke" and cls.smoke_is_less:
             print(SMOKE, file=sys.stderr)
-        job(config)
     except SystemExit as stop:  # tyro's own after --help, or a job's verdict
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vos.config.base import AS_TRAINED, BUILTIN_STUDENT, JobConfig
+from vos.config.base import AS_TRAINED, BUILTIN_STUDENT, JobConfig, Preset
 from vos.config.evaluate import check_working_size
 from vos.config.fields import cosmetic, path
 from vos.errors import InputError
@@ -23,15 +23,20 @@ class SegmentConfig(JobConfig):
     least_threads: ClassVar[int] = 0
     smoke_is_less: ClassVar[bool] = False
 
+    preset: Preset = cosmetic("demo")
+    """Named configuration the other flags change: demo (the default) and smoke take the fastest runtime, paper the reference: PyTorch as it
+    is, in fp32."""
     video: str = path(streamed=True, keywords=("-",))
     """Video file (MP4, MOV, MKV, WebM, AVI, MPEG, TS, Y4M, GIF, Ogg), folder of JPEG or PNG frames, or - for raw frames on standard
     input; the first word of the command line says it too."""
+    sample: bool = False
+    """Segment the video that comes with the package, with its own first mask: a rabbit and the rocks beside it."""
     first_mask: str = path()
     """PNG with the objects of the first frame: palette or grey, 0 is background, each other value an object; 0 and 255 mean one object."""
     add: tuple[str, ...] = ()
     """FRAME:MASK.png, objects that appear in that frame, counted from 0; may be given several times (default: none)"""
-    out: str = path("runs/segment.mp4", decides=False, written=True)
-    """The overlay video (.mp4, .m4v, .mov or .mkv): H.264 where PyAV can."""
+    out: str = path(decides=False, written=True)
+    """The overlay video (.mp4, .m4v, .mov or .mkv): H.264 where PyAV can. Default: runs/segment.mp4, or runs/sample.mp4 with --sample."""
     masks: str = path(decides=False, written=True)
     """Folder of the palette PNGs. Default: --out without its ending, with -masks."""
     no_masks: bool = False
@@ -66,7 +71,11 @@ class SegmentConfig(JobConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.out.lower().endswith(OUT_ENDINGS):
+        if self.sample and (self.video or self.first_mask):
+            raise InputError(
+                "--sample: has its own video and first mask; leave out --video and --first-mask, or --sample"
+            )
+        if self.out and not self.out.lower().endswith(OUT_ENDINGS):
             raise InputError(f"--out {self.out}: name a video file that ends in {', '.join(OUT_ENDINGS)}")
         if not 0 <= self.fps <= 1000:
             raise InputError(f"--fps {self.fps:g}: use 0 (the video's own) to 1000")

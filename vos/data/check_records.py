@@ -1,7 +1,7 @@
-"""Which videos were read whole and found without a fault, remembered by the fingerprint of their contents.
+"""Records of videos that were read completely without a fault, keyed by the fingerprint of their contents.
 
-A record lies in the user's private cache folder beside what `vos.data.contents` keeps there. One changed byte makes
-another fingerprint, of which there is no record.
+Records are in the user's private cache folder, beside the files of `vos.data.contents`. If one byte changes, the
+fingerprint changes and has no record.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from vos.files.whole import code_cache, read_regular, write_atomic
 
 JOB = "check"
 LIMITS = ("image_bytes", "image_pixels", "jpeg_work")
-"""Of what was read: under smaller ones, a job may refuse what passed."""
+"""Limits in force during a check: with lower ones, a job may refuse a file that passed."""
 
 
 class Record(TypedDict):
-    """version of the check; date in UTC, YYYY-MM-DD; number of frames and masks; warnings; the limits that were in force."""
+    """version of the check; date in UTC, YYYY-MM-DD; number of frames and masks; warnings; limits in force."""
 
     version: int
     date: str
@@ -36,12 +36,12 @@ class Record(TypedDict):
 
 
 def purpose_of(split: str) -> str:
-    """What the videos of a split are for: clips must be drawn from those of train, the others are segmented."""
+    """Return the use of a split: clips are drawn from the videos of train, those of other splits are segmented."""
     return "clips" if split == "train" else "segmenting"
 
 
 def remember(fingerprint: str, split: str, files: int, warnings: Sequence[str]) -> Record:
-    """Write down that the videos of a fingerprint (`vos.data.contents`) have no fault. Raises InputError where it cannot be written."""
+    """Record that the videos of a fingerprint (`vos.data.contents`) have no fault. Raises InputError if it cannot be written."""
     limits = {name: limit(name) for name in LIMITS}
     date = time.strftime("%Y-%m-%d", time.gmtime())
     record = Record(version=VERSION, date=date, files=files, warnings=list(warnings), limits=limits)
@@ -51,8 +51,8 @@ def remember(fingerprint: str, split: str, files: int, warnings: Sequence[str]) 
 
 
 def recall(fingerprint: str, split: str) -> Record | None:
-    """What a check of this version found of the videos of a fingerprint; None where there was none, or where it found a fault."""
-    if not fingerprint.startswith(FORM):  # of names and sizes alone
+    """Return the record of the videos of a fingerprint; None if this version has not checked them or found a fault."""
+    if not fingerprint.startswith(FORM):  # covers names and sizes only
         return None
     place, of = _place(fingerprint, split)
     try:
@@ -64,13 +64,13 @@ def recall(fingerprint: str, split: str) -> Record | None:
 
 
 def forget(fingerprint: str, split: str) -> None:
-    """Remove the record of these videos, if there is one: a fault was found where none had been, as a failing disk makes it."""
+    """Remove the record of these videos, if any: a fault appeared after the check, for example on a failing disk."""
     with suppress(FileNotFoundError):
         os.remove(_place(fingerprint, split)[0])
 
 
 def _place(fingerprint: str, split: str) -> tuple[str, str]:
-    """Path of a record, and what its seal says that it is of."""
+    """Return the path of a record and the value of `of` in its seal."""
     of = f"{purpose_of(split)} {fingerprint}"
     name = hashlib.blake2b(of.encode(), digest_size=16).hexdigest()
     return os.path.join(code_cache("checks"), f"{name}.json"), of

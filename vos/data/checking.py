@@ -1,8 +1,8 @@
-"""Every fault of a video that a full reading can tell, all at once, by the functions that a training reads with.
+"""Full check of a video: it lists all faults at once, using the functions that training reads with.
 
-An index looks at headers only (`vos.data.datasets`), so a training meets the rest in mid-run: pixels that do not decode,
-objects that the first mask lacks, videos without a clip. What passes here, every clip draw of it loads. Not found: a
-JPEG whose pixels were changed so that it still decodes.
+An index checks headers only (`vos.data.datasets`). Other faults would stop a training in mid-run: pixels that do not
+decode, objects that the first mask lacks, videos without a clip. Every clip draw of a video that passes here can be
+loaded. Not found: a JPEG whose pixels were changed but still decode.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from vos.media import images
 from vos.media.frame_files import entries
 
 VERSION = 1
-"""Of what is looked for. A check of another version is none: raise it when more is found."""
+"""Version of the check; increase it when the check finds more. Records of other versions are ignored."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What reading a video found, as lines that begin with a file or the video.
+    """The result of reading a video, as lines that begin with a file or the video.
 
-    faults    what stops a job when it is reached
-    warnings  what is allowed and may not be meant
+    faults    these stop a job when it reaches them
+    warnings  these are allowed but may be mistakes
     """
 
     faults: tuple[str, ...]
@@ -39,7 +39,7 @@ class Findings:
 def check_video(video: Video, for_clips: bool) -> Findings:
     """Read every frame and mask of a video once.
 
-    for_clips   it is to be trained on; otherwise it is to be segmented from its first masks
+    for_clips   the video is for training; otherwise it is segmented from its first masks
     """
     faults: dict[str, None] = {}  # in order, each once
 
@@ -72,19 +72,17 @@ def _check_file(video: Video, path: str) -> None:
 
 
 def _shown_ids(video: Video, paths: list[str], passes: Callable[..., bool]) -> dict[int, set[int]]:
-    """Frame -> objects that its mask shows, of all masks without a fault."""
+    """Return frame -> objects in its mask, for all masks without a fault."""
     try:
         known = bool(video.annotated) and video.first_seen is not None
-    except InputError:  # told below, as the fault of the first mask
+    except InputError:  # reported below, as the fault of the first mask
         known = False
     shown: dict[int, set[int]] = {}
 
     def read(index: int, path: str) -> None:
         _check_file(video, path)
         if not known and index != video.annotated[0]:
-            images.read_mask(
-                path
-            )  # its pixels; which objects it may show is not known before the first mask is repaired
+            images.read_mask(path)  # pixels only; the allowed objects are unknown until the first mask is fixed
             return
         labels = video.mask(index)
         assert labels is not None, f"{video.name}: frame {index} is listed as annotated"
@@ -96,7 +94,7 @@ def _shown_ids(video: Video, paths: list[str], passes: Callable[..., bool]) -> d
 
 
 def _check_first_masks(video: Video, shown: dict[int, set[int]]) -> None:
-    """Raise InputError where nothing can be followed from the first frame with objects on."""
+    """Raise InputError if there is no object to segment from the first frame with objects."""
     if not video.first_seen:
         raise InputError(f"{video.name}: meta.json lists no object of this video; add one, or drop the video")
     start = min(video.first_seen.values())
@@ -105,11 +103,11 @@ def _check_first_masks(video: Video, shown: dict[int, set[int]]) -> None:
 
 
 def _doubts(video: Video, shown: dict[int, set[int]], for_clips: bool) -> list[str]:
-    """Warnings about what the masks of a video without faults show."""
+    """List warnings about the masks of a video without faults."""
     name, doubts = video.name, []
     ever = set().union(*shown.values())
     for one, first in sorted(video.first_seen.items()):
-        place = f"frame {video.frame_name(first)}, where it is said to appear first"
+        place = f"frame {video.frame_name(first)}, listed as its first frame"
         if one not in ever:
             doubts.append(f"{name}: object {one} is in no mask")
         elif one not in shown.get(first, ()):
@@ -131,4 +129,4 @@ def _stray_masks(video: Video) -> list[str]:
         return []
     more = f" and {len(stray) - 1} more masks" if len(stray) > 1 else ""
     path = os.path.join(video.mask_folder, stray[0])
-    return [str(InputError(f"{path}{more}: no frame of this name; not read"))]
+    return [str(InputError(f"{path}{more}: no frame has this name; not read"))]

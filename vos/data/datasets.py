@@ -1,10 +1,9 @@
-"""Where the videos are: DAVIS, YouTube-VOS, a folder of frames with first masks, or synthetic video; listed and
-checked, read lazily.
+"""Data sets: DAVIS, YouTube-VOS, a folder of frames with first masks, or synthetic video.
 
-An index is a list of small pickle-able records. Every file is looked at once when the index is made (header and last
-bytes, no decoding: some 10^4 files per second), so that a bad file is named before any long work starts. What only
-decoding can tell, an object index that should not be there, is checked when that mask is read; `vos.data.checking`
-reads them all.
+An index is a list of small picklable records; frames and masks are read on demand. Every file is checked once when the
+index is made (header and last bytes, no decoding: about 10^4 files per second), so a bad file is named before long work
+starts. Some faults, such as an unknown object index, need decoding: they are found when that mask is read.
+`vos.data.checking` reads all of them.
 
     davis2016    ROOT/JPEGImages/480p/V/*.jpg, ROOT/Annotations/480p/V/*.png, ROOT/ImageSets/2016/SPLIT.txt;
                  any nonzero index is object 1
@@ -15,8 +14,8 @@ reads them all.
                  or one video: ROOT/*.jpg (or ROOT/frames/*.jpg) and ROOT/masks/*.png.
                  ROOT/SPLIT.txt lists the videos of a split; without any split file every split holds all videos
 
-A mask has the name of its frame. Index 255 is DAVIS's "void" and read as background, except in a folder whose mask
-holds nothing else (a black-and-white mask). Frames are ordered by the numbers in their names (2 before 10).
+A mask has the name of its frame. Index 255 is DAVIS's "void" and read as background; in kind `folder`, a mask that holds
+only 255 is a black-and-white mask of one object. Frames are ordered by the numbers in their names (2 before 10).
 """
 
 from __future__ import annotations
@@ -41,10 +40,10 @@ from vos.media.frame_files import entries, image_files
 
 VOID_INDEX = 255
 OUTSIDE_LINKS = "MOBILEVOS_OUTSIDE_LINKS"
-"""Set to 1, this environment variable lets links lead out of a data set."""
+"""If this environment variable is 1, links may lead out of a data set."""
 MaskMeaning = Literal["foreground", "palette", "black_and_white_or_palette"]
 Tell = Callable[[InputError], None]
-"""Told of a fault. What raises it ends the index at the first; what returns gets all of them."""
+"""Called with each fault. If it raises, indexing stops at the first fault; if it returns, all faults are reported."""
 
 
 def raise_fault(fault: InputError) -> None:
@@ -52,7 +51,7 @@ def raise_fault(fault: InputError) -> None:
 
 
 class Video(Protocol):
-    """One video: small, hashable, pickle-able; frames and masks are read when asked for."""
+    """One video: small, hashable, picklable; frames and masks are read on demand."""
 
     @property
     def name(self) -> str: ...
@@ -65,34 +64,32 @@ class Video(Protocol):
 
     @property
     def annotated(self) -> tuple[int, ...]:
-        """The frames that have a mask, ascending; the first of them comes with every object of `first_seen` at that
-        frame.
-        """
+        """Frames that have a mask, ascending; the first mask holds every object that `first_seen` lists for that frame."""
         ...
 
     @property
     def first_seen(self) -> dict[int, int]:
-        """Object id -> the frame whose mask gives it."""
+        """Object id -> the frame whose mask gives the object."""
         ...
 
     def frame_name(self, index: int) -> str:
-        """Name of a frame without folder and ending, as its mask is called, such as "00000"."""
+        """Return the name of a frame without folder and extension, such as "00000"; its mask has the same name."""
         ...
 
     def frame(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
+        """Return a frame, (H, W, 3) uint8 RGB."""
         ...
 
     def mask(self, index: int) -> np.ndarray | None:
-        """(H, W) uint8 object ids, 0 is background; None where there is no annotation."""
+        """Return a mask, (H, W) uint8 object ids, 0 is background; None if the frame has no mask."""
         ...
 
     def signature(self) -> str:
-        """What it is, independent of where it is stored: names and sizes, or, where there are no files, all that decides the content."""
+        """Return the identity of the video, independent of its place: names and sizes, or the parameters of a synthetic video."""
         ...
 
     def files(self) -> tuple[str, ...]:
-        """Paths of all files that it is read from; none where it is made on the fly."""
+        """Return the paths of all its files; none for a synthetic video."""
         ...
 
 
@@ -140,7 +137,7 @@ class FolderVideo:
         return os.path.splitext(self.frame_files[index])[0]
 
     def check_file(self, path: str) -> None:
-        """Raise InputError where one of its files is not whole or of another size, by header and end, without decoding."""
+        """Raise InputError if a file of this video is incomplete or of another size. Header and end are read, nothing is decoded."""
         found = images.check_complete(path)
         if found != self.size:
             raise InputError(_size_message(path, found, self.size, self.name))
@@ -199,14 +196,14 @@ class FolderVideo:
 
 
 def load_index(root: str, kind: str = "auto", split: str = "train", tell: Tell = raise_fault) -> list[Video]:
-    """The videos of a split, sorted by name; every file is checked to be there, whole and of one size.
+    """List the videos of a split, sorted by name; every file is checked to be present, complete and of one size.
 
     root   folder of the data set; "" means synthetic video
-    kind   one of `KINDS`, or "auto" to look for the files that tell them apart
+    kind   one of `KINDS`, or "auto" to detect it from the files in the folder
     split  "train", "val" or the name of another split file
-    tell   told of each fault of a video or a file. If it returns, a video with faults is in the index where it can be
-           read at all, so that its other files can be looked at; such an index is good for nothing else
-    Raises InputError, one line with the file and the repair; of the folder, the split or meta.json also with `tell`.
+    tell   called with each fault of a video or file. If it returns, videos with faults stay in the index if they can be
+           read at all; use such an index only to find further faults
+    Raises InputError, one line with the file and the fix. Faults of the folder, the split or meta.json are always raised.
     """
     if kind not in ("auto", *KINDS):
         raise InputError(f"--data.kind {kind}: unknown; use one of auto, {', '.join(KINDS)}")
@@ -222,16 +219,16 @@ def load_index(root: str, kind: str = "auto", split: str = "train", tell: Tell =
 
 
 def detect_kind(root: str) -> str:
-    """The kind of data set in a folder, by the files that tell them apart.
+    """Return the kind of data set in a folder, from the files in it.
 
-    Raises InputError listing what was looked for.
+    Raises InputError that lists the files looked for.
     """
     for kind, marks in _MARKS.items():
         if any(os.path.exists(os.path.join(root, mark)) for mark in marks):
             return kind
     looked_for = "; ".join(f"{kind}: {' or '.join(marks)}" for kind, marks in _MARKS.items())
     raise InputError(
-        f"{root}: no known data set; looked for {looked_for}. Point --data.root at the folder that holds one of these"
+        f"{root}: no known data set; looked for {looked_for}. Give the folder that holds one of these as --data.root"
     )
 
 
@@ -240,7 +237,7 @@ def _index_davis(root: str, split: str, tell: Tell, year: str, meaning: MaskMean
 
     def indexed(name: str) -> Video:
         video = _scan(root, name, frames, masks, meaning, tell)
-        # test-dev and test-challenge come with first masks only; a hole in any other pattern is a lost file.
+        # test-dev and test-challenge have first masks only; in any other split, a missing mask is a lost file.
         if split == "train" or video.annotated != (0,):
             _require_masks(video, range(video.num_frames), tell)
         return video
@@ -300,7 +297,7 @@ def _index_folder(root: str, split: str, tell: Tell) -> Iterator[Video]:
 
 
 def _each(names: Iterable[str], indexed: Callable[[str], Video], tell: Tell) -> Iterator[Video]:
-    """The videos of these names; one that cannot be indexed is told and left out."""
+    """Yield the videos of these names; one that cannot be indexed is reported to `tell` and left out."""
     for name in names:
         try:
             video = indexed(name)
@@ -313,7 +310,7 @@ def _each(names: Iterable[str], indexed: Callable[[str], Video], tell: Tell) -> 
 def _scan(root: str, name: str, all_frames: str, all_masks: str, meaning: MaskMeaning, tell: Tell) -> FolderVideo:
     """List and check the files of one video.
 
-    Masks are optional here; `_require_masks` says which the data set promises.
+    Masks are optional here; `_require_masks` checks those that the data set must have.
     """
     frame_folder, mask_folder = os.path.join(all_frames, name), os.path.join(all_masks, name)
     if not os.path.isdir(frame_folder):
@@ -342,7 +339,7 @@ def _scan(root: str, name: str, all_frames: str, all_masks: str, meaning: MaskMe
             tell(fault)
     if video.size == (0, 0):
         raise InputError(
-            f"{frame_folder}: none of its frames and masks is a whole image; copy it again or drop the video"
+            f"{frame_folder}: none of its frames and masks is a complete image; copy it again or drop the video"
         )
     return video
 
@@ -356,13 +353,13 @@ def _require_masks(video: FolderVideo, indices: Sequence[int], tell: Tell) -> No
 
 
 def object_ids(labels: np.ndarray) -> list[int]:
-    """The ids in a mask: the nonzero values of (H, W) uint8, ascending. A histogram is ten times as quick as np.unique."""
+    """Return the ids in a mask: the nonzero values of (H, W) uint8, ascending. A histogram is ten times as fast as np.unique."""
     counts = cv2.calcHist([labels], [0], None, [256], [0, 256])
     return [int(i) for i in np.flatnonzero(counts) if i]
 
 
 def _links(folder: str) -> list[str]:
-    """The entries of a folder that are links; none if there is no such folder."""
+    """List the links in a folder; none if there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.path for entry in entries if entry.is_symlink())
@@ -371,7 +368,7 @@ def _links(folder: str) -> list[str]:
 
 
 def _check_inside(root: str, path: str) -> None:
-    """Raise InputError for a path that a link within the data set leads out of it. The root may be a link itself."""
+    """Raise InputError if a link within the data set leads this path out of it. The root itself may be a link."""
     if (fault := _outside(root, path)) is not None:
         raise fault
 
@@ -381,8 +378,8 @@ def _outside(root: str, path: str) -> InputError | None:
     if os.path.join(os.path.realpath(path), "").startswith(inside) or os.environ.get(OUTSIDE_LINKS) == "1":
         return None
     return InputError(
-        f"{path}: leads out of the data folder {root} by a link; copy what it leads to, give the folder itself as --data.root, "
-        f"or set {OUTSIDE_LINKS}=1 if all that its links lead to is yours"
+        f"{path}: a link leads out of the data folder {root}; copy its target, give the target folder as --data.root, "
+        f"or set {OUTSIDE_LINKS}=1 if you trust all link targets"
     )
 
 
@@ -391,7 +388,7 @@ def _read_split(root: str, folder: str, split: str) -> list[str]:
     _check_inside(root, path)
     if not os.path.exists(path):
         there = ", ".join(file[:-4] for file in entries(folder) if file.endswith(".txt")) or "no others"
-        raise InputError(f"{path}: no such split file; there are {there}; write one video name per line")
+        raise InputError(f"{path}: no such split file (found: {there}); write one video name per line")
     names = read_names(path, "write one video name per line")
     if not names:
         raise InputError(f"{path}: the split is empty; write one video name per line")
@@ -411,26 +408,28 @@ class _Meta(TypedDict):
 
 
 def _read_meta(path: str, folders: Collection[str]) -> dict[str, dict[int, list[str]]]:
-    """meta.json as video -> object id -> names of its frames. It has no more videos than there are `folders`."""
-    advice = "take the meta.json of YouTube-VOS (video, objects, frames), which lies by JPEGImages in train and valid"
+    """Read meta.json as video -> object id -> names of its frames. It may not list more videos than there are `folders`."""
+    advice = "use the meta.json of YouTube-VOS (video, objects, frames), which is beside JPEGImages in train and valid"
     meta = checked(read_json_file(path, advice), dict[str, Any], path, advice)
     if isinstance(meta.get("videos"), dict) and len(meta["videos"]) > len(folders):
         known = set(folders)
         missing = next(name for name in meta["videos"] if name not in known)
         raise InputError(
-            f"{path}: names {len(meta['videos']):,} videos, but there are {len(folders):,} folders of frames; add {missing[:80]} and "
-            "what else is missing, or drop them"
+            f"{path}: lists {len(meta['videos']):,} videos, but there are {len(folders):,} folders of frames; add {missing[:80]} and "
+            "any other missing folder, or drop the videos"
         )
     videos = checked(meta, _Meta, path, advice)["videos"]
     if not videos:
-        raise InputError(f"{path}: the split is empty; it names no video")
+        raise InputError(f"{path}: the split is empty; list at least one video")
     for name, video in videos.items():
         check_name(name, path)
         number = next(
             (one for one in video["objects"] if not re.fullmatch("[1-9][0-9]{0,2}", one) or int(one) > 254), ""
         )
         if number:
-            raise InputError(f"{path}: the object {number[:40]!r} of video {name} is no number from 1 to 254; {advice}")
+            raise InputError(
+                f"{path}: the object {number[:40]!r} of video {name} is not a number from 1 to 254; {advice}"
+            )
     return {
         name: {int(number): entry["frames"] for number, entry in video["objects"].items()}
         for name, video in videos.items()

@@ -106,7 +106,8 @@ class Engine:
         return video
 
     def resume(self, video: Suspended) -> None:
-        """Go on with a video of this engine's; what it has at hand is forgotten. A video can be resumed once."""
+        """Go on with a video of this engine's, or of one with the same network, `size_px` and `upsampling`; what this one has at hand is
+        forgotten. A video can be resumed once."""
         self._prepare(video.size)
         self._tensors = {name: self._runtime.tensor(array) for name, array in video.tensors.items()}
         self._ids, self._num_remembered = list(video.ids), video.num_remembered
@@ -139,8 +140,7 @@ class Engine:
         self._check_frame(frame, None)
         objects = self._new_objects(labels, frame.shape[:2])
         self._frame_size = (frame.shape[0], frame.shape[1])
-        size = short_side_size(self._frame_size, self._size_px)
-        self._size = size if 0 < self._size_px < min(self._frame_size) else self._frame_size
+        self._size = size_inside(self._frame_size, self._size_px)
         self._prepare(self._size)
         self._frame = np.empty((*self._size, 3), np.uint8)
         self._encode_query(frame)
@@ -262,6 +262,11 @@ class Engine:
         same_size = self._size == self._frame_size
         labels = self._runtime.array(self._tensors["labels"]) if same_size else self.probabilities().argmax(0)
         return np.array([0, *self._ids], np.uint8)[labels]
+
+
+def size_inside(frame_size: tuple[int, int], size_px: int) -> tuple[int, int]:
+    """(H, W) at which the network sees frames of a size."""
+    return short_side_size(frame_size, size_px) if 0 < size_px < min(frame_size) else frame_size
 
 
 def _describe(model: VOSModel | str) -> dict[str, Any]:

@@ -9,28 +9,38 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import inspect
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from glob import escape, glob
+from importlib import metadata
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
-import torch
-
-import vos.inference.export
-import vos.inference.graphs
 from vos.errors import InputError
 from vos.files.seals import unsealed
 from vos.files.whole import code_cache, inside, read_regular, write_atomic
 from vos.inference.export import Shape, write_onnx
 from vos.inference.graphs import ENGINE_GRAPHS, NEEDED, inference_copy
-from vos.models import backbones, decoder, encoders, interface
 from vos.models.interface import VOSModel
 
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+"""The folder of `vos`."""
 DESCRIPTION = "graphs.json"
 SEALED_BY = "export"
 _AGAIN = "export it again: python -m jobs.export"
+
+SOURCES = (
+    "models/*.py",
+    "data/transforms.py",
+    "inference/export.py",
+    "inference/graph_files.py",
+    "inference/graphs.py",
+    "inference/propagate.py",
+)
+"""What graphs are made from, below PACKAGE. A test holds that what these import is among them too."""
+EXPORTERS = ("torch", "onnx", "onnx-ir", "onnxscript")
+"""Packages whose releases write different graphs."""
 
 
 class GraphFile(NamedTuple):
@@ -78,32 +88,58 @@ class MadeGraphs(GraphFiles):
     def __init__(self, model: VOSModel) -> None:
         self._model = model
 
+    def missing(self, size: tuple[int, int]) -> list[str]:
+        """The graphs that `read` would have to make, or to make again where they look unfinished. Raises InputError as `read` does."""
+        folder = self._folder(size)
+        paths = {name: _path(folder, name) for name in ENGINE_GRAPHS}
+        return [
+            name for name, path in paths.items() if not (os.path.isfile(path) and os.path.isfile(_digest_path(path)))
+        ]
+
     def read(self, size: tuple[int, int]) -> dict[str, GraphFile]:
-        folder = code_cache(f"{self._digest()}-{size[0]}x{size[1]}")
-        paths = {name: os.path.join(folder, f"{name}.onnx") for name in ENGINE_GRAPHS}
+        folder = self._folder(size)
+        paths = {name: _path(folder, name) for name in ENGINE_GRAPHS}
         found = {name: kept_graph(path) for name, path in paths.items()}
         if None in found.values():
             with _only_maker(folder):  # another process may have made them while this one waited
+                _remove_unfinished(folder)
                 model = inference_copy(self._model).cpu()  # where its graphs are traced
                 found = {name: kept_graph(path) or _make(name, model, path, size) for name, path in paths.items()}
         return {name: GraphFile(paths[name], data) for name, data in found.items() if data is not None}
 
+    def _folder(self, size: tuple[int, int]) -> str:
+        return code_cache(f"{self._digest()}-{size[0]}x{size[1]}")
+
     def _digest(self) -> str:
-        digest = hashlib.sha256(f"{torch.__version__} {self._model.name} {self._model.preprocessing}".encode())
-        for module in (
-            vos.inference.graphs,
-            vos.inference.export,
-            type(self._model),
-            backbones,
-            decoder,
-            encoders,
-            interface,
-        ):
-            digest.update(inspect.getsource(module).encode())
+        digest = hashlib.sha256(f"{sources_digest(PACKAGE)} {exporters()} ".encode())
+        digest.update(f"{self._model.name} {self._model.preprocessing}".encode())
         for name, tensor in sorted(self._model.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:20]
+
+
+def sources_digest(package: str) -> str:
+    """A digest of what graphs are made from, names and bytes, in a folder of `vos`."""
+    digest = hashlib.sha256()
+    for path in (path for pattern in SOURCES for path in sorted(glob(os.path.join(escape(package), pattern)))):
+        with open(path, "rb") as file:
+            data = file.read()
+        digest.update(f"{os.path.relpath(path, package)} {len(data)} ".encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def exporters() -> str:
+    """Names and releases of the packages that write graphs."""
+    return " ".join(f"{one} {_release(one)}" for one in EXPORTERS)
+
+
+def _release(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # where nothing is exported, graphs made elsewhere can still be played
+        return "absent"
 
 
 class ExportedGraphs(GraphFiles):
@@ -179,7 +215,7 @@ def kept_graph(path: str) -> bytes | None:
     """The bytes of a graph in the cache, None where it is absent or is not the one whose digest lies beside it."""
     try:
         data = read_regular(path, "graph_bytes")
-        return data if read_regular(f"{path}.sha256", "json_bytes") == _digest_line(data, path) else None
+        return data if read_regular(_digest_path(path), "json_bytes") == _digest_line(data, path) else None
     except InputError:
         return None
 
@@ -190,8 +226,23 @@ def _make(name: str, model: VOSModel, path: str, size: tuple[int, int]) -> bytes
         print(f"note: {path}: damaged or unfinished, made again", file=sys.stderr)
     write_onnx(name, model, path, Shape(size))
     data = read_regular(path, "graph_bytes")
-    write_atomic(f"{path}.sha256", _digest_line(data, path))
+    write_atomic(_digest_path(path), _digest_line(data, path))
     return data
+
+
+def _path(folder: str, name: str) -> str:
+    return os.path.join(folder, f"{name}.onnx")
+
+
+def _digest_path(path: str) -> str:
+    """Where the digest of a graph of the cache lies. It is written after the graph: with it, the graph is finished."""
+    return f"{path}.sha256"
+
+
+def _remove_unfinished(folder: str) -> None:
+    """What a maker that was killed left under temporary names; the caller is the only maker."""
+    for path in glob(os.path.join(escape(folder), "*.tmp")):
+        os.remove(path)
 
 
 def _digest_line(data: bytes, path: str) -> bytes:

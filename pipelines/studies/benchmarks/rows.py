@@ -16,10 +16,9 @@ from typing import Any, TypeVar
 from pipelines import storage, tracking
 from pipelines.cache.build import build_cache
 from pipelines.cache.read import Batch
-from pipelines.runtime.output_folder import OutputFile, check_links, claim, existing, output_folder
+from pipelines.runtime.output_folder import OutputFile, claimed_folder, existing
 from pipelines.runtime.tables import table
 from vos.config import BenchmarkConfig, CacheConfig, FpsBenchmarkConfig, JobConfig
-from vos.config.as_json import without
 from vos.distillation.training_step import TrainingStep
 from vos.files.canonical import fingerprint
 from vos.files.written import Written
@@ -56,12 +55,11 @@ def recorded(config: BenchmarkConfig | FpsBenchmarkConfig, what: str, files: Seq
     json_file = OutputFile(config.json, BENCHMARK, config.overwrite) if config.json else None
     if json_file:
         json_file.check()
-    with output_folder(config, BENCHMARK) as folder:
-        check_links(folder)
-        folder.check([ROWS, *files])
-        claim(folder, config, without(config, ("out", "overwrite", "debug", "json")), "a benchmark", replaces=True)
-        with tracking.start_run("benchmark", f"benchmark-{what}-{config.preset}", config) as run:
-            yield Record(folder, run, json_file)
+    with (
+        claimed_folder(config, BENCHMARK, "a benchmark", names=[ROWS, *files], shared=True) as folder,
+        tracking.start_run("benchmark", f"benchmark-{what}-{config.preset}", config) as run,
+    ):
+        yield Record(folder, run, json_file)
 
 
 def median(name: str, values: list[float], relation: str = "", bound: float | str = "", how: str = "") -> Figure:

@@ -4,7 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from vos.config import AS_TRAINED, CacheConfig, DemoConfig, EvaluateConfig, JobConfig, TrainConfig, TuneConfig
+from vos.config import (
+    AS_TRAINED,
+    CacheConfig,
+    DemoConfig,
+    EvaluateConfig,
+    JobConfig,
+    SegmentConfig,
+    TrainConfig,
+    TuneConfig,
+)
 from vos.config.presets import PRESETS, preset
 from vos.errors import InputError
 from vos.models import names
@@ -31,6 +40,11 @@ def test_without_a_preset_every_job_does_the_whole_work():
     assert preset(TrainConfig, None) == preset(TrainConfig, "paper")
     assert preset(CacheConfig, None) == preset(CacheConfig, "paper")
     assert not any(preset(cls, None).preset == "smoke" for cls in JOBS if cls.smoke_is_less)
+
+
+def test_without_a_preset_a_video_is_segmented_by_the_fastest_runtime():
+    config = preset(SegmentConfig, None)
+    assert (config.runtime, config.precision) == ("auto", "auto")
 
 
 @pytest.mark.parametrize("cls", JOBS)

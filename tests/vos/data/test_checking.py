@@ -350,9 +350,9 @@ def test_what_is_allowed_and_may_not_be_meant_is_a_warning(tmp_path: Path):
     found = checked(tmp_path)
     assert found.faults == ()
     assert [warning.partition(": ")[2] for warning in found.warnings] == [
-        "object 2 is not in the mask of frame 00001, where it is said to appear first",
+        "object 2 is not in the mask of frame 00001, listed as its first frame",
         "object 5 is in no mask",
-        "no frame of this name; not read",
+        "no frame has this name; not read",
     ]
     assert found.warnings[-1].startswith(f"{masks}/00007.png and 1 more masks")
     take_clips(tmp_path)

@@ -1,10 +1,12 @@
 """Exported folders in the engine: what they were made for is played, all else is refused before anything runs."""
 
+import copy
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
+from importlib import metadata
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,22 @@ import onnx.external_data_helper
 import onnx.numpy_helper
 import pytest
 
+from tests.test_architecture import import_graph, module_name
 from vos.errors import InputError
 from vos.files.seals import sealed
+from vos.inference import graph_files
 from vos.inference.engine import Engine
 from vos.inference.export import Shape, write_onnx
-from vos.inference.graph_files import DESCRIPTION, SEALED_BY, ExportedGraphs, MadeGraphs, kept_graph
+from vos.inference.graph_files import (
+    DESCRIPTION,
+    EXPORTERS,
+    SEALED_BY,
+    SOURCES,
+    ExportedGraphs,
+    MadeGraphs,
+    kept_graph,
+    sources_digest,
+)
 from vos.inference.graphs import NEEDED, inference_copy
 from vos.models import VOSModel
 
@@ -161,7 +174,7 @@ def test_a_graph_outside_of_its_folder_is_not_loaded(copied: Path, place: Any):
     name = place(copied)
     describe(copied, files={**about["files"], "encode_query": name}, sha256={**about["sha256"], name: "0" * 64})
     said = refusal(copied)
-    assert "is no name of a file in its folder" in said or "is a link" in said
+    assert "is not the name of a file in its folder" in said or "is a link" in said
 
 
 def test_a_pipe_in_place_of_a_graph_is_refused_at_once(copied: Path):
@@ -206,6 +219,71 @@ def test_an_edited_description_is_refused(copied: Path):
 
 
 # The cache.
+
+PACKAGE = Path(graph_files.PACKAGE)
+APART = {
+    "vos.errors": "texts of errors",
+    "vos.redaction": "texts of errors",
+    "vos.files": "moves bytes to and from the disk, bounded and compared with their digests, as they are",
+    "vos.config": "what a network is built with reaches the digest as its name, preprocessing and weights",
+}
+"""Modules, with all below them, that what makes graphs may import without an influence on them."""
+
+
+def of_the_graphs() -> set[str]:
+    return {path.relative_to(PACKAGE).as_posix() for pattern in SOURCES for path in PACKAGE.glob(pattern)}
+
+
+def test_the_digest_covers_everything_that_a_graph_is_made_from():
+    files = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    imports = import_graph(files)
+    queue = ["vos.inference.graph_files", "vos.inference.export", "vos.inference.graphs"]
+    queue += [name for name in files if name.startswith("vos.models")]
+    closure: set[str] = set()
+    while queue:
+        module = queue.pop()
+        if module not in closure:
+            closure.add(module)
+            queue += imports[module]
+    covered = {name for name, path in files.items() if path.relative_to(PACKAGE).as_posix() in of_the_graphs()}
+    uncovered = {name for name in closure - covered if ".".join(name.split(".")[:2]) not in APART}
+    assert uncovered == set(), "add them to SOURCES, or to APART with the reason"
+    assert all(list(PACKAGE.glob(pattern)) for pattern in SOURCES)
+
+
+def test_a_change_of_any_source_of_the_graphs_changes_the_digest_and_no_other_does(tmp_path: Path):
+    tree = tmp_path / "vos"
+    shutil.copytree(PACKAGE, tree, ignore=lambda _, names: [one for one in names if one.startswith("builtin_")])
+    before = sources_digest(str(tree))
+    assert before == sources_digest(str(PACKAGE))
+    for path in tree.rglob("*.py"):
+        source = path.read_bytes()
+        path.write_bytes(source + b"\n")
+        is_one = path.relative_to(tree).as_posix() in of_the_graphs()
+        assert (sources_digest(str(tree)) != before) == is_one, path
+        path.write_bytes(source)
+    (tree / "models" / "new.py").touch()
+    assert sources_digest(str(tree)) != before
+
+
+@pytest.mark.parametrize("package", EXPORTERS)
+def test_graphs_of_another_release_of_an_exporter_are_other_graphs(
+    package: str, model: VOSModel, monkeypatch: pytest.MonkeyPatch
+):
+    before, release = MadeGraphs(model)._digest(), metadata.version
+    monkeypatch.setattr(metadata, "version", lambda one: release(one) + ".post1" * (one == package))
+    assert MadeGraphs(model)._digest() != before
+
+
+def test_graphs_of_other_sources_or_weights_are_other_graphs(
+    model: VOSModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before, other = MadeGraphs(model)._digest(), copy.deepcopy(model)
+    assert MadeGraphs(other)._digest() == before
+    next(iter(other.parameters())).data.mul_(2)
+    assert MadeGraphs(other)._digest() != before
+    monkeypatch.setattr(graph_files, "PACKAGE", str(tmp_path))  # another tree, without a source in it
+    assert MadeGraphs(model)._digest() != before
 
 
 @pytest.fixture(scope="module")
@@ -261,9 +339,12 @@ def test_damaged_graphs_of_the_cache_are_made_again_with_one_note_each(
     before = MadeGraphs(model).read(SIZE)
     assert capfd.readouterr().err == ""
     truncate(Path(before["encode_value"].path))
+    left = Path(before["encode_value"].path).with_name("encode_value.onnx.0123.tmp")
+    left.write_text("of a process that was killed")
     after = MadeGraphs(model).read(SIZE)
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1 and before["encode_value"].path in said[0] and "made again" in said[0]
+    assert not left.exists()
     assert after == MadeGraphs(model).read(SIZE) and after["encode_query"] == before["encode_query"]
     assert onnx.load_model_from_string(after["encode_value"].data).graph.node
     assert capfd.readouterr().err == ""
