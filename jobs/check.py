@@ -1,10 +1,10 @@
-"""Read every frame and mask once and list every fault that would stop a job in mid-run; exit code 2 if there is one.
+"""Read every frame and mask once and list every fault that would stop a later job; exit code 2 if there is one.
 
 Examples:
   python -m jobs.check --data.root DAVIS
   python -m jobs.check --data.root YouTube-VOS --data.kind youtubevos --workers 8
   python -m jobs.check --data.root DAVIS --split val --out runs/check-val       # the sequences that are segmented
-  python -m jobs.check --data.root DAVIS --again                                # also what was read before
+  python -m jobs.check --data.root DAVIS --again                                # read again what was checked before
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""See the whole product work: adapt the student that ships to new videos from a cache of its teacher, before and after beside each other.
+"""Run the whole pipeline once: adapt the built-in student to new videos from a cache of its teacher, and compare it before and after.
 
 Examples:
   python -m jobs.demo

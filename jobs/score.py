@@ -1,4 +1,4 @@
-"""Score a folder of predicted masks against a folder of true ones, exactly as the official evaluations do.
+"""Score a folder of predicted masks against a folder of true ones, with the official evaluations' protocols.
 
 Examples:
   python -m jobs.score --gt DAVIS/Annotations/480p --pred runs/evaluation/masks

@@ -1,9 +1,9 @@
-"""Search w, temperature, sampling density and more; every trial is a training from the one cache.
+"""Search w, temperature, sampling density and more; every trial is a training from one cache.
 
 Examples:
   python -m jobs.tune --preset smoke --cache runs/cache --out runs/tune
   python -m jobs.tune --preset demo --cache runs/cache --trials 16 --concurrent 2 --out runs/tune
-  python -m jobs.tune --preset demo --cache runs/cache --out runs/tune --resume --repeat 3      # go on; three more seeds for the best
+  python -m jobs.tune --preset demo --cache runs/cache --out runs/tune --resume --repeat 3      # resume; three more seeds for the best
   python -m jobs.tune --preset demo --cache runs/cache --out runs/tune-lr --space.lr 3e-4 3e-3  # one more dimension
 """
 

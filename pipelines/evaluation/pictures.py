@@ -16,7 +16,7 @@ from vos.media.images import overlay, read_mask
 LABEL_PX = 22
 GAP_PX = 3
 CLOSE_UP_MARGIN = 0.06
-"""Around the objects of `close_ups`, as a share of the longer side of their box."""
+"""Margin around the objects of `close_ups`, as a share of the longer side of their box."""
 FILM_ENDINGS = (".mp4", ".avi")
 """Endings of the files that `save_overlay_video` may write."""
 
@@ -48,7 +48,7 @@ def animation(video: Video, rows: dict[str, str], span: range, width_px: int = 2
 
 
 def close_ups(frames: Mapping[int, np.ndarray], masks: Mapping[int, np.ndarray], width_px: int = 1600) -> np.ndarray:
-    """The frames with their masks in one row, each cut to the same box around all objects: (H, W, 3) uint8 RGB.
+    """Return the frames with their masks in one row, (H, W, 3) uint8 RGB, each cropped to the same box around all objects.
 
     frames    index -> (H, W, 3) uint8 RGB
     masks     index -> (H, W) uint8, for the same indices
@@ -135,7 +135,7 @@ def _cell(
 
 
 def _painted(frame: np.ndarray, labels: np.ndarray | None, size: tuple[int, int]) -> np.ndarray:
-    """A frame at `size`, which is (width, height), with its masks over it."""
+    """Return a frame at `size` (width, height) with its masks over it."""
     smaller = size[0] < frame.shape[1]
     frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
     if labels is None:
@@ -144,7 +144,7 @@ def _painted(frame: np.ndarray, labels: np.ndarray | None, size: tuple[int, int]
 
 
 def _noted(frame: np.ndarray, note: str) -> np.ndarray:
-    """Writes in the frame's lower left corner."""
+    """Return the frame with a text in its lower left corner."""
     corner = 6, frame.shape[0] - 7
     cv2.putText(frame, note, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 3, cv2.LINE_AA)
     return cv2.putText(frame, note, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)

@@ -67,12 +67,12 @@ def claimed_folder(
     shared: bool = False,
     wait_s: float = 0,
 ) -> Iterator[Written]:
-    """The envelope of a job: `output_folder`, checked and marked with what decides the outcome before any work.
+    """Open a job's output folder: make, lock, check and mark it before any work.
 
     what    what the folder holds, for the error message: "a training"
-    names   files that the job writes: another file with such a name is an error
-    of      the identity; None: that of the configuration, and an earlier result with another one is replaced
-    shared  other processes write below the folder: links there are refused
+    names   files that the job writes; an unrelated file with such a name is an error
+    of      the identity; None takes the configuration's, and then a result of another identity is replaced
+    shared  whether other processes write below the folder; then links there are refused
     wait_s  how long to wait for another process that writes there
     Raises InputError, before anything is written, for a folder or a file that is not this job's.
     """

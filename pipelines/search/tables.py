@@ -1,4 +1,4 @@
-"""A search as text tables."""
+"""Format a search as text tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vos.config import TuneConfig
 
 
 def trial_table(trials: list[Trial], config: TuneConfig) -> str:
-    """Trials of a search with its own seed, finished ones first, the best first."""
+    """Return a table of the trials with the search's own seed: finished ones first, then by J&F."""
     names = list(config.space.ranges())
     own = [trial for trial in trials if trial.seed == config.seed]
     rows = [
@@ -27,12 +27,12 @@ def trial_table(trials: list[Trial], config: TuneConfig) -> str:
 
 
 def cut_note(config: TuneConfig) -> str:
-    """What to know of a J&F of cut sequences, "" where they are whole."""
+    """Return a note that J&F is of cut sequences, "" where they are whole."""
     return f"J&F is of the first {config.max_frames} frames of each sequence only" if config.max_frames else ""
 
 
 def repeat_table(repeats: list[Trial], names: list[str]) -> str:
-    """The best parameters over several seeds, the best mean first."""
+    """Return a table of the best parameters over several seeds, the best mean first."""
     rows = [
         [f"{place}.", *(f"{parameters[name]:.3g}" for name in names), percent(mean), percent(spread), seeds]
         for place, (parameters, mean, spread, seeds) in enumerate(repeat_rows(repeats), 1)

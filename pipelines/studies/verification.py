@@ -1,8 +1,8 @@
-"""Every check of `python -m jobs.verify`: those of vos/published/checks.py, and those that need golden numbers, weights or frames.
+"""Run every check of `python -m jobs.verify`: those of vos/published/checks.py, and those that need golden numbers, weights or frames.
 
-Golden numbers are what the official implementations gave: `stcn/case_*.npz`, on weights and inputs that `pipelines/studies/golden.py`
-makes, and `davis_eval/` with masks and scores. They and DAVIS do not come with the project. A check whose files are
-not named is skipped and says so; a path that the user named and that does not exist is an error.
+Golden numbers are outputs of the official implementations: `stcn/case_*.npz`, on weights and inputs of `pipelines/studies/golden.py`, and
+`davis_eval/` with masks and scores. They and DAVIS are not part of the project. A check whose files are not named is reported as skipped;
+a named path that does not exist is an error.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ NAME_WIDTH, FIGURE_WIDTH, BOUND_WIDTH = 70, 16, 18
 def verify(config: VerifyConfig, tell: Callable[[str], None]) -> bool:
     """Run every check, report each as it finishes, and return whether all are met.
 
-    A skipped check counts as failed with config.strict. Raises InputError for a named path that does not exist or does
-    not hold what it should.
+    A skipped check counts as failed with config.strict. Raises InputError for a named path that does not exist or has
+    the wrong content.
     """
     set_threads(config.threads)
     places = _folder(config.golden, "--golden"), _weights_file(config.weights), frames_root(config)
-    # First, so that a folder that cannot be written is named before minutes of work.
+    # First, so that a folder that cannot be written is reported before minutes of work.
     with claimed_folder(config, VERIFY, "checks", names=[CHECKS]) if config.out else nullcontext() as folder:
         tell(_line("check", "figure", "bound", "").rstrip())
         done: list[dict[str, Any]] = []
@@ -74,7 +74,7 @@ def verify(config: VerifyConfig, tell: Callable[[str], None]) -> bool:
 def all_checks(
     config: VerifyConfig, golden: Path | None, weights: Path | None, frames: Path | None
 ) -> Iterator[Figure]:
-    """The checks in the order in which they are printed, each measured when it is asked for."""
+    """Yield the checks in the order in which they are printed, each measured when it is yielded."""
     yield from checks.size_checks()
     yield from stcn_checks(golden)
     yield from trunk_checks(weights, frames)
@@ -87,13 +87,13 @@ def all_checks(
 
 
 def check_line(check: Figure) -> str:
-    """One row: what is checked, the figure, what it has to be, the outcome."""
+    """Return one row of the report: name, figure, target, outcome."""
     figure = "-" if check.value is None else _text(check.value)
     return _line(check.name, figure, check.target, _outcome(check) + (f": {check.how}" if check.how else ""))
 
 
 def stcn_checks(golden: Path | None) -> Iterator[Figure]:
-    """The teacher against the official code: names, shapes, a strict load, and the numbers of every golden case."""
+    """Compare the teacher with the official code: names, shapes, a strict load, and the numbers of every golden case."""
     if golden is None:
         yield _skipped("STCN: official names, weights and probabilities", "no golden numbers; name them with --golden")
         return
@@ -119,7 +119,7 @@ def stcn_checks(golden: Path | None) -> Iterator[Figure]:
 
 
 def trunk_checks(weights: Path | None, frames: Path | None) -> Iterator[Figure]:
-    """ImageNet weights in the trunks of a student, and what they recognise through our code."""
+    """Check ImageNet weights in the trunks of a student, and the classes that they recognise."""
     if weights is None:
         yield _skipped("ImageNet: weights in both trunks", "no ImageNet weights; name them with --weights")
         return
@@ -147,7 +147,7 @@ def trunk_checks(weights: Path | None, frames: Path | None) -> Iterator[Figure]:
 
 
 def evaluator_checks(golden: Path | None, workers: int) -> Iterator[Figure]:
-    """J and F against the official evaluation's table, and speed against the naive transcription of its definition."""
+    """Compare J and F with the official evaluation's table, and the speed with a naive transcription of the definition."""
     if golden is None:
         yield _skipped("evaluator: J and F of the official evaluation", "no golden numbers; name them with --golden")
         return
@@ -172,14 +172,14 @@ def evaluator_checks(golden: Path | None, workers: int) -> Iterator[Figure]:
 
 
 def frames_root(config: VerifyConfig) -> Path | None:
-    """The folder of one folder of frames for each DAVIS sequence, if there is one."""
+    """Return the folder that holds a folder of frames for each DAVIS sequence, None where there is none."""
     root = _folder(config.data.root, "--data.root")
     found = [root / "JPEGImages" / size for size in ("480p", "Full-Resolution")] if root else []
     return next((folder for folder in found if folder.is_dir()), None)
 
 
 def _case_checks(model: VOSModel, case: Path) -> Iterator[Figure]:
-    """Features of frame 1 and probabilities of every frame, in the padding that the official code used."""
+    """Compare the features of frame 1 and the probabilities of every frame, with the padding of the official code."""
     golden = np.load(case)
     num_objects, height, width, num_frames, every, top_k, include_last, seed = (int(x) for x in golden["args"])
     frames = torch.from_numpy(golden_inputs.frames(num_frames, height, width, seed))
@@ -199,7 +199,7 @@ def _case_checks(model: VOSModel, case: Path) -> Iterator[Figure]:
 
 
 def _through_a_file(weights: dict[str, Tensor]) -> VOSModel:
-    """The weights as the authors publish theirs: pickled by torch, saved from a DataParallel model."""
+    """Load the weights from a file in the authors' format: pickled by torch, saved from a DataParallel model."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "official.pth")
         torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, path)
@@ -207,7 +207,7 @@ def _through_a_file(weights: dict[str, Tensor]) -> VOSModel:
 
 
 def _trunk_delta(trunk: nn.Module, classifier: dict[str, Tensor]) -> float:
-    """Largest difference of a trunk's parameters to the file's; mask channels, which the file has not, are left out."""
+    """Return the largest difference of a trunk's parameters from the file's, without mask channels, which the file does not have."""
     deltas = []
     for name, parameter in trunk.named_parameters():
         own, official = parameter.detach(), classifier[name]
@@ -217,13 +217,13 @@ def _trunk_delta(trunk: nn.Module, classifier: dict[str, Tensor]) -> float:
 
 
 def _stem_delta(model: VOSModel) -> float:
-    """The query trunk's first layer on random pixels, against the documented preprocessing written out."""
+    """Return the largest difference of the query trunk's first layer from the documented preprocessing, on random pixels."""
     trunk = model.trunks()[0]
     norm = trunk.get_submodule("features.0.1")
     raw = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
     scaled = (torch.from_numpy(raw).permute(0, 3, 1, 2).float() - 127.5) / 127.5
     first: list[Tensor] = []
-    # Of the whole layer: its convolution is not called by itself where BatchNorm is multiplied into it.
+    # A hook on the whole layer, since its convolution is not called separately where BatchNorm is folded into it.
     hook = trunk.get_submodule("features.0").register_forward_hook(lambda *call: first.append(call[2]))
     with torch.no_grad():
         trunk(to_tensor(raw))
@@ -235,7 +235,7 @@ def _stem_delta(model: VOSModel) -> float:
 
 
 def _measure_speed(folder: Path) -> dict[str, float]:
-    """Milliseconds of processor time per frame and object, from a process of its own: nothing may import the tests."""
+    """Return milliseconds of CPU time per frame and object, measured in another process, since no module may import the tests."""
     command = [sys.executable, "-m", "tests.oracle_davis", str(folder / "gt"), str(folder / "pred")]
     command += ["--repeats", str(REPEATS), "--json"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
@@ -246,12 +246,12 @@ def _measure_speed(folder: Path) -> dict[str, float]:
 
 def _folder(given: str, flag: str) -> Path | None:
     if given and not os.path.isdir(given):
-        raise InputError(f"{flag} {given}: no such folder; name one that exists or leave {flag} out")
+        raise InputError(f"{flag} {given}: no such folder; name one that exists or omit {flag}")
     return Path(given) if given else None
 
 
 def _weights_file(given: str) -> Path | None:
-    """--weights is the file or its folder."""
+    """Return the weights' path; --weights names the file or its folder."""
     if not given:
         return None
     path = Path(given, IMAGENET_FILE) if os.path.isdir(given) else Path(given)
@@ -280,7 +280,7 @@ def _record(check: Figure) -> dict[str, Any]:
 
 
 def _text(value: float | str) -> str:
-    """A count whole, a ratio with two decimals, a difference in powers of ten."""
+    """Return a count as a whole number, a ratio with two decimals, a difference in powers of ten."""
     if isinstance(value, str):
         return value
     if isinstance(value, int) or not value:

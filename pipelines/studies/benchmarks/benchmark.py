@@ -1,4 +1,4 @@
-"""The benchmarks of `python -m jobs.benchmark`: measured, printed as a table, kept as JSON and as MLflow metrics."""
+"""Run a benchmark of `python -m jobs.benchmark`, print it as a table, and save it as JSON and as MLflow metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KINDS = {"cache": cache, "train": training, "data": data, "start": start}
 
 
 def measure(config: BenchmarkConfig) -> str:
-    """Measure, write the rows as JSON, log them to MLflow; returns the table."""
+    """Measure, write the rows as JSON and log them to MLflow; returns the table."""
     set_threads(1)
     found: list[Figure] = []
     with recorded(config, config.what) as record, ray_session(num_cpus=6):

@@ -1,4 +1,4 @@
-"""What the cache costs and what it saves, measured against doing without it."""
+"""Measure the cost and the savings of the cache against work without it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _teacher(config: CacheConfig) -> Teacher:
 
 
 def _sizes(config: BenchmarkConfig) -> Iterator[Figure]:
-    """Bytes and error of every rank and dtype on the same looks of the teacher."""
+    """Measure bytes and error of every rank and dtype on the same outputs of the teacher."""
     cache = _cache_config(config, "sizes")
     plan = blueprint(cache)
     teacher = Teacher(cache, plan.videos, plan.shapes, plan.recipe)
@@ -76,12 +76,12 @@ def _size_and_error(
     config: CacheConfig, shapes: schema.Shapes, work: Work, logits: torch.Tensor, features: torch.Tensor
 ) -> tuple[float, float]:
     row = row_of(work, logits, features, config, shapes)
-    data = schema.to_parquet([row] * 16, shapes, {})  # 16 rows: a usual shard's share of the footer
+    data = schema.to_parquet([row] * 16, shapes, {})  # 16 rows, as in a usual shard, share the footer
     return len(data) / 16, float(row["factor_error"].max())
 
 
 def _throughput(config: BenchmarkConfig) -> Iterator[Figure]:
-    """Draws per second of the job's one actor against forwards alone over the same clips in memory."""
+    """Compare draws per second of the job's single actor with bare forwards over the same clips in memory."""
     for name in dict.fromkeys((config.online_teacher, config.teacher)):
         cache = _cache_config(config, f"throughput-{slug(os.path.basename(name))}", teacher=_options(config, name))
         teacher = _teacher(cache)
@@ -96,7 +96,7 @@ def _throughput(config: BenchmarkConfig) -> Iterator[Figure]:
 
 
 def _job_rate(config: CacheConfig, actors: int) -> float:
-    """Draws per second of the Ray Data job while every actor is at work: from each one's first shard to the last but one."""
+    """Return draws per second of the Ray Data job while all actors work, so without each actor's first and last shard."""
     plan = blueprint(config)
     folder = storage.join(config.out, "shards")
     storage.make_folder(folder)
@@ -104,7 +104,7 @@ def _job_rate(config: CacheConfig, actors: int) -> float:
     items = [asdict(one) for one in plan.plans]
     for _ in run_on_actors(items, Teacher, arguments, actors):
         pass
-    # When the files were complete; results reach the driver in bunches.
+    # Times of the complete files, since results reach the driver in groups.
     done = sorted(os.stat(os.path.join(folder, one.file_name)).st_mtime for one in plan.plans)
     first, last = actors - 1, len(done) - actors
     return (last - first) * SHARD_DRAWS / (done[last] - done[first])
@@ -118,7 +118,7 @@ def _actors(config: BenchmarkConfig) -> Iterator[Figure]:
 
 
 def _options(config: BenchmarkConfig, name: str, context_frames: int = 0) -> TeacherConfig:
-    """A teacher by its checkpoint, or by its architecture with random weights (the time is the same)."""
+    """Return a teacher by its checkpoint, or by its architecture with random weights, which take the same time."""
     if name != config.online_teacher:
         return TeacherConfig(checkpoint=name, context_frames=context_frames)
     folder = os.path.join(config.out, f"random-{name}")
@@ -129,7 +129,7 @@ def _options(config: BenchmarkConfig, name: str, context_frames: int = 0) -> Tea
 
 
 def _steps(config: BenchmarkConfig) -> Iterator[Figure]:
-    """A student's step with targets from the cache, with the teacher run at that moment, and without a teacher."""
+    """Compare a student's step with cached targets, with an online teacher, and without a teacher."""
     for context in (0, 5):
         options = _options(config, config.online_teacher, context)
         cache = built(_cache_config(config, f"steps-{context}", draws=12, teacher=options))

@@ -1,4 +1,4 @@
-"""What it costs to know that videos are the same ones as before: `jobs.benchmark data`."""
+"""Measure the fingerprint of videos, which detects whether they have changed: `jobs.benchmark data`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZE = (96, 160)
 
 
 def fingerprints(config: BenchmarkConfig) -> Iterator[Figure]:
-    """The fingerprint of 20,000 files: read for the first time, unchanged, and with one file changed."""
+    """Measure the fingerprint of 20,000 files: read for the first time, unchanged, and with one video changed."""
     with tempfile.TemporaryDirectory() as root:
         _write(root)
         videos = load_index(root, "folder", "train")
@@ -59,14 +59,14 @@ def _write(root: str) -> None:
 
 
 def _reading(videos: Sequence[Video], expected: int) -> None:
-    """A fingerprint that must read so many videos: a figure of unchanged files from files that were read again would be none."""
+    """Compute a fingerprint and assert how many videos it reads, so that each figure measures the intended case."""
     read: list[int] = []
     fingerprint(videos, lambda done, total: read.append(total))
     assert len(read) == expected, f"{len(read)} videos were read, not {expected}"
 
 
 def _touch(videos: Sequence[Video]) -> None:
-    """Give every file another time of change, and wait until it is old enough to be remembered once it has been read."""
+    """Change every file's modification time, and wait until it is old enough for its contents to be recorded when read."""
     for video in videos:
         for path in video.files():
             os.utime(path)

@@ -1,8 +1,8 @@
-"""Frames per second by the field's protocol, every system in one run, taking turns, so that ratios hold on a noisy machine.
+"""Measure frames per second by the field's protocol. All systems take turns in one run, so that ratios hold on a noisy machine.
 
-*short* is the sequence as it is, *long* the same played ten times in a row. Batch 1, the first frame and decoding excluded, after warm-up.
-Constant-memory systems are played in full. A growing memory would take hours: it is timed at a grid of the memory sizes that it would
-really hold, and integrated over the video.
+*short* is the sequence itself, *long* is the sequence played ten times in a row. Batch 1, first frame and decoding excluded, after
+warm-up. Constant-memory systems are played in full. A growing memory would take hours, so it is timed at a grid of its memory sizes and
+integrated over the video.
 """
 
 from __future__ import annotations
@@ -42,12 +42,15 @@ from vos.models import build, names
 
 MEMORY_EVERY = 5
 MAIN = "mobilevos-mobilenetv2-noaspp"
-"""The student that is shown on every runtime."""
+"""The student that is measured on every runtime."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The decoded sequence. decode_ms: median time of reading and resizing a frame, which is in no other figure."""
+    """The decoded sequence.
+
+    decode_ms  median time of reading and resizing a frame, which no other figure includes
+    """
 
     name: str
     frames: np.ndarray
@@ -56,7 +59,7 @@ class Clip:
 
 
 def measure_fps(config: FpsBenchmarkConfig) -> str:
-    """Measure, write rows.json, series.json, table and plots, log them to MLflow; returns the tables."""
+    """Measure, write rows.json, series.json, table and plots, and log them to MLflow; returns the tables."""
     systems, sequence = _systems(config), _sequence(config)
     with recorded(config, "fps", ["series.json", "table.txt", *PLOTS]) as record:
         measured, gflops = _measure(config, systems, sequence)
@@ -64,7 +67,7 @@ def measure_fps(config: FpsBenchmarkConfig) -> str:
         record.folder.write("series.json", json.dumps(_series(measured)).encode())
         found = ratios(measured, gflops, _macs(measured, config))
         tables = (system_table(measured), component_table(measured), figure_table(found))
-        text = "\n\n".join((_said(config, sequence, gflops), *tables))
+        text = "\n\n".join((_protocol(config, sequence, gflops), *tables))
         table = record.folder.write("table.txt", f"{text}\n".encode())
         pictures = write_plots(measured, record.folder, config.evaluations)
         record.log(found, [path, table, *pictures], **_metrics(measured))
@@ -72,7 +75,7 @@ def measure_fps(config: FpsBenchmarkConfig) -> str:
 
 
 def _systems(config: FpsBenchmarkConfig) -> list[System]:
-    """STCN, the main student on every runtime, every other network in PyTorch and on the best one, and exported folders."""
+    """Return the systems: STCN, the main student on every runtime, other networks in PyTorch and on the best one, exported folders."""
     slower = "fp32" if bf16_is_faster() else "bf16"
     sources = {name: name for name in names()}
     if config.checkpoint:
@@ -90,10 +93,12 @@ def _systems(config: FpsBenchmarkConfig) -> list[System]:
         systems.append(System(f"{os.path.basename(folder.rstrip('/'))} openvino auto", folder, "openvino", "auto"))
     chosen = [one for one in systems if not config.systems or any(word in one.label for word in config.systems)]
     if not chosen:
-        raise InputError(f"--systems {' '.join(config.systems)}: none of {', '.join(one.label for one in systems)}")
+        raise InputError(
+            f"--systems {' '.join(config.systems)}: no such system; use one of {', '.join(one.label for one in systems)}"
+        )
     if config.soak_frames and all(one.growing for one in chosen):
         raise InputError(
-            f"--soak-frames {config.soak_frames} --systems {' '.join(config.systems)}: their memory grows; add one of constant memory"
+            f"--soak-frames {config.soak_frames} --systems {' '.join(config.systems)}: their memory grows; add a system of constant memory"
         )
     return chosen
 
@@ -101,7 +106,9 @@ def _systems(config: FpsBenchmarkConfig) -> list[System]:
 def _sequence(config: FpsBenchmarkConfig) -> Clip:
     videos = {video.name: video for video in index_videos(config.data, "val")}
     if config.sequence and config.sequence not in videos:
-        raise InputError(f"--sequence {config.sequence}: the validation split has {', '.join(sorted(videos))}")
+        raise InputError(
+            f"--sequence {config.sequence}: not in the validation split; use one of {', '.join(sorted(videos))}"
+        )
     by_length = sorted(videos, key=lambda name: (videos[name].num_frames, name))
     video = videos[config.sequence or by_length[len(by_length) // 2]]
     size = (config.height_px, config.width_px)
@@ -112,13 +119,16 @@ def _sequence(config: FpsBenchmarkConfig) -> Clip:
         frames.append(resize_frame(video.frame(index), size))
         times.append(time.perf_counter() - began)
     if len(frames) < 2:
-        raise InputError(f"--sequence {video.name}: one frame has nothing to time; name another")
+        raise InputError(f"--sequence {video.name}: has only one frame; name another")
     labels = resize_labels(first_mask(video, span.start), size)
     return Clip(video.name, np.stack(frames), labels, 1e3 * statistics.median(times))
 
 
 def _objects(labels: np.ndarray, num_objects: int) -> np.ndarray:
-    """Labels with exactly so many objects 1, 2, ...: the first ones; the largest is cut at its median column until there are enough."""
+    """Return labels with exactly `num_objects` objects 1, 2, …: the first ones of the mask.
+
+    Where there are too few, the largest is divided at its median column, repeatedly.
+    """
     found = [labels == one for one in np.unique(labels) if one][:num_objects]
     while len(found) < num_objects:
         found.sort(key=lambda mask: -int(mask.sum()))
@@ -156,7 +166,10 @@ def _measure(config: FpsBenchmarkConfig, systems: list[System], sequence: Clip) 
 
 
 def _start(playing: Sequence[Worker], labels: np.ndarray, name: str) -> list[dict[str, Any]]:
-    """Two at a time: writing and compiling graphs takes most of a minute where it is the first time, on one core, and is in no figure."""
+    """Start two systems at a time; returns their descriptions.
+
+    Writing and compiling graphs for the first time takes most of a minute on one core; no figure includes it.
+    """
 
     def start(worker: Worker) -> dict[str, Any]:
         worker.ask("start", labels)
@@ -171,12 +184,12 @@ def _start(playing: Sequence[Worker], labels: np.ndarray, name: str) -> list[dic
 
 
 def _ships(system: System) -> bool:
-    """STCN, and every other network on its best runtime; slower runtimes with more objects would tell the same again."""
+    """Return whether a system is measured with more than one object: STCN, and other networks on their best runtime only."""
     return system.growing or system.precision == "auto"
 
 
 def _plays_long(system: System, objects: int) -> bool:
-    """Teachers are for caches: minutes of one with a student's memory would tell nothing."""
+    """Return whether a system plays the long protocol. Teachers do not, since they only serve caches."""
     if system.label.startswith("teacher"):
         return False
     return _ships(system) and (objects == 1 or system.growing or MAIN in system.label)
@@ -189,8 +202,10 @@ def _rounds(
     gemm: Worker,
     name: str,
 ) -> list[float]:
-    """Every system plays its share of every protocol in each round, so that all of them meet the same neighbours; returns the
-    machine's GFLOP/s, measured before each round."""
+    """Let every system play its share of every protocol in each round; returns the machine's GFLOP/s, measured before each round.
+
+    So all systems run beside the same other load of the machine.
+    """
     gflops: list[float] = []
     constant = [pair for pair in results if not pair[0].system.growing]
     growing = {worker.system.label: worker for worker, _ in results if worker.system.growing}
@@ -217,7 +232,7 @@ def _rounds(
 
 
 def _memory_grid(num_frames: int) -> list[int]:
-    """Memory sizes from 1 to what the video ends with, in steps that double."""
+    """Return memory sizes from 1 to the size at the end of the video, doubling."""
     largest = _memory_of(num_frames)
     grid = [1]
     while grid[-1] < largest:
@@ -226,12 +241,12 @@ def _memory_grid(num_frames: int) -> list[int]:
 
 
 def _memory_of(frame: int) -> int:
-    """Memory frames that frame `frame` (1, 2, ...) reads: the first, and every fifth before it."""
+    """Return the number of memory frames that frame `frame` (1, 2, …) reads: the first, and every fifth before it."""
     return (frame - 1) // MEMORY_EVERY + 1
 
 
 def _integrate(result: Measured, sweep: dict[int, list[dict[str, Any]]], num_frames: int) -> None:
-    """Seconds of every frame of the video, by linear interpolation between the memory sizes that were timed."""
+    """Fill in the seconds of every frame of the video, by linear interpolation between the timed memory sizes."""
     sizes = sorted(sweep)
     query = [statistics.median(s for one in sweep[size] for s in one["query_s"]) for size in sizes]
     value = statistics.median(one["value_s"] for size in sizes for one in sweep[size])
@@ -246,7 +261,7 @@ def _integrate(result: Measured, sweep: dict[int, list[dict[str, Any]]], num_fra
 
 
 def _soak(config: FpsBenchmarkConfig, sequence: Clip, measured: list[Measured]) -> list[Measured]:
-    """A long video on the fastest constant-memory system, alone: resident memory at frame 100 and ever after."""
+    """Play a long video on the fastest constant-memory system alone, and record resident memory from frame SOAK_FROM on."""
     constant = [one for one in measured if not one.system.growing and one.objects == min(config.objects)]
     fastest = min(constant, key=lambda one: (bool(one.system.size_px), one.median_ms))
     result = Measured(fastest.system, fastest.about, fastest.objects, "soak")
@@ -266,8 +281,10 @@ def _soak(config: FpsBenchmarkConfig, sequence: Clip, measured: list[Measured]) 
 
 
 def _macs(measured: Iterable[Measured], config: FpsBenchmarkConfig) -> dict[str, float]:
-    """Multiply-accumulates of a frame with one object and two memory frames, by network, counted by PyTorch over the graphs of a step.
-    STCN encodes the value of every fifth frame."""
+    """Return multiply-accumulates of a frame by network, with one object and two memory frames, counted by PyTorch over a step's graphs.
+
+    STCN encodes the value of every fifth frame only.
+    """
     counts = {}
     for name in {one.about["model"] for one in measured}:
         model = build(name).eval()
@@ -282,7 +299,7 @@ def _macs(measured: Iterable[Measured], config: FpsBenchmarkConfig) -> dict[str,
     return counts
 
 
-def _said(config: FpsBenchmarkConfig, sequence: Clip, gflops: list[float]) -> str:
+def _protocol(config: FpsBenchmarkConfig, sequence: Clip, gflops: list[float]) -> str:
     protocol = (
         f"{sequence.name}, {len(sequence.frames)} frames of {config.width_px}x{config.height_px}; batch 1, {config.threads} thread(s), "
         f"first frame excluded, after warm-up, decoding excluded ({sequence.decode_ms:.1f} ms a frame); freed memory is kept (mallopt)"
@@ -299,6 +316,6 @@ def _series(measured: list[Measured]) -> list[dict[str, Any]]:
 
 
 def _metrics(measured: list[Measured]) -> dict[str, float]:
-    # MLflow's names have no blanks and no @.
+    # MLflow's names must not contain blanks or @.
     labels = [one.system.label.replace(" ", "_").replace("@", "_at_") for one in measured]
     return {f"fps/{one.protocol}/{label}/{one.objects}": one.fps for one, label in zip(measured, labels, strict=True)}

@@ -1,4 +1,4 @@
-"""The FPS benchmark's plots: speed and memory against the frame's number, and J&F against speed beside the published points."""
+"""Draw the FPS benchmark's plots: speed and memory over the frame number, and J&F over speed with the published points."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLOTS = ("fps-by-frame.png", "memory-by-frame.png", "jf-by-fps.png")
 
 
 def write_plots(measured: Sequence[Measured], folder: Written, evaluations: Sequence[str]) -> list[str]:
-    """Draw what this run can show; returns the paths of the PNGs. Raises InputError for an evaluation that cannot be read."""
+    """Draw the plots; returns the paths of the PNGs. Raises InputError for an evaluation that cannot be read."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -57,7 +57,7 @@ def _fps_by_frame(axes: Any, measured: Sequence[Measured]) -> None:
     for one in shown:
         seconds = np.asarray(one.frame_s)
         window = min(WINDOW_FRAMES, len(seconds))
-        # The median of a window: a pause of the machine is not the system's.
+        # The median of a window ignores short pauses of the machine.
         medians = np.median(np.lib.stride_tricks.sliding_window_view(seconds, window), axis=1)
         frames = np.arange(len(medians)) + window / 2
         axes.plot(frames, 1 / medians, "--" if one.integrated else "-", label=_label(one), linewidth=1.4)
@@ -93,9 +93,9 @@ def _quality_by_speed(axes: Any, measured: Sequence[Measured], points: Sequence[
         same = [one for one in measured if one.protocol == "short" and one.about["model"] == point["model"]]
         for one in [one for one in same if one.system.size_px in (0, point["size_px"])]:
             place = one.fps, 100 * point["j_and_f"]
-            words = f"{one.about['runtime']} {one.about['precision']}{one.network.removeprefix(one.about['model'])}"
+            label = f"{one.about['runtime']} {one.about['precision']}{one.network.removeprefix(one.about['model'])}"
             axes.plot(*place, "s", color="C0", markersize=5)
-            axes.annotate(words, place, fontsize=6, rotation=40, xytext=(3, 3), textcoords="offset points")
+            axes.annotate(label, place, fontsize=6, rotation=40, xytext=(3, 3), textcoords="offset points")
     if points:
         models = ", ".join(sorted({point["model"] for point in points}))
         axes.plot([], [], "s", color="C0", label=f"measured here: {models}, this machine")

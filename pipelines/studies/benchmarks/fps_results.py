@@ -1,4 +1,4 @@
-"""What the FPS benchmark found: each system's times and memory, and their ratios beside what they should be."""
+"""Results of the FPS benchmark: each system's times and memory, and ratios with their targets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOBILENET = "mobilevos-mobilenetv2"
 
 @dataclass
 class Measured:
-    """What is known of one system with so many objects on one protocol."""
+    """The measurements of one system, with one number of objects, on one protocol."""
 
     system: System
     about: dict[str, Any]
@@ -28,7 +28,7 @@ class Measured:
     rss_mib: list[float] = field(default_factory=list)
     """Resident memory after each turn."""
     rss_at: list[int] = field(default_factory=list)
-    """The frame of each of these."""
+    """The frame number of each of `rss_mib`."""
     peak_mib: float = 0.0
     integrated: bool = False
 
@@ -42,7 +42,7 @@ class Measured:
 
     @property
     def network(self) -> str:
-        """The network, and @ its working size where that is not the frames'."""
+        """The network, with @ and its working size where that is not the frames'."""
         return self.about["model"] + (f"@{self.system.size_px}" if self.system.size_px else "")
 
     @property
@@ -59,7 +59,7 @@ class Measured:
 
     @property
     def own_share(self) -> float:
-        """Percent of the time that is the engine's own, beyond its graphs."""
+        """Percent of the time that the engine spends outside its graphs."""
         return 100 * (1 - sum(self.graph_s.values()) / sum(self.frame_s))
 
     def row(self, threads: int) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def system_table(measured: Sequence[Measured]) -> str:
 
 
 def component_table(measured: Sequence[Measured]) -> str:
-    """Milliseconds a frame in each graph, and the engine's own share."""
+    """Return a table of the milliseconds a frame in each graph, and the engine's own share."""
     lines = []
     for one in measured:
         if one.graph_s and one.protocol == "short":
@@ -107,7 +107,7 @@ def component_table(measured: Sequence[Measured]) -> str:
 
 
 def ratios(measured: Sequence[Measured], gflops: Sequence[float], macs: Mapping[str, float]) -> list[Figure]:
-    """The comparisons that this run allows, of median frames: a neighbour's minute is in a mean, but in few medians."""
+    """Return the comparisons that this run allows. They use median frames, since other load on the machine moves a mean more."""
     found = [*_against_stcn(measured), *_of_long_videos(measured), *_of_runtimes(measured, gflops, macs)]
     short = _of(measured, "short")
     for one in _of(measured, "short", 2):
@@ -130,7 +130,7 @@ def ratios(measured: Sequence[Measured], gflops: Sequence[float], macs: Mapping[
 
 
 def _of(measured: Sequence[Measured], protocol: str, objects: int = 1, inside: bool = False) -> list[Measured]:
-    """Systems that work at the size of the frames, or, `inside`, at a smaller one of their own."""
+    """Return the systems that work at the size of the frames, or, with `inside`, at a smaller size of their own."""
     same = [one for one in measured if one.protocol == protocol and one.objects == objects]
     return [one for one in same if bool(one.system.size_px) == inside]
 
@@ -155,7 +155,7 @@ def _of_long_videos(measured: Sequence[Measured]) -> Iterator[Figure]:
 
 
 def _of_runtimes(measured: Sequence[Measured], gflops: Sequence[float], macs: Mapping[str, float]) -> Iterator[Figure]:
-    """Of a network without the best runtime, against it, and how near that comes to the machine's limit."""
+    """Compare a network's slow runtimes with its best fp32 one, and that one with the machine's GEMM peak."""
     main = [one for one in _of(measured, "short") if one.about["model"].startswith(MOBILENET)]
     slow = [one for one in main if one.about["runtime"] in ("eager", LOOP)]
     for one in slow:

@@ -1,7 +1,7 @@
-"""The systems of the FPS benchmark, each in a process of its own, so that its resident memory is its own.
+"""Run each system of the FPS benchmark in a separate process, so that its resident memory can be measured.
 
-A process loads one system and answers requests over a pipe: play so many frames, or (growing memory) time a frame at a given memory size.
-It runs only while it is asked, so systems can take turns on the same cores.
+A process loads one system and answers requests over a pipe: play a number of frames, or (growing memory) time a frame at a given memory
+size. It works only during a request, so systems can take turns on the same cores.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from vos.models.memory import Memory, MemoryPolicy, soft_aggregate
 
 GEMM_SIDE = 2048
 LOOP = "loop"
-"""The runtime of a network in the plain evaluation loop, as it was trained: what a user has without the engine."""
+"""The runtime of a network in the plain evaluation loop, as it was trained, without the engine."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class System:
 
 
 class Played(NamedTuple):
-    """What a turn tells: seconds of each frame, seconds of each graph over the turn, resident and peak MiB after it."""
+    """The result of a turn: seconds of each frame, seconds of each graph over the turn, resident and peak MiB after it."""
 
     frame_s: list[float]
     graph_s: dict[str, float]
@@ -65,9 +65,9 @@ class Played(NamedTuple):
 
 
 class Worker:
-    """The process of one system, which runs only while it is asked.
+    """The process of one system, which works only during a request.
 
-    A request raises InputError for what a user can repair, and RuntimeError with the process's own traceback for a fault of ours.
+    A request raises InputError for what a user can repair, and RuntimeError with the process's traceback for a fault in this project.
     """
 
     def __init__(self, system: System, frames_path: str, threads: int) -> None:
@@ -79,7 +79,9 @@ class Worker:
         try:
             return self._process.submit(_answer, *self._of, request, arguments).result()
         except BrokenProcessPool as error:
-            raise InputError(f"{self.system.label}: its process ended; is there enough memory?") from error
+            raise InputError(
+                f"{self.system.label}: its process ended, perhaps for lack of memory; free some and run it again"
+            ) from error
 
     def close(self) -> None:
         self._process.shutdown(cancel_futures=True)
@@ -105,7 +107,7 @@ def _answer(system: System, frames_path: str, threads: int, request: str, argume
 
 @cache
 def _player(system: System, frames_path: str, threads: int) -> Any:
-    """What plays in this process: the first request loads it."""
+    """Return the system that this process plays; the first request loads it."""
     set_threads(threads)
     frames = np.load(frames_path, mmap_mode="r")
     if system.source == "gemm":
@@ -117,7 +119,7 @@ def _player(system: System, frames_path: str, threads: int) -> Any:
 
 def _load(source: str) -> Any:
     if source not in names():
-        from pipelines.runtime.models import load_model  # here: what it loads would be in every system's memory
+        from pipelines.runtime.models import load_model  # imported here, since it would add to every system's memory
 
         return load_model(source)[0]
     torch.manual_seed(0)
@@ -125,7 +127,7 @@ def _load(source: str) -> Any:
 
 
 class Gemm:
-    """The machine's own limit: float32 products by the library that PyTorch brings."""
+    """The machine's peak: float32 matrix products by PyTorch's library."""
 
     def gflops(self, repeats: int) -> list[float]:
         a, b = torch.randn(GEMM_SIDE, GEMM_SIDE), torch.randn(GEMM_SIDE, GEMM_SIDE)
@@ -150,7 +152,7 @@ class EnginePlayer:
         return {**runs, "params": known.get("parameters", 0), "model": known["model"]}
 
     def start(self, labels: np.ndarray) -> None:
-        """A few frames are played for warm-up, compiling included. Each protocol begins with its first turn."""
+        """Play a few frames for warm-up, compilation included. Each protocol starts with its first turn."""
         self._labels = labels
         self._engine.start(self._frames[0], labels)
         for index in range(1, 4):
@@ -159,7 +161,7 @@ class EnginePlayer:
         self._waiting.clear()
 
     def play(self, num_frames: int, protocol: str) -> Played:
-        """The next frames of a protocol; the sequence begins again behind its end. Another protocol waits meanwhile."""
+        """Play the next frames of a protocol; the sequence is repeated after its end. Another protocol is suspended meanwhile."""
         if protocol != self._protocol:
             if self._protocol:
                 self._waiting[self._protocol] = self._engine.suspend(), self._next
@@ -172,7 +174,7 @@ class EnginePlayer:
         before = dict(self._engine.graph_seconds)
         times: list[float] = []
         for _ in range(num_frames):
-            frame = np.array(self._frames[self._next % len(self._frames)])  # "decoded": not timed
+            frame = np.array(self._frames[self._next % len(self._frames)])  # stands for decoding, which is not timed
             times.append(_seconds(self._engine.step, frame))
             self._next += 1
         spent = {name: total - before.get(name, 0.0) for name, total in self._engine.graph_seconds.items()}
@@ -180,7 +182,7 @@ class EnginePlayer:
 
 
 class LoopPlayer:
-    """`vos.inference.propagate` with first and recent memory, PyTorch eager, nothing folded."""
+    """`vos.inference.propagate` with first and recent memory in eager PyTorch, without folded layers."""
 
     def __init__(self, system: System, frames: np.ndarray) -> None:
         self._model, self._frames = _load(system.source), frames
@@ -208,7 +210,7 @@ class LoopPlayer:
 class GrowingPlayer:
     """STCN as its evaluation runs it (a memory frame every five, top 20), timed at any size of its memory.
 
-    The memory is filled with the first frame's keys and values plus noise: what a frame costs depends on how many there are.
+    The memory is filled with the first frame's keys and values plus noise, since a frame's time depends only on their number.
     """
 
     def __init__(self, system: System, frames: np.ndarray) -> None:
@@ -232,7 +234,7 @@ class GrowingPlayer:
             self._query(self._frame(1))
 
     def at_memory(self, num_memory: int, repeats: int) -> dict[str, Any]:
-        """Seconds of query frames at a memory of so many frames, of encoding a frame's value, and resident MiB. Memory only grows."""
+        """Measure query frames at a memory of `num_memory` frames, a frame's value encoding, and resident MiB. The memory only grows."""
         with torch.inference_mode():
             while self._memory.num_frames < num_memory:
                 key = self._key + 0.1 * torch.randn_like(self._key)
@@ -247,7 +249,7 @@ class GrowingPlayer:
         return F.pad(to_tensor(np.array(self._frames[index : index + 1])), self._pads)
 
     def _query(self, frame: Any) -> Any:
-        """What `vos.inference.propagate` does for a frame, from the encoder to the labels."""
+        """Segment a frame as `vos.inference.propagate` does, from the encoder to the labels."""
         query = self._model.encode_query(frame)
         logits = self._model.decode(query, self._memory.read(query.key)).logits
         return soft_aggregate(object_probability(logits)).softmax(1)[0].argmax(0)
@@ -268,7 +270,7 @@ def _seconds(call: Any, *arguments: Any) -> float:
 
 
 def _resident_mib() -> tuple[float, float]:
-    """Resident and peak memory of this process, in MiB (Linux)."""
+    """Return resident and peak memory of this process, in MiB (Linux)."""
     values = {}
     with open("/proc/self/status", encoding="ascii") as file:
         for line in file:

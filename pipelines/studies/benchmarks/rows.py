@@ -1,6 +1,6 @@
-"""What the benchmarks share: a figure over rounds, folders of their own, and where the rows go.
+"""Shared functions of the benchmarks: figures over rounds, separate folders, and the output of rows.
 
-Each ratio compares two sides that take turns in one run; a figure is the median over the rounds, its spread the smallest and largest.
+Each ratio compares two sides that take turns in one run. A figure is the median over the rounds; its spread is the smallest and largest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Job = TypeVar("Job", bound=JobConfig)
 
 @dataclass(frozen=True)
 class Record:
-    """Where what a benchmark finds is kept: its folder, its MLflow run, and the file of --json."""
+    """The outputs of a benchmark: its folder, its MLflow run, and the file of --json."""
 
     folder: Written
     run: tracking.Run
@@ -51,7 +51,7 @@ class Record:
 
 @contextmanager
 def recorded(config: BenchmarkConfig | FpsBenchmarkConfig, what: str, files: Sequence[str] = ()) -> Iterator[Record]:
-    """A benchmark's folder and run. Raises InputError, before anything is measured, where `files` are there and not ours."""
+    """Open a benchmark's folder and run. Raises InputError, before anything is measured, where unrelated files have the names `files`."""
     json_file = OutputFile(config.json, BENCHMARK, config.overwrite) if config.json else None
     if json_file:
         json_file.check()
@@ -63,25 +63,25 @@ def recorded(config: BenchmarkConfig | FpsBenchmarkConfig, what: str, files: Seq
 
 
 def median(name: str, values: list[float], relation: str = "", bound: float | str = "", how: str = "") -> Figure:
-    """The median of some rounds beside its target."""
+    """Return the median over rounds, with its target."""
     return Figure(name, statistics.median(values), relation, bound, how, min(values), max(values))
 
 
 def placed(job: Job) -> Job:
-    """The job in a folder that is its configuration's own, so that a benchmark of other sizes finds none of another one's."""
+    """Return the job with a folder named after its configuration, so that benchmarks of other sizes use other folders."""
     return replace(job, out=f"{job.out}-{fingerprint(replace(job, out=''))[:8]}")
 
 
 def built(cache: CacheConfig) -> CacheConfig:
-    """A cache in a folder of its own; one that is there is used."""
+    """Build a cache in a separate folder, or reuse an existing one; returns its configuration."""
     build_cache(cache := placed(cache))
     return cache
 
 
 def emptied(job: Job, kind: str) -> Job:
-    """The job in a folder of its own, without what it left there before: it is to be timed from its beginning.
+    """Return the job with a separate, emptied folder, so that it is timed from its start.
 
-    Raises InputError where the folder is not one of a jobs.`kind`.
+    Raises InputError where the folder is not one of jobs.`kind`.
     """
     job = placed(job)
     if storage.list_all(job.out):
@@ -97,19 +97,19 @@ def seconds(call: Callable[..., Any], *arguments: Any) -> float:
 
 
 def stepped(take: TrainingStep, step: int, batch: Batch) -> dict[str, float]:
-    """One training step on a batch."""
+    """Take one training step on a batch; returns its loss terms."""
     return take(step, batch.frames, batch.labels, batch.num_objects, batch.targets, batch.draws)
 
 
 def as_row(figure: Figure) -> dict[str, Any]:
-    """A figure in rows.json."""
+    """Return a figure as a row of rows.json."""
     low, high = (figure.value if end is None else end for end in (figure.low, figure.high))
     kept = {"name": figure.name, "value": figure.value, "low": low, "high": high}
     return {**kept, "target": figure.target, "met": figure.met, "how": figure.how}
 
 
 def figure_table(figures: Sequence[Figure]) -> str:
-    """Figures beside their targets, and below them how they were measured."""
+    """Return a table of figures and targets, followed by notes on how they were measured."""
     spread = any(one.low is not None for one in figures)
     lines = []
     for one in figures:

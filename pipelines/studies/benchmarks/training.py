@@ -1,4 +1,4 @@
-"""What Ray, several workers, the representation loss, metrics and a search cost, measured against doing without them."""
+"""Measure the cost of Ray, several workers, the representation loss, metrics and a search against work without them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FRAMES = 3
 
 
 def _cache(config: BenchmarkConfig) -> str:
-    """A cache at the paper's sizes, by whatever teacher: the student's step costs the same."""
+    """Return a cache at the paper's sizes; the teacher does not matter, since it does not change the student's step time."""
     cache = CacheConfig(
         out=storage.join(config.out, "train-cache"),
         draws=config.draws,
@@ -43,7 +43,7 @@ def _cache(config: BenchmarkConfig) -> str:
 
 
 def _config(config: BenchmarkConfig, name: str) -> TrainConfig:
-    # A checkpoint at the end only: what it costs depends on how often one is wanted.
+    # Only one checkpoint, at the end, since its cost depends on the chosen interval.
     base = TrainConfig(
         model=config.student, data=config.data, cache=_cache(config), steps=STEPS, batch=2, seed=config.seed
     )
@@ -51,14 +51,14 @@ def _config(config: BenchmarkConfig, name: str) -> TrainConfig:
 
 
 def _rate_through_ray(config: TrainConfig) -> float:
-    """Images per second of a training by jobs.train's own pipeline, from its own metric, first steps left out."""
+    """Return images per second of a training through the pipeline of jobs.train, from its metric, without the first steps."""
     result = train(emptied(config, TRAIN), label=os.path.basename(config.out), register=False)
     rates = tracking.existing_run(result.run_id).history("train/clips_per_s")
     return FRAMES * statistics.harmonic_mean([rate for step, rate in rates.items() if step > WARM_UP])
 
 
 def _batches(config: TrainConfig) -> list[Batch]:
-    """The very batches of the training, in memory: clips differ in what they cost."""
+    """Return the training's own batches, in memory, since the time of clips differs."""
     source = make_source(config)
     numbers = [draws_of_step(step, source.num_draws, config.batch, config.seed) for step in range(STEPS)]
     return [source.batch(one) for one in numbers]
@@ -86,7 +86,7 @@ def _workers(config: BenchmarkConfig) -> Iterator[Figure]:
 
 
 def _shares(config: BenchmarkConfig) -> Iterator[Figure]:
-    """L_repr and the telling of metrics, as shares of a step."""
+    """Measure L_repr and the reporting of metrics, as shares of a step."""
     chosen = replace(_config(config, "shares"), steps=1000)
     batch = _batches(chosen)[0]
     targets = batch.targets
@@ -102,23 +102,23 @@ def _shares(config: BenchmarkConfig) -> Iterator[Figure]:
         features.grad = None
 
     reporter = Reporter(new_board().post.remote)
-    losses, whole_s, telling_s = [], [], []
+    losses, whole_s, reporting_s = [], [], []
     for step in range(4 * config.rounds + WARM_UP):
         terms: dict[str, float] = {}
         whole = seconds(lambda step=step, terms=terms: terms.update(stepped(take, step, batch)))
         losses.append(100 * seconds(representation) / whole)
         whole_s.append(whole)
-        telling_s.append(seconds(reporter.add, step, terms))
+        reporting_s.append(seconds(reporter.add, step, terms))
     sizes = f"{config.samples} samples, rank {targets.factor.shape[-1]}, {present} objects, 4 query frames"
     how = f"gather, forward and backward / a step; {sizes}"
     yield median("L_repr, % of a step", losses[WARM_UP:], "<=", 5, how)
     how = "time in the call that hands a step's metrics over / the step; MLflow is the driver's work"
-    share = 100 * sum(telling_s) / sum(whole_s)  # most calls only collect; one a second posts
+    share = 100 * sum(reporting_s) / sum(whole_s)  # most calls only collect; one a second posts
     yield median("metrics, % of a step", [share], "<=", 1, how)
 
 
 def _search(config: BenchmarkConfig) -> Iterator[Figure]:
-    """Ray Tune's wall time against the seconds that its trials spent training, on two trials at a time."""
+    """Compare Ray Tune's wall time with the seconds that its trials spent in training, two trials at a time."""
     if not config.search:
         return
     small = preset(TrainConfig, "demo")

@@ -1,4 +1,4 @@
-"""The claims of the protocol beside their targets: reached, below target, or not run."""
+"""Compare the claims of the protocol with their targets: reached, below target, or not run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vos.published.bounds import BELOW, NOT_RUN, REACHED, Figure
 
 MINUTE_S = 60.0
 FAIR = 0.98
-"""Least CPU time of the plain students, as a share of the distilled ones', called equal: a busy machine's clocks differ by that."""
+"""Smallest share of the distilled students' CPU time at which the plain students' counts as equal; a busy machine varies by that."""
 ON_AVERAGE = f"{REACHED} on average"
 
 
 def claims(results: Results) -> list[Figure]:
-    """Each claim as a figure, what was found in words in its `how`."""
+    """Return each claim as a figure, with its result as text in `how`."""
     study = results.study
     full, some, rank = f"full-{study.main}", study.quarter, study.cache.factor.rank
     shares = [
@@ -47,7 +47,7 @@ def claims(results: Results) -> list[Figure]:
 
 
 def cpu_lines(results: Results) -> list[str]:
-    """What the comparison at equal CPU time rests on."""
+    """Return the lines with the CPU times behind the comparison at equal CPU time."""
     lines, records = [], results.records
     for length, families in _equal_in_cpu(f"full-{results.study.main}").items():
         distilled, plain = (results.cost(family, "cpu_s") for family in families)
@@ -69,7 +69,7 @@ def _equal_in_cpu(full: str) -> dict[str, tuple[str, str]]:
 
 
 def _levels(results: Results) -> tuple[Figure, Figure, Figure, Figure]:
-    """How good the best plain student, the teacher and the best distilled student are, and the last beside its teacher."""
+    """Return J&F of the best plain student, the teacher and the best distilled student, and the ratio of the last to its teacher."""
     study, full, seeds_of = results.study, f"full-{results.study.main}", results.figures
     lengths = [f"{full}-plain{length}" for length in ("", "-long", "-fresh")]
     in_time = [one for one in lengths if (results.cost(one, "cpu_s") or math.inf) <= 60 * MINUTE_S]
@@ -86,7 +86,7 @@ def _levels(results: Results) -> tuple[Figure, Figure, Figure, Figure]:
     best, teacher = results.best([usual, f"{study.as_large}-both-fresh"]), results.mean(TEACHER)
 
     def distilled(name: str, target: str, bound: float, scale: float | None, digits: int) -> Figure:
-        """Of the best, in units of `scale`; where that saw larger frames than students do, of the usual one too."""
+        """Return the best one's figure, in units of `scale`, and the usual one's too where the best saw larger frames than students do."""
         values = [value / scale if value is not None and scale else None for value in map(results.mean, (best, usual))]
         note = f", {counted(seeds_of(best))}"
         if best != usual and values[1] is not None:
@@ -114,7 +114,7 @@ def _cost(results: Results, name: str, family: str, bound: tuple[str, float | st
 
 
 def _gain(results: Results, name: str, a: str, b: str, least: float, seeds: int, most_seeds: int = 0) -> Figure:
-    """At least so many points (0: more than none), the whole interval above 0."""
+    """Require at least `least` points (0: more than none), with the whole interval above 0."""
     target = (f"≥ +{least:g}" if least else "> 0") + f", interval above 0, {seeds} seeds"
 
     def verdict(found: Difference) -> str | bool:
@@ -132,14 +132,14 @@ def _as_good(results: Results, name: str, a: str, b: str) -> Figure:
 
 def _within(results: Results, name: str, b: str, points: float) -> Figure:
     def verdict(found: Difference) -> str | bool:
-        wide = max(-found.low, found.high) > points  # two seeds rarely say more than this of half a point
+        wide = max(-found.low, found.high) > points  # two seeds rarely resolve half a point
         return abs(found.mean) <= points and (ON_AVERAGE if wide else True)
 
     return _judged(results, name, ("short-both", b), f"within {points}", verdict, 2)
 
 
 def _equal_cpu(results: Results, length: str, a: str, b: str, seeds: int) -> Figure:
-    """A comparison at equal CPU time is none where the plain students had less of it."""
+    """Judge a comparison at equal CPU time; it does not count where the plain students had less."""
     judged = _gain(results, f"distilled − plain, equal CPU time, {length}", a, b, 0, seeds)
     ratio = results.cost_ratio(b, a, "cpu_s")
     if ratio is None or ratio >= FAIR or judged.outcome.startswith(NOT_RUN):
@@ -156,7 +156,7 @@ def _judged(
     seeds: int,
     most_seeds: int = 0,
 ) -> Figure:
-    """A comparison of two families beside its target; `holds` may say in words how far it does."""
+    """Compare two families with a target; `holds` returns whether it is met, or a text for a partial result."""
     one = results.compare(*pair)
     if one.difference is None:
         return Figure(name, None, how="-", asked=target)
@@ -167,5 +167,5 @@ def _judged(
         verdict = f"no difference ({len(one.seeds)} seeds)"
     elif len(one.seeds) < seeds:
         verdict = f"{NOT_RUN}: {len(one.seeds)} of {seeds} seeds"
-    words = verdict if isinstance(verdict, str) else REACHED if verdict else BELOW
-    return Figure(name, mean, how=found, low=low, high=high, asked=target, verdict=words)
+    outcome = verdict if isinstance(verdict, str) else REACHED if verdict else BELOW
+    return Figure(name, mean, how=found, low=low, high=high, asked=target, verdict=outcome)

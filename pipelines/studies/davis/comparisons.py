@@ -1,4 +1,4 @@
-"""What the page puts side by side, as data: the paired comparisons and the ablations of the protocol."""
+"""The paired comparisons and the ablations of the protocol, as data for the page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ STUDENTS = {"plain": "plain", "both": "distilled"}
 
 
 def comparisons(results: Results) -> list[Comparison]:
-    """Every comparison of the protocol, also those of which nothing has been run."""
+    """Return every comparison of the protocol, also those without any run."""
     found, group = [], ""
     for head, title, a, b in _listed(results.study):
         group = head or group
@@ -18,7 +18,7 @@ def comparisons(results: Results) -> list[Comparison]:
 
 
 def _listed(study: Study) -> list[tuple[str, str, str, str]]:
-    """(group where one begins, title, family, family that it is compared with)"""
+    """Return (group where one starts, title, family, family that it is compared with)."""
     rank, context = study.cache.factor.rank, study.cache.teacher.context_frames
     some, kd, full, tau = study.quarter, f"{study.light_kd:g}", f"full-{study.main}", f"{BEST_TEMPERATURE:g}"
     alone = [("equal steps", "both"), ("logits alone", "logits"), ("L_repr alone", "repr")]
@@ -41,8 +41,8 @@ def _listed(study: Study) -> list[tuple[str, str, str, str]]:
         ("Clips", f"all different against a quarter of them {REPEATS} times, full, plain", f"{full}-plain", "repeat-plain"),
         ("", "the same, distilled", f"{full}-both", "repeat-both"),
         ("", f"distilled against plain, {REPEATS} times a quarter of the clips", "repeat-both", "repeat-plain"),
-        *(("", f"new against mirrored clips, {LONG:g} times full, {words}", f"{full}-{loss}-fresh", f"{full}-{loss}-long")
-          for loss, words in STUDENTS.items()),
+        *(("", f"new against mirrored clips, {LONG:g} times full, {student}", f"{full}-{loss}-fresh", f"{full}-{loss}-long")
+          for loss, student in STUDENTS.items()),
         ("Sampling", f"boundary against uniform, {some}", f"short-{some}", "short-uniform"),
         ("", f"boundary against uniform, {some}, half the steps", f"half-{some}", "half-uniform"),
         ("Targets", f"int8 rank {rank} from the cache against fp32, all columns", "short-both", "short-fp32"),
@@ -53,8 +53,8 @@ def _listed(study: Study) -> list[tuple[str, str, str, str]]:
         ("Teacher", f"{context} context frames against none", "short-both", "short-context0"),
         ("", f"{context} context frames against 2", "short-both", "short-context2"),
         ("", "true against predicted context masks", "short-truemasks", "short-both"),
-        *(("Memory", f"{words} against first + recent, {student} student", f"memory-{kind}-{loss}", f"{full}-{loss}")
-          for loss, student in STUDENTS.items() for kind, words in memories),
+        *(("Memory", f"{label} against first + recent, {student} student", f"memory-{kind}-{loss}", f"{full}-{loss}")
+          for loss, student in STUDENTS.items() for kind, label in memories),
     ]  # fmt: skip
     if size := study.as_large:
         listed += [
@@ -66,7 +66,7 @@ def _listed(study: Study) -> list[tuple[str, str, str, str]]:
 
 
 def ablations(study: Study) -> dict[str, list[tuple[str, str]]]:
-    """Title -> (value, family) of each ablation, in the order of its values; what has its usual value is the common base run."""
+    """Return {title: [(value, family), …]} of each ablation, ordered by value; the usual value is the common base run."""
     usual, cache, main, base = study.train.loss, study.cache, f"full-{study.main}", "short-both"
     rank, context, some = cache.factor.rank, cache.teacher.context_frames, study.quarter
     kd, light_kd, heavy_kd = (f"{value:g}" for value in (usual.kd, study.light_kd, study.heavy_kd))

@@ -1,4 +1,4 @@
-"""docs/results.md from the records alone: the protocol, the claims, the tables, the plots, and what has not been run."""
+"""Write docs/results.md from the records alone: the protocol, the claims, the tables, the plots, and the missing runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHEET = "sequences.csv"
 def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Record], unused: list[str]) -> list[str]:
     """Write the page, the sheet of sequences and the plots; returns their paths, the page first.
 
-    records  the valid ones
+    records  valid records
     unused   names of records that do not count: of another configuration, or of no run of the plan
     """
     docs, folder = docs_folder(config.docs, config.overwrite), os.path.basename(config.docs)
@@ -64,7 +64,7 @@ def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Recor
 
 
 def metrics(plan: list[Planned], results: Results) -> dict[str, float]:
-    """Mean J&F of every family, and how far the plan is, by their MLflow names."""
+    """Return the mean J&F of every family and the number of finished and planned runs, by their MLflow names."""
     families = dict.fromkeys(one.family for one in plan if one.kind not in ("cache", "search"))
     means = {f"results/{family}": value for family in families if (value := results.mean(family)) is not None}
     return {**means, "results/runs": float(len(results.records)), "results/runs_planned": float(len(plan))}
@@ -88,7 +88,7 @@ def _protocol(results: Results, plan: list[Planned]) -> str:
     scored = len(_sequence_names(results.records))
     places = f"the {scored} development sequences below" if scored else "development sequences"
     data = f"DAVIS, trained on its training sequences, scored on {places}" if scale.pretrained else "synthetic video"
-    # Said because it is so: DECISIONS 41 and 45 to 49.
+    # See DECISIONS 41 and 45 to 49.
     looked = (
         ", but the size at which frames are seen, the share of pasted objects, the number of clips, the weight of the logits' KL and "
         "the first weights of the mask channels were settled after looks at them, and the teacher is the best there of five that were "
@@ -133,7 +133,7 @@ def _protocol(results: Results, plan: list[Planned]) -> str:
 
 
 def _teacher(plan: list[Planned], students: EvaluateConfig) -> str:
-    """The protocol's line about the teacher."""
+    """Return the protocol's line about the teacher."""
     planned = next(one for one in plan if one.name == TEACHER)
     job, scored = planned.job, planned.evaluation
     assert isinstance(job, TrainConfig) and scored is not None
@@ -178,12 +178,12 @@ def _ablations(results: Results) -> str:
     for title, values in ablations(results.study).items():
         found, seeds = results.aligned([family for _, family in values])
         cells = [spread(found[family]) if found[family] else "not run" for _, family in values]
-        said = f"J&F, seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}" if seeds else "J&F"
-        parts.append(markdown([title, *(label for label, _ in values)], [[said, *cells]]))
+        label = f"J&F, seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}" if seeds else "J&F"
+        parts.append(markdown([title, *(label for label, _ in values)], [[label, *cells]]))
     kinds = {"plain": "plain", "cached": "both", "online": "online"}
     steps = {label: results.cost(f"short-{one}", "cpu_s_per_step") for label, one in kinds.items()}
-    if said := [f"{label} {value:.2f} s" for label, value in steps.items() if value]:
-        parts.append(f"CPU seconds of a step: {', '.join(said)}.")
+    if costs := [f"{label} {value:.2f} s" for label, value in steps.items() if value]:
+        parts.append(f"CPU seconds of a step: {', '.join(costs)}.")
     return "\n\n".join(parts)
 
 

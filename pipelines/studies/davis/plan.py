@@ -1,9 +1,9 @@
-"""The protocol of the results as data: every run, what it needs, and what it is compared with.
+"""The protocol of the results as data: every run, and the runs that it needs.
 
-A pair that is compared differs in one thing. Its students begin with the same weights (a function of the seed), take the same clips in the
-same order (one cache, or caches of equally many draws from one seed) and as many steps; the plain student makes the cache's draws
-itself, so that its record outlives another teacher. Caches, checkpoints and weights are named, not located: a plan is the same on every
-machine.
+The two runs of a comparison differ in one setting. Their students start with the same weights (a function of the seed) and take the same
+clips in the same order (one cache, or caches of equally many draws from one seed), for the same number of steps. The plain student makes
+the cache's draws itself, so its record stays valid with another teacher. Caches, checkpoints and weights are names, not paths, so a plan
+is the same on every machine.
 """
 
 from __future__ import annotations
@@ -32,48 +32,48 @@ from vos.errors import InputError
 FULL_STEPS = 1900
 """Steps of a full training under davis-cpu."""
 LONGER = 1.1
-"""Steps of the plain student that is given a distilled student's processor time, against the distilled student's: the most that a cached
-step may cost. The measured ratio is in the page."""
+"""Factor on the steps of the plain student with a distilled student's CPU time: the largest allowed cost of a cached step.
+The page reports the measured ratio."""
 LONG = 2.5
-"""How many times more steps the longest students have, with the same clips, mirrored on every second pass, or with as many more."""
+"""Factor on the steps of the longest students, with the same clips, mirrored on every second pass, or with as many more clips."""
 REPEATS = 4
-"""How many times more often the students that show what repetition costs see each of their clips."""
+"""Factor on how often the students that measure the cost of repetition see each clip."""
 TEACHER, SEARCH = "teacher", "search"
 MAIN_CACHE, LONG_CACHE, SHORT_CACHE, REPEAT_CACHE = "cache-main", "cache-long", "cache-short", "cache-repeat"
 PRETRAINED = "mobilenet_v2_imagenet.fp16.safetensors"
-"""What MobileNetV2's ImageNet weights are called in the plan, whatever their file is called; records have its digest."""
+"""Name of MobileNetV2's ImageNet weights in the plan, whatever the file's name; records hold its digest."""
 
 LOSSES = {"plain": (False, False), "logits": (True, False), "repr": (False, True), "both": (True, True)}
-"""Whether the logits' and the representation's distillation take part."""
+"""Whether the distillation of logits and of the representation are on."""
 W = (0.0, 0.25, 0.5, 0.75, 1.0)
 TEMPERATURES = (0.5, 1.0, 4.0, 8.0)
 BEST_TEMPERATURE = 4.0
-"""Of the ablation's two seeds."""
+"""The best one over the ablation's two seeds."""
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
-"""Of the cached samples: 64, 128, 256 and 512 of 1024."""
+"""Shares of the cached samples: 64, 128, 256 and 512 of 1024."""
 MEMORIES = ("first", "recent", "infinite")
 
 LENGTHS = {"": 1, "-half": 0.5, "-longer": LONGER, "-long": LONG, "-fresh": LONG}
-"""How many full trainings a student's is: `-long` on the main cache's clips, mirrored on every second pass, `-fresh` on new ones."""
+"""Length of a training in full trainings: `-long` on the main cache's clips, mirrored on every second pass, `-fresh` on new ones."""
 
 Kind = Literal["teacher", "cache", "student", "evaluation", "search"]
 Row = tuple[str, str, Mapping[str, object]]
-"""Students of one family: its name, the loss, and what else `Study.student` takes."""
+"""Students of one family: its name, the loss, and the other arguments of `Study._student`."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One run. Paths in its configurations are names of other runs, or of a file."""
+    """One run. The paths in its configurations are names of other runs, or of a file."""
 
     name: str
     kind: Kind
     job: JobConfig
     """TrainConfig, CacheConfig, EvaluateConfig or TuneConfig"""
     minutes: float
-    """CPU minutes expected of it"""
+    """expected CPU minutes"""
     needs: tuple[str, ...] = ()
     evaluation: EvaluateConfig | None = None
-    """of what was trained"""
+    """of the trained model"""
 
     @property
     def family(self) -> str:
@@ -81,14 +81,14 @@ class Planned:
 
     @property
     def seed(self) -> int:
-        """Of the training that the run is or looks at."""
+        """The seed of the run's training, or of the training that it evaluates."""
         seed = family_and_seed(self.name)[1]
         return self.job.seed if seed is None else seed
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the protocol is under a preset."""
+    """The size of the protocol under a preset."""
 
     short: int
     full: int
@@ -96,17 +96,17 @@ class Scale:
     teacher: Mapping[str, object]
     """fields of its TrainConfig"""
     students: Mapping[str, str]
-    """label -> architecture; the first is the one that everything is tried on"""
+    """{label: architecture}; all ablations use the first"""
     teacher_px: int = 0
-    """shorter side at which the teacher is scored, where it is not the students'"""
+    """shorter side at which the teacher is scored, 0 for the students' size"""
     pretrained: bool = False
-    """whether MobileNetV2 trunks begin with ImageNet weights"""
+    """whether MobileNetV2 trunks start with ImageNet weights"""
     epochs: int = 1
-    """how often a full training sees each clip of the main cache"""
+    """passes of a full training over the main cache"""
     step_s: Mapping[str, float] = field(default_factory=dict)
     """CPU seconds of a step, by architecture, for the forecast"""
     draw_s: float = 0.05
-    """CPU seconds of the teacher on a draw"""
+    """CPU seconds of the teacher for a draw"""
 
 
 TINY = {"noaspp": "mobilevos-tiny", "mobilenetv2": "mobilevos-tiny", "resnet18": "mobilevos-tiny"}
@@ -122,7 +122,7 @@ DAVIS_TEACHER = {
     "seed": 1,
     "optimiser": replace(preset(TrainConfig, "davis-cpu").optimiser, ema=0.995),
     "checkpoint_every": 300,
-    "half": True,  # what ships is then what the caches were made with
+    "half": True,  # the published weights are then those that made the caches
 }
 SCALES = {
     "smoke": Scale(4, 6, {"model": "teacher-small", "steps": 4}, TINY),
@@ -134,18 +134,21 @@ EVALUATION_MINUTES = 1.5
 
 
 def plan(name: str = "davis-cpu") -> list[Planned]:
-    """Every run of the protocol under a preset, in order of importance; what a run needs stands before it."""
+    """Return every run of the protocol under a preset, in order of importance, each after the runs that it needs."""
     return list(study(name).runs())
 
 
 def family_and_seed(name: str) -> tuple[str, int | None]:
-    """What runs that differ in nothing but their seed have in common, and this one's seed; without one, the name and None."""
+    """Split a run's name into its family, shared by runs that differ only in their seed, and its seed; None without a seed."""
     head, _, tail = name.rpartition("-s")
     return (head, int(tail)) if head and tail.isdigit() else (name, None)
 
 
 def chosen(runs: list[Planned], words: tuple[str, ...]) -> list[Planned]:
-    """Runs whose name has one of the words, and all that they need, in the plan's order. Raises InputError for a word that none has."""
+    """Return the runs whose name contains one of `words`, and the runs that they need, in the plan's order.
+
+    Raises InputError for a word that no name contains.
+    """
     if not words:
         return runs
     for word in words:
@@ -164,7 +167,7 @@ def study(name: str) -> Study:
 
 
 class Study:
-    """The protocol under a preset: its configurations, what it varies, and its runs."""
+    """The protocol under a preset: its configurations, the varied settings, and its runs."""
 
     def __init__(self, name: str) -> None:
         self.name, self.scale = name, SCALES[name]
@@ -172,19 +175,19 @@ class Study:
         self.train = replace(preset(TrainConfig, name), here=True, workers=1, threads=1)
         self.cache = replace(preset(CacheConfig, name), workers=1, threads=1)
         evaluate = preset(EvaluateConfig, name)
-        # Speed is measured alone, by jobs.benchmark fps: beside other runs it says nothing.
+        # Speed is measured by jobs.benchmark fps on an idle machine; beside other runs it has no meaning.
         self.evaluate = replace(evaluate, workers=1, threads=1, fps=replace(evaluate.fps, sequences=0))
         usual = self.train.loss
         self.light_kd, self.heavy_kd, self.heavy_repr = usual.kd / 8, 4 * usual.kd, 10 * usual.representation
         """other weights of the logits' KL (light: under davis-cpu 1, a fifth of cross-entropy at the end) and of |S| x L_repr"""
         self.dense_samples = min(2 * self.cache.samples, (self.cache.clip.crop_px // GRID_STRIDE) ** 2)
-        """twice the sampled pixels, or all that there are"""
+        """twice the sampled pixels, at most all"""
         self.quarter = self.sampled(1 / 4)
         self.as_large = f"size{self.scale.teacher_px}" if self.scale.teacher_px else ""
-        """what the students are called that see frames as large as their teacher does; "" where all of them do"""
+        """name of the students that see frames as large as their teacher does; "" where all of them do"""
 
     def sampled(self, share: float) -> str:
-        """What the runs with a share of the cached samples are called: n256 of 1024."""
+        """Return the name of runs with a share of the cached samples: n256 of 1024."""
         return f"n{round(share * self.cache.samples)}"
 
     def runs(self) -> Iterator[Planned]:
@@ -208,13 +211,13 @@ class Study:
         yield from self._short()
         yield self._search()
         yield from self._students((1, 2, 3), self._full("plain", "-longer"))
-        # Where two or three seeds do not decide.
+        # More seeds where two or three do not decide.
         yield from self._students((3, 4), self._tempered(BEST_TEMPERATURE))
         yield from self._students((3, 4), ("short-truemasks", "both", {"cache": "cache-truemasks"}))
         yield from self._students((4, 5), *self._sampling("short", self.scale.short))
 
     def _short(self) -> Iterator[Planned]:
-        """The ablations, on one student at the short length. Each cache has as many draws as the others: the order is then the same."""
+        """Yield the ablations, on one student at the short length. All caches have equally many draws, so their order is the same."""
         half, longer = self.scale.short // 2, math.ceil(LONGER * self.scale.short)
         yield self._cache(SHORT_CACHE)
         yield from self._students(range(1, 6), ("short-plain", "plain", {}), ("short-both", "both", {}))
@@ -257,7 +260,7 @@ class Study:
         return f"short-tau{temperature:g}", "both", {"temperature": temperature}
 
     def _sampling(self, length: str, steps: int) -> list[Row]:
-        """A quarter of the samples: those at boundaries first, and anywhere."""
+        """Return students with a quarter of the samples: boundary samples first, and uniform ones."""
         uniform: dict[str, object] = {"steps": steps, "density": 1 / 4, "cache": "cache-uniform"}
         boundary = {**uniform, "cache": SHORT_CACHE}
         return [(f"{length}-{self.quarter}", "both", boundary), (f"{length}-uniform", "both", uniform)]
@@ -291,9 +294,7 @@ class Study:
             job, needs = replace(job, cache=cache, teacher_online=online), (cache, *([TEACHER] if online else []))
         if self.scale.pretrained and "mobilenetv2" in model:
             job = replace(job, trunk_weights=PRETRAINED)
-        elif (
-            self.scale.pretrained
-        ):  # there are no ImageNet weights of this trunk: it learns from nothing, like every layer
+        elif self.scale.pretrained:  # this trunk has no ImageNet weights, so all its layers start from random ones
             rates = replace(job.optimiser, query_trunk_scale=1.0, value_trunk_scale=1.0)
             job = replace(job, optimiser=rates, freeze_early=False)
         minutes = steps * self._step_s(model) * (1.4 if online else 1) / 60 + EVALUATION_MINUTES
@@ -303,13 +304,13 @@ class Study:
         job = replace(self.train, role="teacher", loss=LossConfig(), **self.scale.teacher)  # type: ignore[arg-type]
         job = replace(job, trunk_weights=PRETRAINED if self.scale.pretrained and job.model != "stcn" else "")
         minutes = self._step_s(job.model) * job.steps / 60 + 3 * EVALUATION_MINUTES
-        # Its memory holds the frame before too, as in training and in the cache (DECISIONS 47).
+        # Its memory also holds the previous frame, as in training and in the cache (DECISIONS 47).
         memory = MemoryConfig(kind="infinite", top_k=self.evaluate.memory.top_k, include_last=True)
         size_px = self.scale.teacher_px or self.evaluate.size_px
         return Planned(TEACHER, "teacher", job, minutes, (), self._scored(TEACHER, memory=memory, size_px=size_px))
 
     def _draws(self, cache: str) -> int:
-        """How many a cache has: with its seed, this decides the clips and their order."""
+        """Return a cache's number of draws, which together with its seed decides the clips and their order."""
         clips = math.ceil(self.scale.full * self.train.batch / self.scale.epochs)
         draws = {MAIN_CACHE: clips, LONG_CACHE: math.ceil(LONG * clips), REPEAT_CACHE: math.ceil(clips / REPEATS)}
         return draws.get(cache, self.scale.short * self.train.batch)
@@ -320,7 +321,7 @@ class Study:
         return Planned(name, "cache", job, draws * self.scale.draw_s / 60 + 0.5, (TEACHER,))
 
     def _search(self) -> Planned:
-        """What jobs.tune makes of the short length. It shows, and decides nothing: its trials are scored on the development sequences."""
+        """Return a search with jobs.tune at the short length. It chooses no setting, since its trials use the development sequences."""
         weights = PRETRAINED if self.scale.pretrained else ""
         train = replace(self.train, steps=self.scale.short, trunk_weights=weights)
         job = replace(preset(TuneConfig, self.name), cache=SHORT_CACHE, concurrent=1, threads=1, train=train)
@@ -335,7 +336,7 @@ class Study:
         return Planned(f"memory-{kind}-{loss}-s{seed}", "evaluation", job, EVALUATION_MINUTES, (student,))
 
     def _as_large(self, loss: str) -> Planned:
-        """A student that sees frames as large as its teacher does."""
+        """Return the evaluation of a student that sees frames as large as its teacher does."""
         student = f"full-{self.main}-{loss}-fresh-s1"
         job = self._scored(student, size_px=self.scale.teacher_px)
         minutes = EVALUATION_MINUTES * (self.scale.teacher_px / self.evaluate.size_px) ** 2

@@ -1,4 +1,4 @@
-"""The results' plots, from the records: J&F against steps, every comparison's interval, the ablations, the sequences."""
+"""Draw the results' plots from the records: J&F over steps, every comparison's interval, the ablations, the sequences."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 PLAIN, DISTILLED = "C1", "C0"
 PLOTS = ("steps.png", "differences.png", "ablations.png", "sequences.png", "search-trials.png", "search-density.png")
 SEED: dict[str, Any] = {"markersize": 5, "markeredgewidth": 0}
-"""How the point of one seed looks."""
+"""Style of the point of one seed."""
 
 
 def write_plots(results: Results, docs: Written, folder: str) -> list[str]:
-    """Draw what the records can show into `folder` of `docs`, remove what they no longer can; returns the paths of the PNGs."""
+    """Draw the plots that the records allow into `folder` of `docs` and remove the others; returns the paths of the PNGs."""
     drawings = [draw(results) for draw in (_steps, _differences, _ablations, _sequences)]
     pngs = [*(None if one is None else _png(one) for one in drawings), *search_plots(results)]
     paths = []
@@ -45,13 +45,13 @@ def _png(drawing: Figure) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(drawing)
-    # Without the program's version: the same records give the same file.
+    # Without the program's version, so that the same records give the same file.
     drawing.savefig(data := io.BytesIO(), dpi=110, format="png", metadata={"Software": None})
     return data.getvalue()
 
 
 def search_plots(results: Results) -> list[bytes | None]:
-    """The plots of the search's own page, from its record."""
+    """Return the plots of the search's own page, from its record."""
     trials = [trial for trial in trials_of(results.records) if trial.score >= 0]
     searched = list(trials[0].parameters) if trials else []
     draw = search_pages.parallel_coordinates, search_pages.density_curve
@@ -59,7 +59,7 @@ def search_plots(results: Results) -> list[bytes | None]:
 
 
 def _steps(results: Results) -> Figure | None:
-    """J&F after trainings of several lengths, each with its own decay to zero."""
+    """Draw J&F after trainings of several lengths, each with its own decay to zero."""
     full, some = f"full-{results.study.main}", results.study.quarter
     plain = ["short-plain", "longer-plain", *(f"{full}-plain{more}" for more in ("", "-longer", "-long"))]
     distilled = ["half-both", "short-both", *(f"{full}-both{more}" for more in ("-half", "", "-long"))]
@@ -88,7 +88,7 @@ def _steps(results: Results) -> Figure | None:
 
 
 def _points(results: Results, families: Sequence[str]) -> dict[int, list[float]]:
-    """Steps -> J&F of each seed."""
+    """Return {steps: [J&F of each seed]}."""
     found: dict[int, list[float]] = {}
     for family in families:
         for record in results.by_seed(family).values():
@@ -97,7 +97,7 @@ def _points(results: Results, families: Sequence[str]) -> dict[int, list[float]]
 
 
 def _differences(results: Results) -> Figure | None:
-    """Every comparison that has been run, as its mean and interval."""
+    """Draw the mean and interval of every comparison that has been run."""
     shown = [(one, one.difference) for one in comparisons(results) if one.difference is not None]
     if not shown:
         return None
@@ -116,11 +116,11 @@ def _differences(results: Results) -> Figure | None:
 
 
 def _ablations(results: Results) -> Figure | None:
-    """A panel for each ablation of which something has been run."""
+    """Draw a panel for each ablation that has runs."""
     shown = {}
     for title, values in ablations(results.study).items():
         of, _ = results.aligned([family for _, family in values])
-        if sum(map(bool, of.values())) > 1:  # the base run alone is no ablation
+        if sum(map(bool, of.values())) > 1:  # the base run alone is not an ablation
             shown[title] = [(label, of[family]) for label, family in values]
     if not shown:
         return None
@@ -149,7 +149,7 @@ def _ablations(results: Results) -> Figure | None:
 
 
 def _sequences(results: Results) -> Figure | None:
-    """Distilled minus plain on every sequence: whether a mean is one sequence's."""
+    """Draw distilled minus plain on every sequence, which shows whether one sequence dominates the mean."""
     full, found = f"full-{results.study.main}", {}
     for length, a, b in (("short", "short-both", "short-plain"), ("full", f"{full}-both", f"{full}-plain")):
         left, right = results.by_seed(a), results.by_seed(b)

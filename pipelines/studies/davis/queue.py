@@ -1,7 +1,7 @@
-"""Runs in processes of their own, so many at a time: what fails is named and stops only what needs it.
+"""Run the plan in separate processes, several at a time. A failed run is reported and stops only the runs that need it.
 
-It keeps no state. A run that is finished has its record and is not in the queue again; a run that was begun is continued by its own job,
-in its own folder. A run's log is locked for as long as its process lives, which is how another process knows that it runs.
+The queue keeps no state. A finished run has a record and is not queued again; an interrupted run is resumed by its own job in its own
+folder. A run's log is locked while its process lives, so another process can detect that it is running.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipelines.studies.davis.plan import Planned
 CHECKOUT = Path(__file__).resolve().parents[3]
 POLL_S = 0.2
 PATIENCE_S = 30.0
-"""How long a process may take to end after Ctrl-C before it is made to."""
+"""How long a process may take to end after Ctrl-C before it is killed."""
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -33,9 +33,9 @@ if prctl is not None:
 if os.getppid() == int(sys.argv[1]):
     os.execvp(sys.argv[2], sys.argv[2:])
 """
-"""What a process does before it becomes the command: Ctrl-C works also where a shell has it ignored for work in the background, and the
-end of this process is one. Not a `preexec_fn`: that forks a process in which Ray's threads run, after which a call of Ray may wait for
-ever."""
+"""Script of a process before it becomes the command. It makes Ctrl-C work where a shell ignores it for background jobs, and interrupts
+the command when this process ends. It is not a `preexec_fn`, which would fork a process with Ray's threads; a later call of Ray could
+then wait forever."""
 
 
 def work_off(
@@ -45,9 +45,9 @@ def work_off(
     folder: str,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Run them all, `workers` at a time, each after what it needs; returns the reason of each that did not succeed.
+    """Run all, `workers` at a time, each after the runs that it needs; returns {name: reason} of the runs that did not succeed.
 
-    folder  gets logs/NAME.log of each run, of its last attempt
+    folder  receives logs/NAME.log of each run's last attempt
     On KeyboardInterrupt and SIGTERM the processes are ended first.
     """
     waiting, failed = list(runs), dict[str, str]()
@@ -62,7 +62,7 @@ def work_off(
                 ended = [name for name, (_, process) in running.items() if process.poll() is not None]
                 for name in ended:
                     if code := running.pop(name)[1].returncode:
-                        failed[name] = f"{last_line(log_of(folder, name)) or 'nothing said'} (exit code {code})"
+                        failed[name] = f"{last_line(log_of(folder, name)) or 'no output'} (exit code {code})"
                         bar.write(f"failed: {name}: {failed[name]}  ({log_of(folder, name)})", file=sys.stderr)
                     bar.update()
                 if started or ended:
@@ -81,7 +81,7 @@ def log_of(folder: str, name: str) -> str:
 
 
 def state_of(folder: str, name: str) -> tuple[str, str]:
-    """What is known of a run without a record: whether it runs now, or how its last attempt ended."""
+    """Return (state, detail) of a run without a record: whether it is running, or how its last attempt ended."""
     path = log_of(folder, name)
     try:
         with open(path, "rb") as log:
@@ -94,16 +94,16 @@ def state_of(folder: str, name: str) -> tuple[str, str]:
 
 
 def last_line(path: str) -> str:
-    """What a process said last: why it failed, where it did."""
+    """Return the last line of a log; for a failed process, its reason."""
     with open(path, "rb") as file:
-        said = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
-    return next((line.strip() for line in reversed(said) if line.strip()), "")
+        lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _startable(
     waiting: list[Planned], running: Mapping[str, Any], failed: dict[str, str], workers: int
 ) -> list[Planned]:
-    """Take out of `waiting` what can be started now, and what never will: it needs a run that failed."""
+    """Remove from `waiting` the runs that can start now, and those that cannot start because a needed run failed; returns the former."""
     chosen: list[Planned] = []
     for one in list(waiting):
         unfinished = {other.name for other in waiting} | running.keys() | {other.name for other in chosen}
@@ -120,9 +120,9 @@ def _startable(
 def _started(path: str, command: Sequence[str], environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as log:
-        with suppress(BlockingIOError):  # of a process that outlived its queue
+        with suppress(BlockingIOError):  # held by a process that outlived its queue
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # inherited by the process
-        # A session of its own: Ctrl-C is ours to pass on. If we are killed, the system tells the process.
+        # In its own session, so that Ctrl-C reaches it only through this process. If this process is killed, the system signals it.
         return subprocess.Popen(
             [sys.executable, "-c", _DIE_WITH_PARENT, str(os.getpid()), *command],
             cwd=CHECKOUT,
@@ -135,7 +135,7 @@ def _started(path: str, command: Sequence[str], environment: Mapping[str, str] |
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """As Ctrl-C would, then, after their patience, for good and with all that they started."""
+    """Interrupt the processes as Ctrl-C would; after PATIENCE_S, kill them and all that they started."""
     for process in processes:
         process.send_signal(signal.SIGINT)
     end = time.monotonic() + PATIENCE_S

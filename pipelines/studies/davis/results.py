@@ -1,6 +1,6 @@
-"""Records put side by side: families of runs that differ in their seed, and paired comparisons of two families.
+"""Compare records: families of runs that differ in their seed, and paired comparisons of two families.
 
-Points are percent of J&F. A comparison pairs runs of one seed on one sequence; what only one side has is left out.
+Points are percent of J&F. A comparison pairs runs of the same seed on the same sequence; unpaired ones are omitted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vos.metrics.intervals import Difference, paired_difference
 
 @dataclass(frozen=True)
 class Comparison:
-    """The runs of family `a` against those of family `b`."""
+    """A comparison of the runs of family `a` with those of family `b`."""
 
     a: str
     b: str
@@ -39,7 +39,7 @@ class Comparison:
 
 
 class Results:
-    """What the records of a preset say, by family."""
+    """The records of a preset, by family."""
 
     def __init__(self, name: str, records: Mapping[str, Record]) -> None:
         self.study, self.records = study(name), records
@@ -50,38 +50,38 @@ class Results:
                 self._by_seed.setdefault(family, {})[seed] = record
 
     def by_seed(self, family: str) -> dict[int, Record]:
-        """The records of a family that differ in nothing but their seed."""
+        """Return the records of a family by seed."""
         return dict(sorted(self._by_seed.get(family, {}).items()))
 
     def of_family(self, family: str) -> list[Record]:
-        """Those of every seed of a family, in the seeds' order; of a run without seeds, its own."""
+        """Return the records of a family in the order of their seeds, or the single record of a run without seeds."""
         return [self.records[family]] if family in self.records else list(self.by_seed(family).values())
 
     def figures(self, family: str, name: str = "j_and_f") -> list[float]:
-        """J&F (or "j", "f") of every one of `of_family`, in percent."""
+        """Return J&F (or "j", "f") of every record of a family, in percent."""
         return [100 * record["figures"][name] for record in self.of_family(family)]
 
     def mean(self, family: str) -> float | None:
-        """Mean J&F over seeds, in percent."""
+        """Return the mean J&F over seeds, in percent."""
         return mean(self.figures(family))
 
     def best(self, families: Sequence[str]) -> str:
-        """The family whose mean J&F is highest, the first of those that were not run."""
+        """Return the family with the highest mean J&F, or the first one where none was run."""
         return max(families, key=lambda family: self.mean(family) or -math.inf)
 
     def cost(self, family: str, field: str) -> float | None:
-        """The mean of a cost over the seeds of a family, None where it was not measured."""
+        """Return the mean of a cost over the seeds of a family, None where it was not measured."""
         return mean([record[field] for record in self.by_seed(family).values() if record.get(field) is not None])
 
     def cost_ratio(self, a: str, b: str, field: str) -> float | None:
-        """The median over common seeds of a cost's ratio."""
+        """Return the median ratio of a cost over common seeds, None where there are none."""
         left, right = self.by_seed(a), self.by_seed(b)
         pairs = [(left[seed][field], right[seed][field]) for seed in left.keys() & right.keys()]
         values = [one / other for one, other in pairs if one is not None and other is not None]
         return statistics.median(values) if values else None
 
     def aligned(self, families: Sequence[str]) -> tuple[dict[str, list[float]], list[int]]:
-        """J&F of families that are put side by side, over the seeds that all that were run at all have; and these seeds."""
+        """Return J&F of each family over the seeds that all families with runs share, and these seeds."""
         found = {family: self.by_seed(family) for family in families}
         run = [set(one) for one in found.values() if one]
         seeds = sorted(set.intersection(*run)) if run else []
@@ -89,7 +89,7 @@ class Results:
         return scores, seeds
 
     def compare(self, a: str, b: str, title: str = "", group: str = "") -> Comparison:
-        """Pair two families over the seeds and the sequences that both have."""
+        """Compare two families over the seeds and sequences that both have."""
         left, right = self.by_seed(a), self.by_seed(b)
         seeds = tuple(sorted(left.keys() & right.keys()))
         if not seeds:
@@ -105,15 +105,15 @@ def mean(values: Sequence[float]) -> float | None:
 
 
 def signed(points: float) -> str:
-    """With a sign and one digit; what rounds to nothing has no sign."""
+    """Return points with a sign and one decimal; 0.0 has no sign."""
     return f"{points:+.1f}" if round(points, 1) else "0.0"
 
 
 def counted(values: Sequence[object]) -> str:
-    """How many seeds, in words."""
+    """Return the number of seeds as text."""
     return f"{len(values)} seed{'s' * (len(values) != 1)}"
 
 
 def scores(record: Record) -> dict[str, float]:
-    """J&F of every sequence, 0 to 1."""
+    """Return J&F of every sequence, in [0, 1]."""
     return {row["sequence"]: row["j_and_f"] for row in record["sequences"]}

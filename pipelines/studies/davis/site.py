@@ -1,6 +1,6 @@
-"""The plan on this machine: where each run's folder is, what is missing, and one run made by the same calls as the jobs make.
+"""Apply the plan to this machine: find each run's folder, list the missing runs, and make one run with the pipelines of the jobs.
 
-OUT/runs/NAME-DIGEST          a training, a cache, an evaluation or a search; the digest is of its configuration and what it is made from
+OUT/runs/NAME-DIGEST          a training, cache, evaluation or search; the digest is of its configuration and the runs it is made from
 OUT/evaluations/NAME-DIGEST   the evaluation of a training
 """
 
@@ -46,41 +46,42 @@ class Site:
         self.config, self.weights, self.data, self.records = config, weights, data, records
 
     def missing(self, runs: list[Planned]) -> list[Planned]:
-        """What is to be run of `runs`, in their order: what has no record, and caches that have one, are needed, and are on another
-        machine.
+        """Return the runs to make, in order: runs without a record, and needed caches whose files are on another machine.
 
-        Raises InputError where what is finished cannot be built upon: it is of other videos, began with other weights, or is a model
-        that is not here.
+        Raises InputError where finished runs cannot be used: they are of other videos, started with other weights, or their model is
+        not on this machine.
         """
         docs, own = f"{self.config.docs}/runs", "or give --docs and --out folders of your own"
         if others := [name for name, record in self.records.items() if record["data"] != self.data]:
             some = ", ".join(others[:3]) + ", …" * (len(others) > 3)
             raise InputError(
                 f"--data.root {self.config.data.root or '(synthetic)'}: not the videos that the records in {docs} were "
-                f"made from ({some}); name those, {own}"
+                f"made from ({some}); name these videos, {own}"
             )
         digests = {record["trunk_weights"]["sha256"] for record in self.records.values() if record.get("trunk_weights")}
         begin = self.weights and any(one.name not in self.records for one in runs)
         if begin and digests - {records_of.sha256(self.weights)}:
             raise InputError(
-                f"--trunk-weights {self.weights}: not the file that the records in {docs} began with; name that one, {own}"
+                f"--trunk-weights {self.weights}: not the file that the records in {docs} started with; name that file, {own}"
             )
         queued: list[Planned] = []
-        for one in reversed(runs):  # what needs a run stands behind it
+        for one in reversed(runs):  # a run comes after the runs that it needs
             if one.name in self.records:
                 if not any(one.name in later.needs for later in queued) or self.is_here(one):
                     continue
                 if one.kind != "cache":
                     raise InputError(
-                        f"{self.place(one.name)}: {one.name} has a record, but its result is not here; copy it from where it was "
-                        f"made, or delete {docs}/{one.name}.json to make it again"
+                        f"{self.place(one.name)}: {one.name} has a record, but its result is not on this machine; copy it from where "
+                        f"it was made, or delete {docs}/{one.name}.json to make it again"
                     )
             queued.append(one)
         return queued[::-1]
 
     def make(self, planned: Planned) -> None:
-        """Make one run, or continue it, and write its record. Raises InputError for bad input, and for a cache that is another one than
-        its record describes."""
+        """Make or resume one run, and write its record.
+
+        Raises InputError for bad input, and for a cache that differs from its record.
+        """
         if lost := [name for name in planned.needs if name not in self.records]:
             raise InputError(f"{planned.name}: needs {', '.join(lost)} first")
         folder = self._folder_of(planned)
@@ -109,7 +110,10 @@ class Site:
         records_of.write(self.config.docs, record, self.config.overwrite)
 
     def place(self, name: str) -> str:
-        """The folder of a finished run; anything else is a path already. A teacher that is not here may be the one that ships."""
+        """Return the folder of a finished run; another name is already a path.
+
+        A teacher that is not on this machine may be the built-in one.
+        """
         if name not in self.records:
             return name
         folder = self._folder(name, self.records[name]["fingerprint"])
@@ -117,11 +121,11 @@ class Site:
         return BUILTIN[BUILTIN_DAVIS_TEACHER] if name == TEACHER and not here and self.teacher_ships() else folder
 
     def scored(self, planned: Planned) -> str:
-        """The folder of a finished run's evaluation."""
+        """Return the folder of a finished run's evaluation."""
         return self._folder(planned.name, self.records[planned.name]["fingerprint"], "evaluations")
 
     def is_here(self, planned: Planned) -> bool:
-        """Whether this machine has the very result that a record describes, not another one of the same configuration."""
+        """Return whether this machine holds the result of a record, not another result of the same configuration."""
         folder, record = self.place(planned.name), self.records[planned.name]
         if planned.kind == "cache":
             manifest = read_plain(os.path.join(folder, MANIFEST), dict[str, Any], "make this cache again")
@@ -134,24 +138,24 @@ class Site:
         return result is not None and result["run_id"] == record["mlflow_run"]
 
     def teacher_ships(self) -> bool:
-        """Whether the teacher in the package is the one of these records."""
+        """Return whether the teacher in the package is the one of these records."""
         path = os.path.join(BUILTIN[BUILTIN_DAVIS_TEACHER], DESCRIPTION)
         shipped = read_plain(path, dict[str, Any], "restore the package's file")
         return shipped is not None and shipped.get("run") == self.run_of(TEACHER)
 
     def run_of(self, name: str) -> dict[str, str]:
-        """Name and fingerprint of a run, for the description of its model where it ships."""
+        """Return name and fingerprint of a run, for the description of its shipped model."""
         return {"name": name, "fingerprint": self.records[name]["fingerprint"]}
 
     def _folder(self, name: str, identity: str, part: str = "runs") -> str:
-        """Another configuration is another folder: what it once was is never mixed with what it is."""
+        """Return the folder of a run; each configuration has its own, so that results of different ones are never mixed."""
         return os.path.join(self.config.out, part, f"{name}-{identity[:8]}")
 
     def _folder_of(self, planned: Planned, part: str = "runs") -> str:
         return self._folder(planned.name, records_of.identity(planned, self.records, self.data), part)
 
     def _resolved(self, job: JobConfig, folder: str) -> JobConfig:
-        """A configuration of the plan with this machine's paths."""
+        """Return a configuration of the plan with this machine's paths."""
         job = replace(job, out=folder, data=self.config.data, overwrite=self.config.overwrite)
         if isinstance(job, CacheConfig):
             return replace(job, teacher=replace(job.teacher, checkpoint=self.place(job.teacher.checkpoint)))
@@ -164,8 +168,10 @@ class Site:
         return replace(job, cache=self.place(job.cache), trunk_weights=self.weights if job.trunk_weights else "")
 
     def _prove_the_same(self, made: Record) -> None:
-        """Raises InputError where a cache that was made again is not the one that its record describes. The record stays: its
-        cost was measured where the finished students were."""
+        """Raise InputError where a rebuilt cache differs from its record.
+
+        The record is kept, since its cost was measured on the machine of the finished students.
+        """
         name, before = made["name"], self.records[made["name"]]["cache"]
         if made["cache"] != before:
             raise InputError(

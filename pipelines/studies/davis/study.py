@@ -1,4 +1,4 @@
-"""The results: plan -> missing runs -> records -> tables, plots and page. What `jobs.report` runs."""
+"""Make the results: plan -> missing runs -> records -> tables, plots and page. Used by `jobs.report`."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from vos.files.canonical import dumps
 from vos.files.written import Written
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-"""For libraries that count the machine's cores by themselves."""
+"""Variables that set the threads of libraries which otherwise use all cores."""
 
 
 def listed(config: ReportConfig) -> str:
-    """The plan as a table: every run's state and its expected CPU minutes."""
+    """Return the plan as a table: every run's state and its expected CPU minutes."""
     every = plan(config.preset)
     runs = chosen(every, config.only)
     records = records_of.valid(every, records_of.read_all(config.docs))
     rows = []
     for one in runs:
-        state, said = ("finished", "") if one.name in records else queue.state_of(config.out, one.name)
+        state, detail = ("finished", "") if one.name in records else queue.state_of(config.out, one.name)
         needed = [name for name in one.needs if name not in records]
-        said = f"for {', '.join(needed)}" if state == "waiting" and needed else said[:90]
-        rows.append([one.name, one.kind, state, said, f"{one.minutes:.0f}"])
+        detail = f"for {', '.join(needed)}" if state == "waiting" and needed else detail[:90]
+        rows.append([one.name, one.kind, state, detail, f"{one.minutes:.0f}"])
     left = sum(one.minutes for one in runs if one.name not in records)
     done = sum(one.name in records for one in runs)
     note = f"{done} of {len(runs)} runs finished, about {left:.0f} CPU-minutes left, {left / config.workers / 60:.1f} hours"
@@ -54,16 +54,16 @@ def listed(config: ReportConfig) -> str:
 
 
 def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
-    """Run what is missing, then build the page; returns whether everything that was asked for is there.
+    """Make the missing runs, then build the page; returns whether every requested run is finished.
 
-    Raises InputError for what is missing before anything is started.
+    Raises InputError for missing input before anything is started.
     """
     runs = chosen(plan(config.preset), config.only)
     site = _site(config, runs)
     queued = site.missing(runs)
     records_of.docs_folder(config.docs, config.overwrite)
     with _claimed(config) as folder:
-        tell(_publish(config, folder))  # also makes the MLflow store, before two runs would at once
+        tell(_publish(config, folder))  # also makes the MLflow store, which two runs must not make at once
         environment = {**os.environ, **tracking.environment(), **dict.fromkeys(THREADS, str(config.threads))}
         environment.pop("DAVIS_ROOT", None)  # the configuration names its data
         command = [sys.executable, "-m", "jobs.report", "--config", folder.path(CONFIG), "--run"]
@@ -79,19 +79,19 @@ def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
 
 
 def run_one(config: ReportConfig) -> str:
-    """Make one run of the plan in this process, and write its record; returns where that is. Raises InputError for bad input."""
+    """Make one run of the plan in this process, and write its record; returns the line to print. Raises InputError for bad input."""
     planned = next((one for one in plan(config.preset) if one.name == config.run), None)
     if planned is None:
         raise InputError(f"--run {config.run}: no run of the plan; --list shows them all")
     folder = check_folder(config, REPORT)
-    if identity_of(folder) is None:  # not the queue's, but the first of its --out
+    if identity_of(folder) is None:  # started without the queue, as the first run of its --out
         _mark(config, folder)
     _site(config, [planned]).make(planned)
     return f"record  {config.docs}/runs/{planned.name}.json"
 
 
 def publish(config: ReportConfig) -> str:
-    """Build the page as `--page` does; returns what to look at."""
+    """Build the page, for `--page`; returns the line to print."""
     with _claimed(config) as folder:
         return _publish(config, folder)
 
@@ -109,7 +109,7 @@ def _mark(config: ReportConfig, folder: Written) -> None:
 
 
 def _publish(config: ReportConfig, folder: Written) -> str:
-    """Build tables, plots and page from the records, and keep them in one MLflow run; returns what to look at."""
+    """Build tables, plots and page from the records, and log them to one MLflow run; returns the line to print."""
     every = plan(config.preset)
     records = records_of.valid(every, found := records_of.read_all(config.docs))
     of_data: dict[str, str] = {}
@@ -128,7 +128,7 @@ def _publish(config: ReportConfig, folder: Written) -> str:
 
 
 def _site(config: ReportConfig, runs: list[Planned]) -> Site:
-    """This machine as the configuration names it. Raises InputError for what is missing of it to make those of `runs` without a record."""
+    """Return the configured site. Raises InputError where it lacks input for those of `runs` that have no record."""
     for option, folder in (("--out", config.out), ("--docs", config.docs)):
         if storage.is_uri(folder):
             raise InputError(f"{option} {folder}: trainings and their logs are written here; give a local folder")
@@ -138,16 +138,16 @@ def _site(config: ReportConfig, runs: list[Planned]) -> Site:
     begin = any(isinstance(job, TrainConfig) and job.trunk_weights for job in jobs)
     if begin and not os.path.isfile(config.trunk_weights):
         raise InputError(
-            f"--trunk-weights {config.trunk_weights or '(none)'}: no such file; the MobileNetV2 students begin with ImageNet weights "
+            f"--trunk-weights {config.trunk_weights or '(none)'}: no such file; name ImageNet weights for the MobileNetV2 students "
             "(.safetensors or .pth, torchvision's names)"
         )
     return Site(config, config.trunk_weights if begin else "", _data(config, records), records)
 
 
 def _data(config: ReportConfig, records: Mapping[str, Record]) -> dict[str, str]:
-    """Fingerprints of the videos, in the form of the records that are there: of contents, or, for older ones, of names and sizes.
+    """Return the fingerprints of the videos in the form of the existing records: of contents, or, for older ones, of names and sizes.
 
-    Raises InputError where the protocol is about real video and none is named.
+    Raises InputError where the protocol needs real video and none is named.
     """
     if SCALES[config.preset].pretrained and not config.data.root:
         raise InputError(f"--preset {config.preset}: real video is needed; give --data.root (or DAVIS_ROOT)")

@@ -1,4 +1,4 @@
-"""The main table of the results: our rows as measured, the paper's as reported."""
+"""Format the main table of the results: this project's rows as measured, the paper's as reported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipelines.studies.davis.results import Results, mean
 from vos.published.figures import METHOD_OF_MODEL, PUBLISHED, Speed
 
 FPS = "fps.json"
-"""rows.json of jobs.benchmark fps, kept beside the records."""
+"""rows.json of jobs.benchmark fps, stored beside the records."""
 NAMES = {"plain": "plain", "logits": "logits only", "repr": "L_repr only", "both": "logits + L_repr"}
 
 
@@ -22,11 +22,11 @@ def main_table(results: Results, plan: list[Planned], fps: list[dict[str, Any]])
     full = f"full-{results.study.main}"
     lengths = {"long": f", {LONG:g} times the steps", "fresh": f", {LONG:g} times the steps, every clip new"}
     titles = {TEACHER: f"teacher, {models[TEACHER]}"}
-    titles |= {f"{full}-{loss}": words for loss, words in NAMES.items()}
+    titles |= {f"{full}-{loss}": name for loss, name in NAMES.items()}
     titles |= {
-        f"{full}-{loss}-{one}": NAMES[loss] + said for one, said in lengths.items() for loss in ("plain", "both")
+        f"{full}-{loss}-{one}": NAMES[loss] + length for one, length in lengths.items() for loss in ("plain", "both")
     }
-    titles |= {f"full-{one}-{loss}": words for one in results.study.others for loss, words in NAMES.items()}
+    titles |= {f"full-{one}-{loss}": name for one in results.study.others for loss, name in NAMES.items()}
     rows = []
     for family, title in titles.items():
         of, name = results.of_family(family), title if family == TEACHER else f"{models[family]}, {title}"
@@ -51,7 +51,7 @@ def main_table(results: Results, plan: list[Planned], fps: list[dict[str, Any]])
 
 
 def _shipped_speed(size_px: int, model: str, fps: list[dict[str, Any]]) -> str:
-    """The speed of the student at the size at which J&F is measured, where that was timed too."""
+    """Return a sentence on the student's speed at the size at which J&F is measured, "" where it was not timed."""
     short, long, ratios = _measured_speed(f"{model}@{size_px}", fps)
     if short == "-":
         return ""
@@ -59,9 +59,9 @@ def _shipped_speed(size_px: int, model: str, fps: list[dict[str, Any]]) -> str:
 
 
 def _measured_speed(model: str, rows: list[dict[str, Any]]) -> list[str]:
-    """FPS short and long of the fastest runtime of a network with one object, and the ratio to STCN in the same benchmark.
+    """Return FPS short and long of a network's fastest runtime with one object, and the ratios to STCN in the same benchmark.
 
-    By median frames, as the benchmark's own ratios: a neighbour's burst on the machine is in the mean, not in the median.
+    They use median frames, as the benchmark's own ratios, because other load on the machine changes the mean more.
     """
 
     def best(name: str, protocol: str) -> float | None:

@@ -195,7 +195,8 @@ def test_a_model_that_is_on_another_machine_is_named_before_anything_is_run(
     for record in records.values():
         results_records.write(config.docs, record)
     with pytest.raises(
-        InputError, match="full-noaspp-plain-s1 has a record, but its result is not here; .* delete .*plain-s1.json"
+        InputError,
+        match="full-noaspp-plain-s1 has a record, but its result is not on this machine; .* delete .*plain-s1.json",
     ):
         results.run(smoke, tell=print)
     Path(config.docs, "runs", "short-both-s1.json").unlink()  # its cache is not here either, but that can be made again

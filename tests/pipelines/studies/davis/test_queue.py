@@ -51,7 +51,7 @@ def test_a_failed_run_is_named_with_its_last_line_and_stops_only_those_that_need
     assert state_of(str(tmp_path), "needs bad") == ("waiting", "")
     # Silent, it is not blamed with the words of the time before.
     again = worked_off(tmp_path, {planned("bad"): "raise SystemExit(3)"})
-    assert again == {"bad": "nothing said (exit code 3)"}
+    assert again == {"bad": "no output (exit code 3)"}
 
 
 def test_no_more_run_at_once_than_there_are_workers(tmp_path: Path):

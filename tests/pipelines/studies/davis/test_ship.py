@@ -88,7 +88,7 @@ def test_the_card_tells_the_record_and_nothing_of_the_machine(config: ReportConf
 def test_another_training_of_the_same_configuration_does_not_ship(config: ReportConfig, tmp_path: Path):
     (result,) = (tmp_path / "out" / "runs").glob(f"{PLAIN}-*/result.json")
     finished_training(str(result.parent), TrainConfig(), "of another machine")
-    with pytest.raises(InputError, match=f"--ship {PLAIN}: .* has not the training that its record describes"):
+    with pytest.raises(InputError, match=f"--ship {PLAIN}: .* does not hold the training of its record"):
         results_ship.ship(replace(config, ship=PLAIN))
     assert not (tmp_path / "package").exists()
 

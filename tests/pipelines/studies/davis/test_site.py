@@ -41,7 +41,7 @@ def test_a_training_of_the_same_configuration_is_not_the_one_that_a_record_tells
     folder.mkdir(parents=True)
     (folder / DESCRIPTION).write_text("{}")
     finished_training(str(folder), TrainConfig(), "of another machine")
-    with pytest.raises(InputError, match="full-noaspp-plain-s1 has a record, but its result is not here"):
+    with pytest.raises(InputError, match="full-noaspp-plain-s1 has a record, but its result is not on this machine"):
         site.missing(runs)
     finished_training(str(folder), TrainConfig(), done["full-noaspp-plain-s1"]["mlflow_run"])
     assert [one.name for one in site.missing(runs)] == ["memory-first-plain-s1"]
