@@ -1,7 +1,7 @@
-"""What can be configured: one frozen dataclass per job.
+"""The configuration: one frozen dataclass per job.
 
-No torch, no Ray here, so `--help` answers at once. A preset (`vos/config/presets.py`) is a whole value, flags change single fields
-(`vos/config/command_line.py`), and the resolved value is saved as `config.json` beside every output.
+Torch and Ray are not imported here, so `--help` is fast. A preset (`vos/config/presets.py`) is a complete configuration and flags change
+single fields (`vos/config/command_line.py`). The resolved configuration is saved as `config.json` beside every output.
 """
 
 from vos.config.base import (

@@ -1,4 +1,4 @@
-"""Reading a whole data set before anything long is started on it."""
+"""Check of a whole data set before long work."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from vos.config.fields import cosmetic, path
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig(JobConfig):
-    """Read every frame and mask of a split once and list every fault; what has none is remembered."""
+    """Read every frame and mask of a split once and list every fault; videos without faults are recorded."""
 
     smoke_is_less: ClassVar[bool] = False
 
     out: str = path("runs/check", decides=False, written=True)
-    """Folder for faults.txt and warnings.txt, one line each."""
+    """Folder for faults.txt and warnings.txt, with one fault or warning per line."""
     split: str = "train"
-    """Split of the data set. Only for train it is also checked that clips can be drawn from every video."""
+    """Split of the data set. For train, also check that clips can be drawn from every video."""
     workers: int = cosmetic(2)
     """Parallel processes, each with --threads threads; one video at a time each."""
     again: bool = cosmetic(False)
-    """Read again what an earlier check has read without a fault (a damaged disk changes no file's time)."""
+    """Also read videos again that passed an earlier check (a failing disk does not change a file's time)."""
 
     def inert(self) -> Mapping[str, str]:
-        return {"seed": "nothing is drawn at random here; leave it out"}
+        return {"seed": "nothing is random here; leave it out"}

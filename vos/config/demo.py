@@ -1,4 +1,4 @@
-"""The demo of the whole product."""
+"""The demo of the whole pipeline."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vos.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig(JobConfig):
-    """See the whole product work: adapt the student that ships to new videos from a cache of its teacher, and compare before and after."""
+    """Run the whole pipeline: adapt the built-in student to new videos from a cache of its teacher, and compare before and after."""
 
     preset: Preset = cosmetic("demo")
-    """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's recipe)."""
+    """Named configuration that the other flags change: smoke (seconds), demo (minutes), paper (the paper's recipe)."""
     out: str = path("runs/demo", decides=False, written=True)
     """Folder of the demo's results."""
     workers: int = cosmetic(2)
@@ -23,13 +23,13 @@ class DemoConfig(JobConfig):
     draws: int = 240
     """Clip draws in the cache."""
     steps: int = 120
-    """Optimiser steps that adapt the student, for each seed."""
+    """Optimiser steps of the adaptation, for each seed."""
     seeds: int = 3
-    """Trainings from different seeds, --seed and those after it: their spread says how far a difference can be trusted."""
+    """Trainings with consecutive seeds from --seed on; their spread shows how reliable a difference is."""
     lr: float = 3e-4
-    """Learning rate of the adaptation; smaller than from scratch, since the student is trained already."""
+    """Learning rate of the adaptation; smaller than from scratch, since the student is already trained."""
     size_px: int = AS_TRAINED
-    """Shorter side at which networks see frames in the evaluations, in pixels (0 = as they are, -1 = what each was trained for)."""
+    """Shorter side of the frames in the evaluations, in pixels (0 = original size, -1 = the size each network was trained for)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,5 +37,5 @@ class DemoConfig(JobConfig):
         if min(self.draws, self.steps, self.seeds) < 1 or not 0 < self.lr < 1:
             raise InputError(
                 f"--draws {self.draws} --steps {self.steps} --seeds {self.seeds} --lr {self.lr:g}: "
-                "use 1 or more of each, and above 0 to less than 1"
+                "use 1 or more of each, and a rate above 0 and below 1"
             )

@@ -1,4 +1,4 @@
-"""Scoring a checkpoint."""
+"""Evaluation of a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from vos.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
-    """Which frames a query frame reads from."""
+    """Memory frames that a query frame reads from."""
 
     kind: Literal["auto", "infinite", "first_recent", "first", "recent"] = "auto"
-    """first_recent has constant cost, first and recent are one of the two alone; infinite grows; auto takes what the checkpoint was
-    trained for."""
+    """first_recent has constant cost; first and recent are one of the two alone; infinite grows; auto is the kind the checkpoint was
+    trained with."""
     every: int = 5
-    """Infinite memory: a memory frame every so many frames."""
+    """Infinite memory: frames between two memory frames."""
     include_last: bool = False
-    """Infinite memory: the most recent frame too, until the next one comes (STCN's option of this name)."""
+    """Infinite memory: also read the most recent frame (STCN's option of this name)."""
     top_k: int = 20
     """Memory positions that each query position reads (0 = all)."""
 
@@ -39,10 +39,10 @@ def check_working_size(size_px: int, max_frames: int, as_trained: bool = False) 
 
 @dataclass(frozen=True, kw_only=True)
 class FpsConfig:
-    """Speed protocol: batch 1, first frame excluded, after warm-up, decoding excluded."""
+    """Speed protocol: batch 1, after a warm-up, without the first frame and without decoding."""
 
     sequences: int = 1
-    """Sequences that are timed, the first ones by name (0 = no timing)."""
+    """Sequences to time, the first ones by name (0 = no timing)."""
     long_repeats: int = 10
     """The long protocol plays a sequence this many times in a row."""
 
@@ -64,25 +64,25 @@ class EvaluateConfig(JobConfig):
     'builtin-student', 'builtin-student-mobilenetv2', 'builtin-student-resnet18' and 'builtin-davis' (trained on DAVIS), or 'copy'
     (repeat the first mask). With --runtime also a folder of jobs.export."""
     register: bool = cosmetic(False)
-    """Make it a version in the registry: champion where this very evaluation is better than the champion's, else challenger."""
+    """Register the model: as champion if it scores better than the champion in the same evaluation, else as challenger."""
     split: str = "val"
     """Split of the data set."""
     size_px: int = AS_TRAINED
-    """Shorter side at which the network sees frames, in pixels (0 = as they are, -1 = what the model's model.json says, else as they
-    are); masks are scored at full size."""
+    """Shorter side of the network's input, in pixels (0 = original size, -1 = the size in model.json, else original size); masks are
+    scored at full size."""
     max_frames: int = 0
-    """Only the first so many frames of each sequence (0 = all)."""
+    """Use only this many frames from the start of each sequence (0 = all)."""
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     runtime: Literal["", "auto", "eager", "compile", "onnxruntime", "openvino"] = ""
     """Segment with the real-time engine on this runtime, with first and recent memory (empty: the reference loop with --memory)."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-    """Arithmetic of the engine; auto takes bf16 where it is faster (AMX) and the runtime can."""
+    """Arithmetic of the engine; auto is bf16 if it is faster (AMX) and the runtime supports it, else fp32."""
     fps: FpsConfig = field(default_factory=FpsConfig)
     csv: str = path(decides=False, written=True)
-    """Another file for the per-object table; it is scores.csv in --out otherwise."""
+    """File for the per-object table (default: scores.csv in --out)."""
 
     def inert(self) -> Mapping[str, str]:
-        found = {"seed": "nothing is drawn at random here; leave it out"}
+        found = {"seed": "nothing is random here; leave it out"}
         if self.runtime:
             names = ("every", "include_last", "top_k")
             found |= {f"memory.{name}": "the engine has first and recent memory; leave --runtime out" for name in names}
@@ -94,11 +94,11 @@ class EvaluateConfig(JobConfig):
         super().__post_init__()
         if self.register and (self.checkpoint == "copy" or self.runtime):
             raise InputError(
-                "--register: there is no network to register; name one with --checkpoint, without --runtime"
+                "--register: there is no network to register; give one with --checkpoint, without --runtime"
             )
         if self.precision != "auto" and not self.runtime:
             raise InputError(
-                f"--precision {self.precision}: the reference loop is fp32; name the engine's --runtime too"
+                f"--precision {self.precision}: the reference loop is fp32; also give the engine's --runtime"
             )
         if self.runtime and (self.checkpoint == "copy" or self.memory.kind not in ("auto", "first_recent")):
             raise InputError(
@@ -109,18 +109,18 @@ class EvaluateConfig(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig(JobConfig):
-    """Check that models, losses, sampling and scores are the published ones, number by number."""
+    """Check models, losses, sampling and scores against the published numbers."""
 
     smoke_is_less: ClassVar[bool] = False
 
     out: str = path(decides=False, written=True)
     """Folder for checks.json (empty: the checks are only printed)."""
     golden: str = path()
-    """Folder of golden numbers of the official code; nothing in it is executed (empty: its checks are skipped)."""
+    """Folder of reference numbers from the official code; nothing in it is executed (empty: skip these checks)."""
     weights: str = path()
-    """ImageNet weights of MobileNetV2, a file or its folder (empty: its checks are skipped)."""
+    """ImageNet weights of MobileNetV2, a file or its folder (empty: skip these checks)."""
     strict: bool = False
-    """Fail also where a check was skipped for want of a file."""
+    """Also fail if a check was skipped because a file is missing."""
 
     def inert(self) -> Mapping[str, str]:
         return {} if self.out else {"overwrite": "nothing is written without --out; leave it out"}

@@ -1,7 +1,7 @@
-"""What a field of a configuration is, declared where the field is.
+"""Marks of configuration fields, declared with the field.
 
-A field without a mark decides the outcome of its job and is part of the run's identity. The marks are for the others: fields that only
-say where, how fast or in what manner (`cosmetic`), and paths, whose content decides and not their name (`path(..., decides=False)`).
+A field without a mark decides the result of its job and is part of the run's identity. Marks are for the others: fields that only set
+the place, the speed or the way of working (`cosmetic`), and paths whose content decides, not their name (`path(..., decides=False)`).
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ _KEY = "mobilevos"
 
 @dataclass(frozen=True)
 class Mark:
-    """What is known of a field."""
+    """Properties of a field."""
 
     decides: bool = True
     """It is part of the identity of a run."""
     path: bool = False
-    """It holds a path, or a tuple of paths: made absolute, and checked before any work."""
+    """It holds a path or a tuple of paths, which are made absolute and checked before any work."""
     written: bool = False
-    """The path is one that results go to."""
+    """Results are written to the path."""
     streamed: bool = False
-    """Its address is opened by ffmpeg, is not one of a store, and may hold a camera's password; it is never saved."""
+    """Its address is opened by ffmpeg, not by a store, and may hold a camera's password; it is never saved."""
     keywords: tuple[str, ...] = ("",)
     """Values that are names and not paths."""
     apart: tuple[str, ...] = ()
-    """Of a group of fields: those that this job decides in another way."""
+    """Fields of a group that are left out of the identity, because this job sets them in another way."""
 
 
 def cosmetic(default: Any) -> Any:
-    """A field that changes how a result is made, and not the result."""
+    """Declare a field that does not change the result of a job."""
     return _marked(default, Mark(decides=False))
 
 
@@ -46,23 +46,23 @@ def path(
     streamed: bool = False,
     keywords: tuple[str, ...] = (),
 ) -> Any:
-    """A path or a tuple of paths; the arguments are those of `Mark`."""
+    """Declare a path or a tuple of paths; the arguments are those of `Mark`."""
     return _marked(default, Mark(decides, True, written, streamed, ("", *keywords)))
 
 
 def group(kind: type[Any], *, decides: bool = True, apart: tuple[str, ...] = ()) -> Any:
-    """A nested configuration; the arguments are those of `Mark`."""
+    """Declare a nested configuration; the arguments are those of `Mark`."""
     return field(default_factory=kind, metadata={_KEY: Mark(decides=decides, apart=apart)})
 
 
 def marked_fields(config: Any) -> Iterator[tuple[str, Any, Mark]]:
-    """Name, value and mark of every field of a configuration."""
+    """Yield name, value and mark of every field of a configuration."""
     for one in fields(config):
         yield one.name, getattr(config, one.name), one.metadata.get(_KEY, Mark())
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mark]]:
-    """Dotted name, value and mark of every field of a configuration and of the groups in it."""
+    """Yield dotted name, value and mark of every field of a configuration and its groups."""
     for name, value, mark in marked_fields(config):
         if is_dataclass(value):
             yield from leaves(value, f"{prefix}{name}.")
@@ -71,7 +71,7 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mark]]:
 
 
 def identity(config: Any) -> dict[str, Any]:
-    """The JSON form of all that decides a job's outcome: equal for two runs that have the same result."""
+    """Return the JSON form of all fields that decide a job's result; two runs with equal identity have equal results."""
     saved, found = to_dict(config), {}
     for name, value, mark in marked_fields(config):
         if mark.decides and is_dataclass(value):

@@ -1,4 +1,4 @@
-"""Scoring folders of masks."""
+"""Scores of folders of masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vos.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig(JobConfig):
-    """Score a folder of predicted masks against a folder of true ones: J, F and J&F, whoever predicted them."""
+    """Score a folder of predicted masks, from any source, against a folder of true ones: J, F and J&F."""
 
     smoke_is_less: ClassVar[bool] = False
 
@@ -24,15 +24,15 @@ class ScoreConfig(JobConfig):
     pred: str = path()
     """Folder of predicted masks, one folder per sequence."""
     csv: str = path(decides=False, written=True)
-    """Another file for the per-object table; it is scores.csv in --out otherwise."""
+    """File for the per-object table (default: scores.csv in --out)."""
     protocol: Literal["davis2017", "davis2016", "youtubevos"] = "davis2017"
     """davis2017 averages over objects, davis2016 over sequences of one object, youtubevos scores sparse masks."""
     meta: str = path()
     """youtubevos: meta.json of these videos; with --train-meta the scores are split into seen and unseen."""
     train_meta: str = path()
-    """youtubevos: meta.json of the training set, whose categories are the seen ones."""
+    """youtubevos: meta.json of the training set; its categories are the seen ones."""
     sequences: str = ""
-    """Sequences to score, separated by commas, or a file with one per line (default: all that --gt has)."""
+    """Sequences to score, separated by commas, or a file with one per line (default: all in --gt)."""
 
     def inert(self) -> Mapping[str, str]:
         return dict.fromkeys(("seed", "threads", "data"), "only masks are compared; leave it out")
@@ -40,6 +40,6 @@ class ScoreConfig(JobConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if bool(self.gt) != bool(self.pred):
-            raise InputError("--gt and --pred go together: the folder of true masks and the folder of predicted masks")
+            raise InputError("--gt and --pred: give both, the folder of true masks and the folder of predicted masks")
         if bool(self.meta) != bool(self.train_meta):
-            raise InputError("--meta and --train-meta go together: the categories of these videos and the seen ones")
+            raise InputError("--meta and --train-meta: give both, the categories of these videos and the seen ones")

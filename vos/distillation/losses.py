@@ -1,7 +1,7 @@
-"""The terms of the training loss beside cross-entropy: what each compares, in the table at the foot of the file.
+"""The terms of the training loss besides cross-entropy, in the table TERMS at the end of the file.
 
-A further one is a pure function in `supervised.py`, `representation.py` or here, a row of TERMS, and a weight of the row's name in
-`LossConfig` (`vos/config/train.py`); it is on where the weight is not 0.
+To add one: a pure function in `supervised.py`, `representation.py` or here, a row of TERMS, and a weight with the row's name in
+`LossConfig` (`vos/config/train.py`). A term is on if its weight is not 0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vos.models.memory import soft_aggregate
 
 
 class Targets(NamedTuple):
-    """The cached words of the teacher for a batch, as `pipelines/cache/schema.py` documents them."""
+    """The teacher's cached targets for a batch; `pipelines/cache/schema.py` documents them."""
 
     sample_index: Tensor
     """(B, Q, N) int64"""
@@ -30,19 +30,19 @@ class Targets(NamedTuple):
     factor: Tensor
     """(B, Q, N, r) float32"""
     object_logits: Tensor
-    """(B, Q, O, h, w) float32; no object (O = 0) in a cache without logits"""
+    """(B, Q, O, h, w) float32; O = 0 if the cache has no logits"""
     boundary: Tensor
     """(B, Q, h, w) float32, 1 on the boundary mask"""
 
 
 class Seen:
-    """What the terms of one batch look at: B clips of Q query frames.
+    """Inputs of the loss terms for one batch: B clips of Q query frames.
 
-    output   of the student, with `features` and `object_logits`
+    output   the student's output, with `features` and `object_logits`
     logits   (B * Q, K+1, H, W), channel 0 is background
     labels   (B * Q, H, W) int64
     valid    (B * Q, K+1) bool, the channels that exist
-    targets  of the teacher, None without distillation
+    targets  the teacher's targets, None without distillation
     """
 
     def __init__(
@@ -64,17 +64,17 @@ class Seen:
 
     @property
     def targets(self) -> Targets:
-        assert self._targets is not None, "a term of the teacher is only asked where there is one"
+        assert self._targets is not None, "terms with of_teacher are computed only with targets"
         return self._targets
 
     @property
     def num_samples(self) -> int:
-        """Sampled pixels that enter the representation loss: a prefix of the nested order."""
+        """Number of sampled pixels in the representation loss: a prefix of the nested order."""
         return max(2, round(self.config.density * self.targets.sample_index.shape[-1]))
 
 
 class Term(NamedTuple):
-    """One term: its value as it is reported, what it is multiplied by beside its weight, and whether it needs the teacher."""
+    """One term: its value as it is logged, a factor besides its weight, and whether it needs the teacher."""
 
     value: Callable[[Seen], Tensor]
     scale: Callable[[Seen], int] = lambda seen: 1
@@ -104,12 +104,12 @@ def _representation(seen: Seen) -> Tensor:
     z_student = sampled_features(seen.output.features, targets.sample_index[..., :count]).flatten(0, 1)
     z_teacher = targets.factor[:, :, :count, : seen.config.rank or None].flatten(0, 1)
     sample_label = targets.sample_label[..., :count].flatten(0, 1)
-    # The factor's rows are unit rows, cut to its rank.
+    # The factor's rows come from unit rows and are not normalised again after the truncation.
     return representation_losses(z_student, z_teacher, sample_label, seen.config.w, normalise_teacher=False).mean()
 
 
 def _probabilities(object_logits: Tensor, valid: Tensor) -> Tensor:
-    """(B, Q, O, h, w) logits -> (B * Q, O, h, w) probabilities, absent objects 0."""
+    """Convert (B, Q, O, h, w) logits to (B * Q, O, h, w) probabilities; absent objects get 0."""
     return torch.sigmoid(object_logits.flatten(0, 1).float()) * valid[:, 1:, None, None]
 
 
@@ -117,7 +117,7 @@ TERMS: dict[str, Term] = {
     "dice": Term(_dice),
     "jaccard": Term(_jaccard),
     "kd": Term(_kd, of_teacher=True),
-    # Equation 1 divides by |S|, which makes the term about 1e-3; the weight is on the bracket, so it does not depend on density.
+    # The paper's equation 1 divides by N, so the term is about 1e-3. The weight is on N times the loss, independent of the density.
     "representation": Term(_representation, lambda seen: seen.num_samples, of_teacher=True),
 }
-"""The terms in the order in which they are added, by the names of their weights in LossConfig."""
+"""Terms by the names of their weights in LossConfig, in the order of summation."""

@@ -20,9 +20,9 @@ def objective(
     step: int,
     steps: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Total loss of a batch and its terms.
+    """Return the total loss of a batch and its terms.
 
-    labels (B, T, H, W) integer, num_objects (B,); `step` of `steps` decides how many pixels cross-entropy keeps: all during the first
+    labels (B, T, H, W) integer, num_objects (B,). `step` of `steps` decides how many pixels cross-entropy uses: all in the first
     fifth, then linearly fewer until 70 % of the training (the shape of STCN's schedule). `targets` None: no distillation.
     """
     logits = output.logits.flatten(0, 1)
@@ -42,5 +42,5 @@ def objective(
 
 
 def valid_channels(num_objects: Tensor, channels: int) -> Tensor:
-    """(B,) counts -> (B, channels) bool: background and the objects that a clip really has."""
+    """Convert (B,) object counts to (B, channels) bool: background and the objects that a clip has."""
     return torch.arange(channels, device=num_objects.device) <= num_objects[:, None]

@@ -17,17 +17,17 @@ MODELS: dict[str, Callable[[], VOSModel]] = {"stcn": STCN, **{name: partial(Mobi
 
 
 def names() -> tuple[str, ...]:
-    """Every name `build` knows: STCN, then the MobileVOS family (students, and teachers of its kind)."""
+    """Return all names that `build` accepts: STCN, then the MobileVOS family (students, and teachers of the same design)."""
     return tuple(MODELS)
 
 
 def build(name: str, preprocessing: str = "imagenet") -> VOSModel:
-    """A freshly initialised model.
+    """Return a freshly initialised model.
 
     name           one of `names()`
-    preprocessing  the convention of the trunk weights that will be loaded: "imagenet", or "tensorflow" for MobileNetV2
-                   weights trained on [-1, 1] with SAME padding. Frames are given ImageNet-normalised in either case.
-    Raises InputError for an unknown name, or a convention that the trunk does not know.
+    preprocessing  convention of the trunk weights that will be loaded: "imagenet", or "tensorflow" for MobileNetV2
+                   weights trained on [-1, 1] with SAME padding. Frames are ImageNet-normalised in either case.
+    Raises InputError for an unknown name or a convention that the trunk does not support.
     """
     if name not in MODELS:
         raise InputError(f'model "{name}" is unknown; use one of {", ".join(names())}')

@@ -1,4 +1,4 @@
-"""The networks that come with the project, by the names that a user may give."""
+"""The networks included in the package, by name."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ BUILTIN = {
 
 
 def load(name: str) -> VOSModel:
-    """A network in eval mode, ready for `vos.Engine`.
+    """Load a network in eval mode, ready for `vos.Engine`.
 
     name  builtin-student, builtin-student-mobilenetv2, builtin-student-resnet18, builtin-davis, builtin; a folder of jobs.train; a
           .safetensors file with its model.json beside it; or an official STCN file (.pth)
-    Raises InputError where there is none, or it is damaged.
+    Raises InputError if it is missing or damaged.
     """
     return load_checkpoint(BUILTIN.get(name, name))[0]

@@ -1,4 +1,4 @@
-"""A figure beside its bound: the one type in which checks, benchmarks and the study's claims say what they found."""
+"""A figure with its bound: the result type of checks, benchmarks and the study's claims."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ REACHED, BELOW, NOT_RUN = "reached", "below target", "not run"
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, and what it has to be.
+    """A figure and its target.
 
-    value      a number or a text; None where it was not measured: `how` then says why
-    relation   a key of RELATIONS between value and bound; "" where nothing is asked
+    value      a number or a text; None if it was not measured, and `how` then gives the reason
+    relation   a key of RELATIONS between value and bound; "" if there is no target
     how        how it was measured
     low, high  its spread or interval
-    asked      the target in words, where relation and bound are not all of it
-    verdict    the outcome in words, where value, relation and bound do not decide it
+    asked      the target in words, if relation and bound do not state it fully
+    verdict    the outcome in words, if value, relation and bound do not decide it
     """
 
     name: str
@@ -42,7 +42,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the value meets the bound, which nan never does; None where it was not measured or nothing is asked."""
+        """Whether the value meets the bound (nan never does); None if it was not measured or has no target."""
         return None if self.value is None or not self.relation else RELATIONS[self.relation](self.value, self.bound)
 
     @property
@@ -64,5 +64,5 @@ class Figure:
 
 
 def slug(name: str) -> str:
-    """A name that MLflow and file systems take."""
+    """Convert a name to one that MLflow and file systems accept."""
     return "".join(char if char.isalnum() else "_" for char in name.lower()).strip("_")

@@ -1,8 +1,8 @@
-"""The published facts as figures: sizes, memory, sampling and the reference table (the losses are in vos/published/loss_checks.py).
+"""Checks against published facts: sizes, memory, sampling and the reference table (losses: vos/published/loss_checks.py).
 
-Each function yields figures as they are measured and needs no file. A figure holds the value that the running code gave and
-its bound, so whether it is met cannot be stated wrongly. Definitions are written out here a second time, plainly
-and in float64, because a figure is only worth something against an independent one. `python -m jobs.verify` prints them.
+Each function yields figures when they are measured and needs no file. A figure holds the measured value and its bound,
+from which its outcome follows. Definitions are implemented a second time here, independently and in float64.
+`python -m jobs.verify` prints the figures.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ SIZES = {
 """Parameters of the students."""
 
 ORDER_DIGEST = "c572798b2153bcaa"
-"""SHA-256 (its first 16 digits) of the sampling order of a fixed boundary, on every platform."""
+"""First 16 digits of the SHA-256 of the sampling order of a fixed boundary; equal on every platform."""
 
 NUM_PUBLISHED = 11
 """Methods in the paper's tables."""
 
 
 def difference(name: str, ours: Values, expected: Values, bound: float) -> Figure:
-    """That two tensors, or lists of them, differ by no more than `bound` anywhere."""
+    """Return the figure that two tensors, or lists of them, differ by at most `bound` anywhere."""
     return Figure(name, largest_difference(ours, expected), "<=", bound)
 
 
 def largest_difference(ours: Values, expected: Values) -> float:
-    """max |Δ| of two tensors, or over lists of them; infinite where the shapes differ, nan where a value is."""
+    """Return max |Δ| of two tensors, or over lists of them; infinite if the shapes differ, nan if a value is nan."""
     if isinstance(ours, Tensor) and isinstance(expected, Tensor):
         same_shape = ours.shape == expected.shape
         return float((ours.detach() - expected.detach()).abs().max()) if same_shape else math.inf
@@ -54,14 +54,14 @@ def largest_difference(ours: Values, expected: Values) -> float:
 
 
 def size_checks() -> Iterator[Figure]:
-    """Parameter counts of the published models."""
+    """Check the parameter counts of the published models."""
     yield Figure("STCN: parameters, in millions", f"{_num_parameters('stcn') / 1e6:.2f}", "=", "54.43")
     for name, size in SIZES.items():
         yield Figure(f"student {name}: parameters", _num_parameters(name), "=", size)
 
 
 def memory_checks(seed: int) -> Iterator[Figure]:
-    """Which frames the two policies keep, and that a readout is the formula however it is computed."""
+    """Check which frames the two policies keep, and every way of computing a readout against the formula."""
     generator = torch.Generator().manual_seed(seed)
     model = _random_model(seed)
     frames, labels = F.interpolate(torch.randn(4, 3, 9, 12, generator=generator), scale_factor=8), _blocks(72, 96)
@@ -94,7 +94,7 @@ def memory_checks(seed: int) -> Iterator[Figure]:
 
 
 def sampling_checks(seed: int) -> Iterator[Figure]:
-    """The boundary mask against its definition, and the nested order's promises."""
+    """Check the boundary mask against its definition, and the properties of the nested order."""
     rng = np.random.default_rng(seed)
     wrong = 0
     for _ in range(20):
@@ -124,7 +124,7 @@ def sampling_checks(seed: int) -> Iterator[Figure]:
 
 
 def reference_checks() -> Iterator[Figure]:
-    """The published table is whole and marked as reported."""
+    """Check that the published table is complete and marked as reported."""
     yield Figure("reference: methods in the table", len({row.method for row in PUBLISHED}), "=", NUM_PUBLISHED)
     figure = sum(row.source != REPORTED or not (row.davis16 or row.a40) for row in PUBLISHED)
     yield Figure("reference: rows without figures or not marked reported", figure, "=", 0)
@@ -135,7 +135,7 @@ def _num_parameters(name: str) -> int:
 
 
 def _random_model(seed: int) -> VOSModel:
-    """A small model with random weights, its classifier sharpened so that masks have edges and memory matters."""
+    """Return a small random model whose classifier is scaled up, so that masks have edges and memory affects the result."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build("mobilevos-tiny").eval()
@@ -145,7 +145,7 @@ def _random_model(seed: int) -> VOSModel:
 
 
 def _blocks(height: int, width: int) -> np.ndarray:
-    """(H, W) uint8 labels made of whole numbers alone: background, two blocks that touch, and a disk."""
+    """Return (H, W) uint8 labels from integer arithmetic: background, two touching blocks, and a disk."""
     y, x = np.mgrid[:height, :width]
     labels = np.zeros((height, width), np.uint8)
     labels[(y < height // 2) & (x > width // 8) & (x < width // 2)] = 1
@@ -155,7 +155,7 @@ def _blocks(height: int, width: int) -> np.ndarray:
 
 
 def _readout_by_formula(key: Tensor, value: Tensor, query: Tensor, top_k: int | None) -> Tensor:
-    """STCN's readout by minus the squared distance, written out in float64 over every pair of positions."""
+    """Return STCN's readout from minus the squared distance, in float64 over every pair of positions."""
     memory, query_rows = key.double().flatten(2), query.double().flatten(2)
     scores = -(memory[:, :, :, None] - query_rows[:, :, None]).square().sum(1) / math.sqrt(key.shape[1])
     if top_k is not None:
@@ -165,7 +165,7 @@ def _readout_by_formula(key: Tensor, value: Tensor, query: Tensor, top_k: int | 
 
 
 def _boundary_by_definition(labels: np.ndarray, radius_px: float) -> np.ndarray:
-    """Every pixel within the radius of one that has a 4-neighbour of another label, by all pairs of pixels."""
+    """Return every pixel within the radius of one that has a 4-neighbour of another label, over all pairs of pixels."""
     H, W = labels.shape
     contour = [
         (y, x)

@@ -1,6 +1,6 @@
-"""The losses as figures: equations 1 to 3 with what follows from them, and the supervised terms, on random draws.
+"""Checks of the losses on random data: the paper's equations 1 to 3 and their properties, and the supervised terms.
 
-Each is measured against its definition written out a second time, plainly and in float64. See vos/published/checks.py.
+Each loss is compared with a second, independent implementation in float64. See vos/published/checks.py.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from vos.published.bounds import Figure
 from vos.published.checks import difference
 
 SHARES = (0.0, 0.3, 0.95, 1.0)
-"""Values of w: equation 3, a mixture, the paper's, the teacher alone."""
+"""Values of w: equation 3, a mixture, the paper's value, the teacher alone."""
 
 Sample = tuple[Tensor, Tensor, Tensor]
 """Features of the student (N, ds) and of the teacher (N, dt), and labels (N,)."""
 
 
 def representation_checks(seed: int) -> Iterator[Figure]:
-    """Equations 1 to 3 and the properties that follow from them, in float64."""
+    """Check equations 1 to 3 and their properties, in float64."""
     generator = torch.Generator().manual_seed(seed)
     draws = [(_sample(generator, 2 + draw % 60), (draw % 11) / 10) for draw in range(220)]
     lowest = float(np.min([float(_bits(*sample, w)) for sample, w in draws]))
@@ -64,7 +64,7 @@ def representation_checks(seed: int) -> Iterator[Figure]:
 
 
 def supervised_checks(seed: int) -> Iterator[Figure]:
-    """The other terms against their textbook form, in float64."""
+    """Check the other terms against their textbook form, in float64."""
     generator = torch.Generator().manual_seed(seed)
     student, teacher = 4 * _normal(generator, 2, 2, 4, 9, 11)
     labels = torch.randint(0, 4, (2, 9, 11), generator=generator)
@@ -98,18 +98,18 @@ def _normal(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def _sample(generator: torch.Generator, num_pixels: int, student: int = 8, teacher: int = 13) -> Sample:
-    """Features of different widths and labels of three classes."""
+    """Draw features of different widths and labels of three classes."""
     features = _normal(generator, num_pixels, student), _normal(generator, num_pixels, teacher)
     return *features, torch.randint(0, 3, (num_pixels,), generator=generator)
 
 
 def _bits(z_student: Tensor, z_teacher: Tensor | None, labels: Tensor, w: float) -> Tensor:
-    """|S| L_repr, the bracket of equation 1: of order 1, so that a difference of 1e-12 means the same for any N."""
+    """Return N L_repr, the bracket of equation 1: of order 1, so that a bound of 1e-12 is equally strict for any N."""
     return representation_loss(z_student, z_teacher, labels, w) * len(labels)
 
 
 def _explicit_bits(z_student: Tensor, z_teacher: Tensor, labels: Tensor, w: float) -> Tensor:
-    """|S| L_repr by equations 1 and 2 word for word, with N x N matrices."""
+    """Return N L_repr directly from equations 1 and 2, with N x N matrices."""
     unit_s, unit_t = F.normalize(z_student, dim=1), F.normalize(z_teacher, dim=1)
     c_s, c_t = unit_s @ unit_s.T, unit_t @ unit_t.T
     c_ty = w * c_t + (1 - w) * (labels[:, None] == labels[None, :]).to(c_t)
@@ -117,7 +117,7 @@ def _explicit_bits(z_student: Tensor, z_teacher: Tensor, labels: Tensor, w: floa
 
 
 def _naive_supcon(z: Tensor, labels: Tensor) -> Tensor:
-    """Equation 3, pair by pair: sim is the squared cosine."""
+    """Return equation 3, pair by pair: sim is the squared cosine."""
     same, total = 0.0, 0.0
     rows, classes = z.tolist(), labels.tolist()
     for a, class_a in zip(rows, classes, strict=True):
@@ -139,7 +139,7 @@ def _value_and_slope(form: Callable[..., Tensor], sample: Sample, w: float) -> t
 
 
 def _finite_differences(sample: Sample, w: float, step: float = 1e-6) -> Tensor:
-    """Central differences of the loss by each entry of the student's features."""
+    """Return central differences of the loss with respect to each entry of the student's features."""
     z_student, z_teacher, labels = sample
     slope = torch.empty_like(z_student)
     for entry in np.ndindex(*z_student.shape):

@@ -278,7 +278,7 @@ def test_the_example_program_needs_only_numpy_opencv_and_the_runtime(
     [
         (["--size", "wide"], "use WIDTHxHEIGHT"),
         (["--to", "executorch"], "give --objects"),
-        (["--to", "torch-export", "--int8"], "int8 graphs are written for onnx and openvino"),
+        (["--to", "torch-export", "--int8"], "int8 is available for onnx and openvino"),
         (["--model", "nowhere"], "no such file or folder"),
         (["--out", "s3://bucket/x"], "local folder"),
     ],

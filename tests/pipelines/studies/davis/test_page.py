@@ -228,7 +228,7 @@ def test_records_that_began_with_other_weights_of_the_same_name_are_not_built_up
     "change", [{"threads": 2}, {"seed": 3}, {"list": True, "page": True}, {"run": "teacher", "ship": "teacher"}]
 )
 def test_what_the_protocol_fixes_is_no_choice(change: dict):
-    with pytest.raises(InputError, match="leave them out|one at a time"):
+    with pytest.raises(InputError, match="leave them out|give only one of them"):
         ReportConfig(**change)
 
 
