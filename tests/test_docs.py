@@ -43,17 +43,6 @@ NOT_RUN = {
 """Lines that are left out wherever they stand, and why."""
 KNOWN_COMMANDS = {"source", "export", "ffmpeg", "pip", "cp", "cd", "rm", "ls", "git"}
 
-GIVEN = """
-import numpy as np
-from PIL import Image
-from vos.media.video_files import open_video
-_frames = open_video("clip.mp4").frames
-frame, next_frame = next(_frames), next(_frames)
-frames = [frame, next_frame]
-mask = labels = (np.array(Image.open("mask.png")) > 0).astype("uint8")
-"""
-"""What the README's Python takes as given: frames of a video and the mask of the first."""
-
 
 class Block(NamedTuple):
     """A fence: its language, its text, the line of its first line, and why it is not run ("" where it is)."""
@@ -251,7 +240,7 @@ def make_video(folder: Path) -> None:
     from vos.data.synthetic import synthetic_index
 
     video = synthetic_index(1, num_frames=12, size=(144, 256), seed=1)[0]
-    Image.fromarray((video.mask(0) == 2).astype("uint8") * 255).save(folder / "mask.png")
+    Image.fromarray((video.mask(0) == 2).astype("uint8")).save(folder / "mask.png")
     with av.open(str(folder / "clip.mp4"), "w") as file:
         stream: Any = file.add_stream("libx264", rate=24)
         stream.width, stream.height, stream.pix_fmt = 256, 144, "yuv420p"
@@ -286,7 +275,7 @@ def test_a_reader_can_run_the_page_block_by_block(page: str, block: Block, check
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # an activated .venv
     command, given = ["bash", "-euo", "pipefail", "-c", block.text], ""
     if block.language == "python":
-        command, given = [sys.executable, "-"], (GIVEN if page == "README.md" else "") + block.text
+        command, given = [sys.executable, "-"], block.text
     done = subprocess.run(
         command, cwd=checkouts[page], env=environment, input=given, capture_output=True, text=True, check=False
     )
