@@ -28,7 +28,7 @@ ADDITIONS = {
     "data set": (
         Edit(
             "vos/data/datasets.py",
-            'def _index_flat(root, split):\n    yield from _index_folder(root, "")\n\n\n',
+            'def _index_flat(root, split, tell):\n    yield from _index_folder(root, "", tell)\n\n\n',
             "_MARKS = {",
         ),
         Edit("vos/data/datasets.py", '    "flat": _index_flat,\n', '    "synthetic": lambda root'),
