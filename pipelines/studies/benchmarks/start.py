@@ -57,9 +57,11 @@ def first_masks(config: BenchmarkConfig) -> Iterator[Row]:
         f"{min(loads):.1f} to {max(loads):.1f}"
     )
     for kind, found in starts.items():
-        target = "" if "--runtime" in kind else f"<= {BOUND_S}"
-        seconds = [one.seconds for one in found]
-        yield figure(f"s to the first mask, {kind}", seconds, target, lambda value: value <= BOUND_S, how)
+        seconds, name = [one.seconds for one in found], f"s to the first mask, {kind}"
+        if "--runtime" in kind:
+            yield figure(name, seconds, "", lambda _: True, how)
+        else:
+            yield figure(name, seconds, f"<= {BOUND_S}", lambda value: value <= BOUND_S, how)
     for kind, found in starts.items():
         cpu_seconds = [one.cpu_seconds for one in found]
         yield figure(f"processor s to the first mask, {kind}", cpu_seconds, "", lambda _: True, how)
