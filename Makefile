@@ -1,14 +1,14 @@
-# `make` alone lists the targets. Everything runs from .venv, which `make setup` makes once and renews only when
-# pyproject.toml or constraints.txt change. Nothing here needs the network while that is fresh.
+# `make` alone lists the targets. Everything runs from .venv. `make setup` makes it once, and updates it only when
+# pyproject.toml or constraints.txt change. While it is up to date, no target needs the network.
 #
-# Your own build of torch (a GPU build, or the small CPU build in place of PyPI's large default on Linux) goes in first:
+# To use another build of torch (for a GPU, or the small CPU build instead of PyPI's large default on Linux), install it first:
 #   make setup TORCH_INSTALL="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
 #   make setup TORCH_INSTALL="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
-# It is kept from then on, as long as it is of the release in TORCH.
+# It is kept as long as its release is the one in TORCH.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo teacher results test test-all fuzz lint lock audit bench ui clean cluster-up cluster-down FORCE
+.PHONY: help setup demo teacher results test test-all fuzz lint docs lock audit bench ui clean cluster-up cluster-down FORCE
 
 PYTHON ?= python3
 TORCH := torch==2.13.0
@@ -20,7 +20,7 @@ FUZZ ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.mobilevos-setup
-CODE := jobs pipelines vos cluster tests
+CODE := jobs pipelines vos cluster tests docs
 CHECK_PYTHON := import sys; v = sys.version_info; ok = v >= (3, 11); ok or print(f"Python {v.major}.{v.minor} ({sys.executable}) is too old: 3.11 or newer is needed; name one: make setup PYTHON=python3.12", file=sys.stderr); sys.exit(0 if ok else 2)
 
 help: ## list the targets
@@ -31,7 +31,7 @@ help: ## list the targets
 
 setup: $(STAMP) ## make .venv with the tested versions (a no-op while nothing changed)
 
-# A named torch build is always acted on, even when the set-up is fresh.
+# A given torch build is always installed, even when .venv is up to date.
 ifneq ($(strip $(TORCH_INSTALL)),)
 $(STAMP): FORCE
 endif
@@ -50,29 +50,35 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 	@echo "$(VENV) is ready"
 
-demo: setup ## the whole pipeline on this machine, in minutes: cache, train, evaluate, compare
+demo: setup ## run the whole pipeline on this machine, in minutes: cache, train, evaluate, compare
 	@$(PY) -m jobs.demo
 
-# Each process has its own Ray, cache and MLflow store, so a file stays with one; in the files' order, since the long ones come first.
-test: setup ## the quick tests (no slow ones, no GPU), in two processes
+# Each process has its own Ray, cache and MLflow store, so the tests of a file stay in one process. Long files come first.
+test: setup ## run the quick tests (no slow ones, no GPU), in two processes
 	@$(PY) -m pytest -m "not slow and not gpu" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 25
 
-test-all: setup ## every test that this machine can run
+test-all: setup ## run every test that this machine can run
 	@$(PY) -m pytest
 
-fuzz: setup ## 10,000 damaged and hostile inputs to every reader, in two processes (minutes; FUZZ="--inputs 500 --seed 2 --reader video")
+fuzz: setup ## give every reader 10,000 damaged and hostile inputs, in two processes (minutes; FUZZ="--inputs 500 --seed 2 --reader video")
 	@$(PY) -m tests.fuzz $(FUZZ)
 
-lint: setup ## format, lint and types
+lint: setup ## check format, lint, types and the documentation's links
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m basedpyright $(CODE)
+	@$(BUILD_DOCS)
 
-# uv comes from PyPI (pip install uv). torch's own packages are left out: see the head of constraints.txt.
+# Strict: a broken link, anchor or API name is an error. Neither the build nor the pages need the network.
+BUILD_DOCS = NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
+docs: setup ## build the documentation into build/docs (open build/docs/index.html)
+	@$(BUILD_DOCS)
+
+# uv is on PyPI (pip install uv). torch's own packages are omitted; see the head of constraints.txt.
 CUDA_PACKAGES := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime \
 	nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 \
 	nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton
-lock: ## renew constraints.txt with digests (needs uv; LOCK="--upgrade" for newer releases)
+lock: ## update constraints.txt with digests (needs uv; LOCK="--upgrade" for newer releases)
 	@sed -n '/^#/p' constraints.txt > constraints.new
 	@echo '$(TORCH)' | cat constraints.txt - > constraints.known
 	@uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
@@ -81,7 +87,7 @@ lock: ## renew constraints.txt with digests (needs uv; LOCK="--upgrade" for newe
 		>> constraints.new && mv constraints.new constraints.txt
 	@rm -f constraints.uv constraints.known
 
-audit: setup ## list known advisories for what is installed (ADVISORY_DB=/path to a copy of an OSV database) and the licences
+audit: setup ## list advisories and licences of the installed packages (ADVISORY_DB=/path to a copy of an OSV database)
 	@$(PY) -m tests.audit $(if $(ADVISORY_DB),--database '$(ADVISORY_DB)')
 
 teacher: setup ## train the built-in teacher again (half an hour) and put it into the package
@@ -90,28 +96,28 @@ teacher: setup ## train the built-in teacher again (half an hour) and put it int
 		--checkpoint-every 500 --half --out runs/builtin-teacher
 	@cp runs/builtin-teacher/model.safetensors runs/builtin-teacher/model.json vos/models/builtin_teacher/
 
-results: setup ## run what is missing of the results' protocol (hours; DAVIS_ROOT=/path, ARGS="--docs …" for your own) and rebuild its page
+results: setup ## run the missing runs of the results' protocol (hours; DAVIS_ROOT=/path, ARGS="--docs …" for your own) and rebuild its page
 	@$(PY) -m jobs.report $(ARGS)
 
-bench: setup ## measure the cache with python -m jobs.benchmark (some ten minutes)
+bench: setup ## measure the cache with python -m jobs.benchmark (about ten minutes)
 	@$(PY) -m jobs.benchmark cache
 
-# MLflow's job workers (7 processes for features that are not used here) stay off. The store, which may hold a password, goes by the
-# environment: everybody on the machine can read command lines.
+# MLflow's job workers (7 processes for unused features) stay off. The store's address may hold a password, so it is passed in the
+# environment: every account of the machine can read command lines.
 ui: setup ## browse runs and models with MLflow on 127.0.0.1:5000
-	@case "$$MLFLOW_TRACKING_URI" in http://*|https://*) echo "MLFLOW_TRACKING_URI is a server already: open $$($(PY) -c 'import os, vos.redaction as r; print(r.without_secret(os.environ["MLFLOW_TRACKING_URI"]))')"; exit 0;; esac; \
-	mkdir -p runs && echo "MLflow: http://127.0.0.1:$(UI_PORT)/#/experiments (20 s to come up; stop with Ctrl-C)" && \
+	@case "$$MLFLOW_TRACKING_URI" in http://*|https://*) echo "MLFLOW_TRACKING_URI names a server: open $$($(PY) -c 'import os, vos.redaction as r; print(r.without_secret(os.environ["MLFLOW_TRACKING_URI"]))')"; exit 0;; esac; \
+	mkdir -p runs && echo "MLflow: http://127.0.0.1:$(UI_PORT)/#/experiments (starts in 20 s; stop with Ctrl-C)" && \
 	echo "best J&F per parameter: open the experiment tune, then Views (top right); evaluate, train and cache have one too" && \
 	MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///runs/mlflow.db}" MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 	exec $(PY) -m mlflow ui --host 127.0.0.1 --port "$(UI_PORT)" --workers 1
 
-cluster-up: setup ## start a Ray head on loopback with token authentication (cluster/README.md)
+cluster-up: setup ## start a Ray head on loopback with token authentication (docs/cluster.md)
 	@$(PY) cluster/local_head.py up
 
-cluster-down: setup ## stop that head, and no other Ray
+cluster-down: setup ## stop that Ray head, and no other one
 	@$(PY) cluster/local_head.py down
 
 clean: ## remove caches and build leftovers; keeps .venv and your runs/
 	@rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis
 	@find . \( -name .venv -o -name runs -o -name .git \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
-	@echo "kept: .venv (rm -rf .venv starts the set-up from nothing) and runs/ (caches, checkpoints, MLflow)"
+	@echo "kept: .venv (rm -rf .venv for a new set-up) and runs/ (caches, checkpoints, MLflow)"

@@ -1,12 +1,12 @@
-"""One Ray head that only this machine can reach: `make cluster-up` starts it, `make cluster-down` stops it.
+"""Start and stop one Ray head that only this machine can reach: `make cluster-up`, `make cluster-down`.
 
-Choices, and what they cost:
-- Every port of the head is bound to loopback. `ray start --node-ip-address=127.0.0.1` does not do that: Ray replaces a
-  loopback address by the machine's own, and then its control store listens on every interface. Ray keeps to loopback
-  when its switch for machines without cluster support is set (services.get_node_ip_address), so that is set here, and
-  the listening sockets are read back afterwards. Cost: no second machine can join this head.
-- `ray stop` ends every Ray on the machine, a test's or a neighbour's too. This head and all it starts carry a mark in
-  their environment instead, and only their sessions are stopped. Cost: Linux only (/proc).
+Choices and their costs:
+- Every port of the head is on loopback. `ray start --node-ip-address=127.0.0.1` is not enough: Ray replaces a loopback
+  address by the machine's own, and its control store then listens on every interface. Ray stays on loopback when its
+  switch for systems without cluster support is set (services.get_node_ip_address). It is set here, and the listening
+  sockets are checked afterwards. Cost: no second machine can join this head.
+- `ray stop` ends every Ray on the machine, also those of tests and other users. Instead, this head and its processes
+  carry a mark in their environment, and only their sessions are stopped. Cost: Linux only (/proc).
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ LISTEN = "0A"  # the state of a listening socket in /proc/net/tcp
 
 
 class HeadError(Exception):
-    """One line for the person at the keyboard: what is wrong and how to mend it."""
+    """An error for the user, in one line: what is wrong and how to fix it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the environment asks for."""
+    """Settings from the environment."""
 
     state_dir: Path
     dashboard_port: int
@@ -61,13 +61,13 @@ class Settings:
         def number(name: str, default: int) -> int:
             text = os.environ.get(name) or str(default)
             if not text.isdigit() or int(text) < 1:
-                raise HeadError(f"{name}={text}: a whole number of at least 1 is needed")
+                raise HeadError(f"{name}={text}: not a whole number of at least 1; set one or unset {name}")
             return int(text)
 
         return cls(
             state_dir=Path(os.environ.get("CLUSTER_DIR") or ROOT / "runs" / "cluster").absolute(),
             dashboard_port=number("CLUSTER_DASHBOARD_PORT", 8265),
-            # Ray Data, Train and Tune each hold logical CPUs at the same time: below 6 their stages starve one another.
+            # Ray Data, Train and Tune hold logical CPUs at the same time; with fewer than 6, stages wait for each other forever.
             num_cpus=number("CLUSTER_CPUS", max(6, os.cpu_count() or 1)),
             start_timeout_s=number("CLUSTER_TIMEOUT_S", 240),
         )
@@ -86,8 +86,11 @@ class Settings:
 
     @property
     def scratch_dir(self) -> Path:
-        """Where Ray keeps its sessions. Short, since a socket's path holds at most 107 bytes; private, since Ray lets
-        everybody into its own; not Ray's default, lest a plain `ray.init()` elsewhere join this head by accident."""
+        """Folder of Ray's sessions.
+
+        It is short, since a socket's path holds at most 107 bytes, and private, since Ray's own folders are readable by
+        everybody. It is not Ray's default, so that a plain `ray.init()` elsewhere does not join this head.
+        """
         name = hashlib.sha256(os.fsencode(self.state_dir)).hexdigest()[:8]
         return Path("/tmp") / f"mobilevos-{os.getuid()}-{name}"
 
@@ -96,17 +99,17 @@ class Settings:
 
 
 def cluster_processes(mark: str, sessions: frozenset[int] = frozenset()) -> dict[int, int]:
-    """{process id: session id} of what runs with the mark, or in a session where something does (or did: `sessions`).
+    """Return {process id: session id} of the processes with the mark, and of all others in their sessions and in `sessions`.
 
-    The mark alone would miss the processes that overwrite their environment with a title. The head leads a session of
-    its own, and no process can enter a session from outside, so nothing else is caught.
+    The mark alone would miss processes that overwrite their environment with a title. The head leads its own session, and
+    no process can enter a session from outside, so no unrelated process is found.
     """
     wanted = f"{MARK}={mark}".encode()
     session_of, marked = {}, set()
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit() or int(folder.name) == os.getpid():
             continue
-        # A process may end while it is looked at, and another user's may not be read: neither is this head's.
+        # A process may end while it is read, and another user's cannot be read; neither belongs to this head.
         with contextlib.suppress(OSError):
             state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
             if state != "Z":
@@ -117,7 +120,7 @@ def cluster_processes(mark: str, sessions: frozenset[int] = frozenset()) -> dict
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """`0100007F:1F90` of /proc/net/tcp, or its 32-digit form of tcp6 -> ("127.0.0.1", 8080)."""
+    """Return ("127.0.0.1", 8080) for `0100007F:1F90` of /proc/net/tcp, or for its 32-digit form of tcp6."""
     digits, _, port = text.partition(":")
     words = [bytes.fromhex(digits[i : i + 8]) for i in range(0, len(digits), 8)]
     packed = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
@@ -132,7 +135,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listeners(pids: Iterable[int]) -> set[tuple[str, int]]:
-    """(host, port) of every TCP socket on which one of the processes listens."""
+    """Return (host, port) of every TCP socket on which one of the processes listens."""
     sockets = set()
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -150,7 +153,7 @@ def listeners(pids: Iterable[int]) -> set[tuple[str, int]]:
 
 
 def http_status(port: int, path: str) -> int | None:
-    """The status of a GET without a token, or None while nobody answers."""
+    """Return the status of a GET without a token, or None without an answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", path)
@@ -171,7 +174,7 @@ def free_port() -> int:
 
 
 def head_environment(mark: str) -> dict[str, str]:
-    """What the head and every job on it see."""
+    """Return the environment of the head and of every job on it."""
     env = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "PYTHONHOME")}
     # A job runs in an uploaded copy of the code: relative paths and the MLflow store must not land in that copy.
     tracking = env.get("MLFLOW_TRACKING_URI") or "sqlite:///runs/mlflow.db"
@@ -186,7 +189,7 @@ def head_environment(mark: str) -> dict[str, str]:
             "VIRTUAL_ENV": str(BIN.parent),
             "RAY_AUTH_MODE": "token",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # see the module's first choice
-            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # one node has nowhere to move its work: do not wait 30 s
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # a single node cannot move its work, so do not wait 30 s
             "RAY_USAGE_STATS_ENABLED": env.get("RAY_USAGE_STATS_ENABLED", "0"),
         }
     )
@@ -194,7 +197,7 @@ def head_environment(mark: str) -> dict[str, str]:
 
 
 def prepare_scratch(folder: Path) -> Path:
-    """An empty folder for Ray inside one that only we may enter."""
+    """Return an empty folder for Ray inside one that only this user can enter."""
     private_folder(str(folder))
     shutil.rmtree(folder / "ray", ignore_errors=True)  # the sessions of the last head
     return folder / "ray"
@@ -226,8 +229,8 @@ def up(settings: Settings) -> None:
     command = [
         str(BIN / "ray"), "start", "--head", "--block", "--log-color=false",
         f"--num-cpus={settings.num_cpus}", f"--temp-dir={temp_dir}",
-        # Only the dashboard's port must be known. The others are taken from the free ones, so that a Redis on 6379 or
-        # a second Ray on 10001 and 52365 is no obstacle.
+        # Only the dashboard's port must be known. The others are free ports, so that a Redis on 6379 or a second Ray
+        # on 10001 and 52365 does not conflict.
         f"--port={free_port()}", f"--ray-client-server-port={free_port()}", "--dashboard-agent-listen-port=0",
         "--dashboard-host=127.0.0.1", f"--dashboard-port={settings.dashboard_port}",
     ]
@@ -242,7 +245,9 @@ def up(settings: Settings) -> None:
         outside = sorted(address for address in listeners(cluster_processes(mark)) if not is_loopback(address[0]))
         if outside:
             where = ", ".join(f"{host}:{port}" for host, port in outside)
-            raise HeadError(f"Ray listens beyond this machine ({where}) and was stopped: this Ray version needs a look")
+            raise HeadError(
+                f"Ray listens beyond this machine ({where}) and was stopped; install the Ray of constraints.txt: make setup"
+            )
     except BaseException:
         stop(settings, head.pid, mark)
         raise
@@ -259,7 +264,7 @@ def up(settings: Settings) -> None:
 
 
 def wait_until_ready(settings: Settings, head: subprocess.Popen[bytes], temp_dir: Path) -> None:
-    """Until the dashboard refuses a caller without a token (so it is up, and guarded) and its agent can take jobs."""
+    """Wait until the dashboard refuses a request without a token (so it is up and protected) and its agent can take jobs."""
     deadline, ready_since = time.monotonic() + settings.start_timeout_s, None
     print(f"starting Ray (usually 10 to 30 s, at most {settings.start_timeout_s:.0f}) ...", flush=True)
     while time.monotonic() < deadline:
@@ -269,7 +274,7 @@ def wait_until_ready(settings: Settings, head: subprocess.Popen[bytes], temp_dir
         status = http_status(settings.dashboard_port, "/api/version")
         if status == 200:
             raise HeadError(
-                "the dashboard answers without a token, so it was stopped: RAY_AUTH_MODE=token had no effect"
+                "the dashboard answers without a token, so it was stopped: RAY_AUTH_MODE=token had no effect; run make setup"
             )
         ports = [
             int(p.read_text())
@@ -278,7 +283,7 @@ def wait_until_ready(settings: Settings, head: subprocess.Popen[bytes], temp_dir
         ]
         if status == 401 and any(http_status(port, "/api/local_raylet_healthz") == 200 for port in ports):
             ready_since = ready_since or time.monotonic()
-            # `ray start` looks once a second whether one of its processes has died, and ends them all if so.
+            # `ray start` checks once a second whether one of its processes has died, and then ends all of them.
             if time.monotonic() - ready_since > 2:
                 return
         time.sleep(0.3)
@@ -292,7 +297,7 @@ def wait_until_ready(settings: Settings, head: subprocess.Popen[bytes], temp_dir
 
 
 class Record(TypedDict):
-    """What head.json holds."""
+    """The content of head.json."""
 
     pid: int
     mark: str
@@ -311,16 +316,16 @@ def read_record(settings: Settings) -> Record | None:
 
 
 def stop(settings: Settings, head_pid: int, mark: str) -> int:
-    """Ask the head to end, then end what is left of its processes. Returns how many there were."""
+    """Ask the head to end, then end its remaining processes; returns how many there were."""
     running = cluster_processes(mark)
     sessions = frozenset(running.values())
-    if head_pid in running:  # else the number may by now be a stranger's
+    if head_pid in running:  # else the id may now belong to an unrelated process
         os.kill(head_pid, signal.SIGTERM)
         wait_for_end(mark, sessions, 30)
-    for last_word in (signal.SIGTERM, signal.SIGKILL):
+    for final in (signal.SIGTERM, signal.SIGKILL):
         for pid in cluster_processes(mark, sessions):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, last_word)
+                os.kill(pid, final)
         wait_for_end(mark, sessions, 5)
     if left := cluster_processes(mark, sessions):
         raise HeadError(f"these processes of the cluster did not end: {sorted(left)}")
@@ -354,7 +359,7 @@ def main() -> int:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise HeadError("another make cluster-up or cluster-down is at work here: wait for it") from None
+                raise HeadError("another make cluster-up or cluster-down is running here: wait for it") from None
             action(settings)
     except (HeadError, InputError, OSError) as error:
         print(f"cluster: {redact_all(str(error))}", file=sys.stderr)

@@ -1,12 +1,12 @@
-"""Run the teacher once over the clip draws and keep what it says, for every student, trial and epoch.
+"""Run the teacher once over the clip draws and store its outputs, for every student, trial and epoch.
 
 Examples:
   python -m jobs.cache --preset smoke --out runs/cache
   python -m jobs.cache --preset demo --data.root DAVIS --teacher.checkpoint runs/teacher --draws 2000 --workers 2
-  python -m jobs.cache --preset demo --out runs/cache --plan                   # what it will take, before it is built
+  python -m jobs.cache --preset demo --out runs/cache --plan                   # forecast of size and time, before it is built
   python -m jobs.cache --preset demo --out runs/cache --draws 800 --extend     # more draws for a finished cache
   python -m jobs.cache --out runs/cache --verify                               # every byte and row; some rows recomputed
-  python -m jobs.cache --out runs/cache --show 4                               # pictures of what is in it
+  python -m jobs.cache --out runs/cache --show 4                               # pictures of its content
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""See the whole product work on your own machine: cache, train with and without distillation, evaluate, compare.
+"""Run the whole pipeline once: adapt the built-in student to new videos from a cache of its teacher, and compare it before and after.
 
 Examples:
   python -m jobs.demo

@@ -1,9 +1,8 @@
-"""Segment a split, write palette PNGs, score J&F and measure FPS; or score two folders of masks.
+"""Segment a split, write palette PNGs, score J&F and measure FPS.
 
 Examples:
-  python -m jobs.evaluate --preset smoke --checkpoint runs/student --out runs/evaluation
+  python -m jobs.evaluate --checkpoint runs/student --data.root DAVIS --out runs/evaluation
   python -m jobs.evaluate --checkpoint models:/mobilevos-tiny/3 --register --data.root DAVIS --out runs/evaluation
-  python -m jobs.evaluate --gt DAVIS/Annotations/480p --pred runs/evaluation/masks --sequences val.txt --csv scores.csv
 """
 
 import sys
@@ -13,14 +12,9 @@ from vos.config.command_line import run_job
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    from pipelines.evaluation.evaluate import evaluate_model, score_two_folders
-    from pipelines.evaluation.tables import score_table, sequence_table
+    from pipelines.evaluation.evaluate import evaluate_model
+    from pipelines.evaluation.tables import sequence_table
 
-    if config.gt:
-        scores, path = score_two_folders(config)
-        print(score_table(scores))
-        print(f"table  {path}")
-        return
     result = evaluate_model(config)
     print(sequence_table(result))
     print(f"masks  {result.masks}\nrun    {result.run_id}")

@@ -1,11 +1,11 @@
-"""Run what is missing of the results' protocol and build the tables, the plots and the page from the records of all runs.
+"""Run the missing runs of the results' protocol, and build the tables, the plots and the page from the records of all runs.
 
 Examples:
-  DAVIS_ROOT=path/to/DAVIS python -m jobs.report                      # everything, two runs at a time; the same again continues
+  DAVIS_ROOT=path/to/DAVIS python -m jobs.report                      # everything, two runs at a time; run it again to resume
   python -m jobs.report --list                                        # every run, its state and its expected CPU minutes
-  python -m jobs.report --only full-noaspp short-both --workers 1     # some of them, and what they need
-  python -m jobs.report --page                                        # the page again, from the committed records alone
-  python -m jobs.report --preset smoke                                # does the whole of it run? Synthetic video
+  python -m jobs.report --only full-noaspp short-both --workers 1     # some runs, and the runs that they need
+  python -m jobs.report --page                                        # rebuild the page from the committed records alone
+  python -m jobs.report --preset smoke                                # a quick check of everything on synthetic video
 """
 
 import sys
@@ -24,6 +24,8 @@ def report(config: ReportConfig) -> None:
         print(study.publish(config))
     elif config.ship:
         print(ship(config))
+    elif config.run:
+        print(study.run_one(config))
     elif not study.run(config, tell=print):
         raise SystemExit(1)
 

@@ -1,6 +1,7 @@
 """Follow the objects of a first mask through a video: an overlay video and palette PNGs.
 
 Examples:
+  python -m jobs.segment --sample
   python -m jobs.segment clip.mp4 --first-mask mask.png --out overlay.mp4
   python -m jobs.segment frames/ --first-mask mask.png --model champion --size-px 480 --out overlay.mp4
   python -m jobs.segment clip.mp4 --first-mask mask.png --add 40:second.png --model runs/student --out overlay.mp4

@@ -1,9 +1,9 @@
-"""Search w, temperature, sampling density and more; every trial is a training from the one cache.
+"""Search w, temperature, sampling density and more; every trial is a training from one cache.
 
 Examples:
   python -m jobs.tune --preset smoke --cache runs/cache --out runs/tune
   python -m jobs.tune --preset demo --cache runs/cache --trials 16 --concurrent 2 --out runs/tune
-  python -m jobs.tune --preset demo --cache runs/cache --out runs/tune --resume --repeat 3      # go on; three more seeds for the best
+  python -m jobs.tune --preset demo --cache runs/cache --out runs/tune --resume --repeat 3      # resume; three more seeds for the best
   python -m jobs.tune --preset demo --cache runs/cache --out runs/tune-lr --space.lr 3e-4 3e-3  # one more dimension
 """
 
@@ -18,7 +18,7 @@ def tune(config: TuneConfig) -> None:
     from pipelines.search.tables import repeat_table, trial_table
 
     result = search(config)
-    print(trial_table(result.trials, list(config.space.ranges()), config.seed))
+    print(trial_table(result.trials, config))
     if result.repeats:
         print(repeat_table(result.repeats, list(config.space.ranges())))
     print(f"page   {result.page}")

@@ -1,4 +1,4 @@
-"""Prove the models, losses, sampling and scores against the published ones: one line per check, exit code 1 if one fails.
+"""Check the models, losses, sampling and scores against the published ones: one line per check, exit code 1 if one fails.
 
 Examples:
   python -m jobs.verify

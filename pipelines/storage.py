@@ -1,7 +1,7 @@
-"""Whole files, local or at a URI (`s3://…`), that are either there or not.
+"""Read, write, list and lock files, local or at a URI (`s3://…`); a file is either complete or absent.
 
-Locally: a temporary name beside the target, fsync, rename. On an object store an upload appears when it is complete, so it is written
-in one go. Paths stay strings: `pathlib` would eat a slash of a URI.
+Local files are written under a temporary name beside the target, synced and renamed. On an object store an upload appears only when it
+is complete, so it is one write. Paths stay strings, because `pathlib` would remove a slash of a URI.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def is_uri(path: str) -> bool:
 
 
 def join(folder: str, *names: str) -> str:
-    """`folder/name/…` for local folders and URIs."""
+    """Return `folder/name/…`, for local folders and URIs."""
     return posixpath.join(folder, *names)
 
 
@@ -46,7 +46,7 @@ def _filesystem(path: str):
 
 
 def make_folder(path: str) -> None:
-    """Make a folder and its parents. Raises InputError when that is impossible."""
+    """Make a folder and its parents. Raises InputError where they cannot be made or written."""
     try:
         if is_uri(path):
             filesystem, inner = _filesystem(path)
@@ -61,7 +61,7 @@ def make_folder(path: str) -> None:
 
 
 def write_bytes(path: str, data: bytes, sync: bool = True) -> None:
-    """Write a whole file: after this call it is complete, before it the old one (or none) is there. `sync` as in `write_atomic`."""
+    """Write a whole file; until it is complete, the old one (or none) stays. `sync` as in `write_atomic`."""
     if is_uri(path):
         filesystem, inner = _filesystem(path)
         if filesystem.type_name != "local":
@@ -71,7 +71,7 @@ def write_bytes(path: str, data: bytes, sync: bool = True) -> None:
             except OSError as error:
                 reason = " ".join(str(error).split())
                 raise InputError(
-                    f"{path}: cannot be written ({reason}); check the address and your rights there"
+                    f"{path}: cannot be written ({reason}); check the address and your permissions"
                 ) from error
             return
         path = inner
@@ -79,7 +79,7 @@ def write_bytes(path: str, data: bytes, sync: bool = True) -> None:
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole file. Raises FileNotFoundError, and InputError for a pipe or device, which would be waited for or never end."""
+    """Return the whole file. Raises FileNotFoundError, and InputError for a pipe or device, whose reading may never end."""
     if is_uri(path):
         filesystem, inner = _filesystem(path)
         if filesystem.type_name != "local":
@@ -91,7 +91,7 @@ def read_bytes(path: str) -> bytes:
             except OSError as error:
                 reason = " ".join(str(error).split())
                 raise InputError(
-                    f"{path}: cannot be read ({reason}); check the address and your rights there"
+                    f"{path}: cannot be read ({reason}); check the address and your permissions"
                 ) from error
         path = inner
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
@@ -101,7 +101,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def remove(path: str) -> None:
-    """Delete a file; one that is gone already is fine."""
+    """Delete a file, if it exists."""
     if is_uri(path):
         filesystem, inner = _filesystem(path)
         with contextlib.suppress(FileNotFoundError):
@@ -113,9 +113,10 @@ def remove(path: str) -> None:
 
 @contextlib.contextmanager
 def only_writer(folder: str, wait_s: float = 0) -> Iterator[None]:
-    """Hold a local folder for one writing process; the lock ends with the process, however that ends. No lock at a URI.
+    """Lock a local folder for one writing process. A URI is not locked.
 
-    wait_s  how long to wait for another process to end
+    The lock ends with the process, even if it is killed.
+    wait_s  how long to wait for another process to release it
     Raises InputError when another process holds it.
     """
     if is_uri(folder):
@@ -133,7 +134,7 @@ def only_writer(folder: str, wait_s: float = 0) -> Iterator[None]:
 
 
 def _lock_file(path: str) -> int:
-    """A descriptor of the lock file, made where it is absent; a link or a pipe of this name is not followed."""
+    """Open the lock file, made where it is absent, and return its descriptor; a link or a pipe of this name is not followed."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
@@ -150,24 +151,24 @@ def _locked(file: IO[str]) -> bool:
 
 
 def list_names(folder: str) -> list[str]:
-    """Names of the files in a folder, sorted; none when the folder does not exist."""
+    """Return the sorted names of the files in a folder; none when it does not exist."""
     return _listed(folder, folders=False)
 
 
 def list_folders(folder: str) -> list[str]:
-    """Names of the folders in a folder, sorted; none when it does not exist."""
+    """Return the sorted names of the folders in a folder; none when it does not exist."""
     return _listed(folder, folders=True)
 
 
 def list_all(folder: str) -> list[str]:
-    """Names of whatever is in a folder, sorted; none when it does not exist. Raises InputError where it cannot be looked into."""
+    """Return the sorted names of all entries of a folder; none when it does not exist. Raises InputError where it cannot be listed."""
     try:
         if is_uri(folder):
             return sorted([*list_names(folder), *list_folders(folder)])
         return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     except OSError as error:
         reason = " ".join((error.strerror or str(error)).lower().split())
-        raise InputError(f"{folder}: cannot be looked into ({reason}); choose another --out") from None
+        raise InputError(f"{folder}: cannot be listed ({reason}); choose another --out") from None
 
 
 def _listed(folder: str, folders: bool) -> list[str]:
@@ -184,7 +185,7 @@ def _listed(folder: str, folders: bool) -> list[str]:
 
 
 def remove_folder(path: str) -> None:
-    """Delete an empty folder; one that is gone, or holds a stranger's file, is left."""
+    """Delete an empty folder; one that is absent or not empty is left."""
     if is_uri(path):
         if not list_all(path):
             filesystem, inner = _filesystem(path)
@@ -196,7 +197,7 @@ def remove_folder(path: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Delete a folder that is ours alone, with all that is in it; links in it are deleted, not followed."""
+    """Delete a folder of this job with all its content; links in it are deleted, not followed."""
     if is_uri(path):
         filesystem, inner = _filesystem(path)
         with contextlib.suppress(OSError):
@@ -206,4 +207,4 @@ def remove_tree(path: str) -> None:
 
 
 FILES = Files(read_bytes, write_bytes, remove)
-"""Files on this machine and at URIs, for `vos.files.written`."""
+"""Access to files on this machine and at URIs, for `vos.files.written`."""

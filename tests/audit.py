@@ -40,6 +40,7 @@ COPYLEFT = {
     "certifi": "MPL-2.0: root certificates for HTTPS of mlflow and boto3; used unchanged",
     "hypothesis": "MPL-2.0: tests only",
     "opencv-python-headless": "Apache-2.0 itself; the wheel carries FFmpeg (LGPL-2.1-or-later); used for images only, unchanged",
+    "pathspec": "MPL-2.0: file patterns of mkdocs, for `make docs` only; used unchanged",
     "tqdm": "MPL-2.0 and MIT: progress bars; used unchanged",
 }
 """Packages with copyleft parts, and why they are here."""
@@ -195,8 +196,15 @@ def licences() -> str:
         [
             "# Licences of what is installed",
             "",
-            "Written by `python -m tests.audit --licences docs/licences.md`. This project is Apache-2.0 and distributes none of",
-            "these packages; `make setup` installs them from a package index.",
+            "Written by `python -m tests.audit --licences docs/licences.md`. The code of this project is Apache-2.0.",
+            "It distributes none of these packages; `make setup` installs them from a package index.",
+            "",
+            "## What the repository holds under another licence",
+            "- **vos/inference/sample/**: an excerpt of Big Buck Bunny, © 2008 Blender Foundation, CC BY 3.0, and a mask",
+            "  drawn over it ([attribution](../vos/inference/sample/ATTRIBUTION.md)). `docs/sample.jpg` is made from it, so it has",
+            "  the same licence.",
+            "- **weights of `builtin_student*` and `builtin_davis_teacher`** in `vos/models/`: made from DAVIS, which is for research,",
+            "  non-commercial use, with attribution; each folder's README.md says so.",
             "",
             "## Copyleft parts, and why they are here",
             *reasons,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -294,6 +296,33 @@ def test_json_from_outside_is_read_in_one_place() -> None:
             if not own and label(path) not in JSON_APART:
                 faults.append(f"{label(path)}, line {node.lineno}")
     assert faults == [], "use vos.files.json_files"
+
+
+HOOKS = {"on_start": "Ray Train's", "backend_cls": "Ray Train's", "writelines": "of every stream"}
+"""Names that a library calls."""
+
+
+def test_every_name_is_used_outside_the_tests() -> None:
+    texts = {path: path.read_text(encoding="utf-8") for path in sources(*LAYERS, "cluster")}
+    words = Counter(word for text in texts.values() for word in re.findall(r"\w+", text))
+    unused = []
+    for path, text in texts.items():
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("__") or node.name in HOOKS:
+                continue
+            if words[node.name] == 1:
+                unused.append(f"{label(path)}, line {node.lineno}: {node.name}")
+    assert unused == []
+
+
+def test_nothing_counts_in_a_global() -> None:
+    found = [
+        f"{label(path)}, line {node.lineno}"
+        for path in sources(*LAYERS, "cluster")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Global)
+    ]
+    assert found == []
 
 
 UNPICKLES = {

@@ -26,6 +26,7 @@ TARGETS = [
     "test",
     "test-all",
     "lint",
+    "docs",
     "lock",
     "audit",
     "bench",
@@ -97,8 +98,19 @@ def test_every_file_that_is_installed_has_its_digest_in_the_lock():
     assert "--require-hashes --no-deps -r constraints.txt" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
+def test_the_sample_video_is_small_and_comes_with_its_attribution_in_every_wheel():
+    folder = ROOT / "vos" / "inference" / "sample"
+    files = [path for path in folder.iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 1 << 20
+    assert {path.suffix for path in files} == {".mp4", ".png", ".md"}
+    patterns = project()["tool"]["setuptools"]["package-data"]["*"]
+    assert all(any(path.match(pattern) for pattern in patterns) for path in files)
+    attribution = (folder / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    assert "Blender Foundation" in attribution and "creativecommons.org/licenses/by/3.0/" in attribution
+
+
 def test_the_project_is_apache_licensed_and_says_so():
-    assert project()["project"]["license"] == "Apache-2.0"
+    assert project()["project"]["license"] == "Apache-2.0 AND CC-BY-3.0"  # the second for the sample video alone
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in text and "Version 2.0, January 2004" in text and "The MobileVOS on Ray authors" in text
 

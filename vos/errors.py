@@ -1,13 +1,14 @@
-"""The one exception for what a user can cause and repair, and how names from outside are shown."""
+"""The exception for errors that a user can cause and fix, and how names from outside are shown."""
 
 from vos.redaction import redact_all
 
 
 def printable(text: str) -> str:
-    """`text` on one line that a terminal shows as it stands: what is not printable (control characters, line ends, halves of
-    characters, marks that turn the direction of writing) is escaped as in Python, `\\x1b`, `\\n`, `\\udcff`.
+    """Return `text` on one line, safe for a terminal.
 
-    Every name that comes from a file, a folder or a server goes through here on its way to a terminal. Doing it twice changes nothing.
+    Characters that are not printable are escaped as in Python: `\\x1b`, `\\n`, `\\udcff`. They are control characters, line ends,
+    surrogates and marks that change the writing direction. Every name from a file, folder or server passes through this function
+    before it is shown. Applying it twice changes nothing.
     """
     if text.isprintable():
         return text
@@ -15,28 +16,28 @@ def printable(text: str) -> str:
 
 
 MOST_LETTERS = 580
-"""Of an error line: what a file or flag holds may be quoted in it, and may be megabytes."""
+"""Longest error line, in characters: it may quote the content of a file or flag, which may be megabytes."""
 _END_LETTERS = 150
 
 
 def shortened(text: str) -> str:
-    """`text` without its middle where it is too long for an error line. Its end is kept: it says how to repair it."""
+    """Return `text` without its middle if it is too long for an error line. Its end is kept: it tells how to fix the error."""
     if len(text) <= MOST_LETTERS:
         return text
     return f"{text[: MOST_LETTERS - _END_LETTERS - 3]} … {text[-_END_LETTERS:]}"
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong.
+    """A value, file or address given by the user is wrong.
 
-    The message is one line: what is wrong, where (file, row, flag) and how to repair it; secrets are taken out of it and it is made
-    `printable` and `shortened` here, whatever addresses and names it quotes. A job prints it and exits with 2.
+    The message is one line: what is wrong, where (file, row, flag) and how to fix it. It is redacted, made `printable` and
+    `shortened` here. A job prints it and exits with 2.
     """
 
     def __init__(self, message: str) -> None:
-        # Secrets first: half of one would not be known as such. Cut before as well: escaping a million letters one by one takes a second.
+        # Redact first: half a secret would not be recognised. Shorten before escaping too: escaping a million characters takes a second.
         super().__init__(shortened(printable(shortened(redact_all(message)))))
 
 
 class NotFiniteError(InputError):
-    """A training's loss or gradient is NaN or infinite: these hyper-parameters or clips will not do, and trying again mends nothing."""
+    """The loss or gradient is NaN or infinite. Retrying does not help: change the hyper-parameters or the clips."""

@@ -1,9 +1,8 @@
-"""Secrets taken out of what is printed, saved or logged: the one place that knows what a secret looks like.
+"""Redaction of secrets in text that is printed, saved or logged; all patterns of secrets are here.
 
-Addresses carry them (`postgresql://user:password@host/db`, `https://host/x?X-Amz-Signature=…`), and so do settings that an error quotes
-(`AWS_SECRET_ACCESS_KEY=…`, `Authorization: …`). What is doubtful is taken out: a host that is missing from a line costs less than a
-password in it. `vos.errors.InputError`, the streams of a job (`redacted_streams`), saved configurations and everything that MLflow is told
-go through here.
+Secrets occur in addresses (`postgresql://user:password@host/db`, `https://host/x?X-Amz-Signature=…`) and in settings that an error quotes
+(`AWS_SECRET_ACCESS_KEY=…`, `Authorization: …`). Doubtful text is removed too: a missing host does less harm than a leaked password.
+`vos.errors.InputError`, the streams of a job (`redacted_streams`), saved configurations and everything sent to MLflow are redacted here.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from urllib.parse import unquote
 
 HIDDEN = "***"
 LEAST_LITERAL = 8
-"""Letters that a value of the environment must have to be looked for by itself: shorter ones are words of the language."""
+"""Shortest value of the environment, in characters, that is searched for in text: shorter ones may be ordinary words."""
 _ADDRESS = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,30}:/+)((?:(?![\"'][,:;)}\]])\S)+)")
-"""A scheme and all that follows without a space; in a list, an object or a call, up to the end of the string."""
+"""A scheme and all text after it up to a space; in a list, an object or a call, up to the end of the string."""
 _PORT_OR_NONE = re.compile(r"(\[[^\]]*\]|[^:@\[\]]*)(:\d*)?")
 _CONTAINER_BEFORE_AT = ("abfs", "abfss", "wasb", "wasbs", "hdfs", "viewfs", "ssh", "git+ssh")
-"""Schemes in which a name before @, without a password, is a container or an account that is no secret."""
+"""Schemes in which a name before @, without a password, is a container or an account and not a secret."""
 _ANONYMOUS = ("gs", "gcs")
 _BUCKETS = ("s3", "s3a", "s3n", *_ANONYMOUS)
-"""Schemes whose addresses have a bucket and never a port: a colon begins a secret."""
+"""Schemes whose addresses have a bucket and never a port: a colon means a secret."""
 _SECRET_NAME = re.compile(
     r"(?i)secret|token|passw|pwd|signature|credential|access.?key|api.?key|account.?key|private.?key|^(sig|sas|key|auth|authorization)$"
 )
@@ -50,9 +49,9 @@ _NO_SECRET = re.compile(r"(_FILE|_PATH|_DIR|_MODE|CREDENTIALS|PARALLELISM)$")
 
 
 def redact(text: str) -> str:
-    """`text` without the secrets of the addresses and settings in it; text without any is returned as it is.
+    """Return `text` with the secrets of its addresses and settings replaced.
 
-    Users and passwords of addresses become `***`, secret parameters of queries `name=***`. Doing it twice changes nothing.
+    Users and passwords of addresses become `***`, secret query parameters `name=***`. Applying it twice changes nothing.
     """
     if "=" not in text and ":" not in text and "earer " not in text and "asic " not in text:
         return text
@@ -65,8 +64,10 @@ def redact(text: str) -> str:
 
 
 def redact_all(text: str) -> str:
-    """`redact`, and the secrets of this process's environment wherever they stand by themselves: those of variables that are called so
-    (`AWS_SECRET_ACCESS_KEY`), and the passwords of addresses (`MLFLOW_TRACKING_URI`)."""
+    """Return `redact(text)` with the secrets of this process's environment replaced wherever they occur.
+
+    These are the values of variables with a secret's name (`AWS_SECRET_ACCESS_KEY`) and passwords in addresses (`MLFLOW_TRACKING_URI`).
+    """
     for secret in _secrets_of_environment():
         if secret in text:
             text = text.replace(secret, HIDDEN)
@@ -74,7 +75,7 @@ def redact_all(text: str) -> str:
 
 
 def redact_values(value: Any, by: Callable[[str], str] = redact) -> Any:
-    """JSON with every string in it redacted, names as well."""
+    """Return JSON with every string redacted, names included."""
     if isinstance(value, str):
         return by(value)
     if isinstance(value, dict):
@@ -85,19 +86,19 @@ def redact_values(value: Any, by: Callable[[str], str] = redact) -> Any:
 
 
 def has_secret(address: str) -> bool:
-    """Whether an address or path names a user, a password or a signature."""
-    match = re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]*:/+)(.*)", address, re.DOTALL)  # as a whole: spaces do not end it
+    """Return whether an address or path holds a user, a password or a signature."""
+    match = re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]*:/+)(.*)", address, re.DOTALL)  # one address: spaces do not end it
     return redact(address) != address or (match is not None and _cut(match[1], match[2]) != match[2])
 
 
 def without_secret(address: str) -> str:
-    """One whole address as it may be shown."""
+    """Return one whole address without its secrets."""
     match = re.match(r"(\s*[A-Za-z][A-Za-z0-9+.-]*:/+)(.*)", address, re.DOTALL)
     return redact(match[1] + _cut(match[1].strip(), match[2]) if match else address)
 
 
 def hide(text: str, address: str) -> str:
-    """`text` without the parts of an address's user and password, which a library may quote cut at the wrong place or decoded."""
+    """Return `text` without the parts of an address's user and password. A library may quote them cut or decoded."""
     match = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/+(.*)", address, re.DOTALL)
     rest = match[1] if match else ""
     head = rest[: rest.rfind("@")] if _cut(match[1] if match else "", rest) != rest else ""
@@ -112,7 +113,7 @@ def _without_user(match: re.Match[str]) -> str:
 
 
 def _cut(scheme: str, rest: str) -> str:
-    """What follows a scheme, without a user and password. A password may hold what it should have encoded: @ : / ? #."""
+    """Return the text after a scheme without user and password. A password may hold unencoded characters: @ : / ? #."""
     if "@" not in rest:
         return rest
     name, slashes = scheme.rstrip("/").rstrip(":").lower(), scheme.count("/")
@@ -139,7 +140,7 @@ def _hidden_setting(match: re.Match[str]) -> str:
 
 
 def _secrets_of_environment() -> list[str]:
-    """Longest first, so that none is left in part where one holds another."""
+    """Return secrets of the environment, longest first, so that one that contains another is replaced completely."""
     found: set[str] = set()
     for name, value in os.environ.items():
         if "@" in value and "://" in value:
@@ -153,9 +154,10 @@ def _secrets_of_environment() -> list[str]:
 
 
 class RedactedStream:
-    """A text stream that redacts each piece before it is written, and shows control characters instead of sending them.
+    """A text stream that redacts text before it is written, and escapes control characters.
 
-    Line ends, tabs, carriage returns, colours and the cursor movement of progress bars pass. What the stream's encoding lacks is escaped.
+    Line ends, tabs, carriage returns, colours and the cursor movement of progress bars are kept. Characters that the stream's encoding
+    lacks are escaped.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -179,7 +181,7 @@ _INVISIBLE = re.compile(r"\x1b\[[0-9;]*m|\x1b\[A|[^\n\t\r -~]")
 
 
 def visible(text: str) -> str:
-    """`text` as a terminal may get it: control characters and marks that turn the direction of writing are escaped; lines stay."""
+    """Return `text` safe for a terminal: control characters and marks that change the writing direction are escaped; line ends stay."""
     return text if text.isprintable() else _INVISIBLE.sub(_shown, text)
 
 
@@ -190,7 +192,7 @@ def _shown(match: re.Match[str]) -> str:
 
 @contextmanager
 def redacted_streams() -> Iterator[None]:
-    """Standard output and error, redacted for the time of a `with` block; an exception that leaves it is printed redacted too."""
+    """Redact standard output and error within a `with` block; an exception that leaves the block is printed redacted too."""
     before = sys.stdout, sys.stderr
     if isinstance(before[0], RedactedStream):
         yield
@@ -199,7 +201,7 @@ def redacted_streams() -> Iterator[None]:
     try:
         yield
     except Exception:
-        sys.excepthook = _print_exception  # the interpreter prints it after the streams are as they were
+        sys.excepthook = _print_exception  # the interpreter prints it after the streams are restored
         raise
     finally:
         sys.stdout, sys.stderr = before

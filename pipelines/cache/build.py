@@ -1,8 +1,8 @@
-"""Plan -> teacher -> shards -> manifest: the teacher runs once, on Ray Data actors, and what it says is kept.
+"""Build a teacher cache: plan -> teacher -> shards -> manifest. The teacher runs once, on Ray Data actors, and its outputs are stored.
 
 One row of the Ray data set is one planned shard. An actor loads the teacher once, turns the shard's draws into rows and writes the whole
-file (temporary name, fsync, rename); only a small receipt travels back. So a shard's bytes depend on nothing but the plan, a kill
-loses only the shards in work, and a second run does just what is missing. The manifest, written last, makes the cache complete.
+file (temporary name, fsync, rename); it returns only a small receipt. So a shard's bytes depend only on the plan, a killed job loses
+only its unfinished shards, and a second run makes only the missing ones. The manifest, written last, makes the cache complete.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from typing import Any
 from pipelines import storage, tracking
 from pipelines.cache import schema
 from pipelines.cache.manifest import read_manifest, write_manifest
-from pipelines.cache.plan import COSMETIC, ShardPlan, cache_identity, plan_shards, recipe_of
+from pipelines.cache.plan import ShardPlan, cache_identity, plan_shards, recipe_of
 from pipelines.cache.teacher import Teacher, receipt, shard_metadata
 from pipelines.runtime.actors import run_on_actors
 from pipelines.runtime.models import load_model, weights_digest
 from pipelines.runtime.output_folder import CONFIG, NOTHING, identity_of, mark, output_folder
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import ray_session
-from pipelines.runtime.videos import index_videos, log_cache, log_videos
-from vos.config import CacheConfig
-from vos.config.as_json import without
-from vos.data.datasets import Video
+from pipelines.runtime.videos import announce_check, index_videos, log_cache, log_videos
+from vos.config import CacheConfig, fields
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.canonical import differences, dumps, fingerprint, to_dict
 from vos.files.written import WHATEVER, Written
@@ -41,7 +40,7 @@ CACHE, SHARDS = "cache", "shards"
 
 @dataclass(frozen=True)
 class CacheResult:
-    """A finished cache, and what this run did for it."""
+    """A finished cache, and the work that this run did."""
 
     fingerprint: str
     manifest: dict[str, Any]
@@ -52,7 +51,7 @@ class CacheResult:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """Everything that is known of a cache before any frame is decoded."""
+    """Everything that is known about a cache before a frame is decoded."""
 
     videos: list[Video]
     teacher: dict[str, Any]
@@ -66,19 +65,21 @@ class Blueprint:
 
 
 def blueprint(config: CacheConfig) -> Blueprint:
-    """Index the videos and load the teacher. Raises InputError for what is wrong with either."""
+    """Index the videos, load the teacher and plan the shards. Raises InputError where the videos or the teacher cannot be used."""
     videos = index_videos(config.data, "train")
     model, info = load_model(config.teacher.checkpoint)
     shapes = schema.Shapes.of(config, model.decoder.pred.in_channels)
     teacher = {"model": info["model"], "weights": weights_digest(model)}
     identity = cache_identity(config, videos, teacher, dataclasses.asdict(shapes))
-    # As JSON reads it back: tuples are lists there, and it is compared with what a file holds.
+    # Converted to JSON and back, since it is compared with a file's content, in which tuples are lists.
     return Blueprint(videos, info, shapes, json.loads(dumps(identity)), plan_shards(config.draws, config.shard_draws))
 
 
 def build_cache(config: CacheConfig) -> CacheResult:
-    """Build the cache, finish one that was interrupted, or extend one. Raises InputError for bad input and for a folder that
-    holds another cache."""
+    """Build a cache, resume an interrupted one, or extend one.
+
+    Raises InputError for bad input and for a folder that holds another cache.
+    """
     plan = blueprint(config)
     with output_folder(config, CACHE) as owned:
         _claim_folder(owned, config, plan.identity)
@@ -92,6 +93,8 @@ def build_cache(config: CacheConfig) -> CacheResult:
         digest = fingerprint(plan.identity)
         if not missing and (manifest := _intact_manifest(config.out, digest)):
             return CacheResult(digest, manifest, 0, 0.0)
+        if missing:
+            announce_check(config.data, plan.identity["data"])
         _take_over(owned, missing)
         made, cpu_s = sum(one.num_draws for one in missing), 0.0
         with tracking.start_run("cache", f"cache-{digest[:8]}", config, {"cache.fingerprint": digest}) as run:
@@ -120,10 +123,10 @@ def build_cache(config: CacheConfig) -> CacheResult:
 
 
 def _claim_folder(folder: Written, config: CacheConfig, identity: dict[str, Any]) -> None:
-    """Say whose folder this is before any work; refuse one that holds a cache of another configuration."""
+    """Mark the folder before any work. Raises InputError where it holds a cache of another configuration."""
     old = identity_of(folder)
     if config.extend and old in (None, NOTHING):
-        raise InputError(f"{config.out}: no cache to extend; leave --extend out to build one")
+        raise InputError(f"{config.out}: no cache to extend; omit --extend to build one")
     if old not in (None, NOTHING, identity) and not config.overwrite:
         changed = differences(old, identity)
         draws = old.get("draws")
@@ -131,45 +134,46 @@ def _claim_folder(folder: Written, config: CacheConfig, identity: dict[str, Any]
         grown = grown and draws < identity["draws"]
         if grown and not config.extend:
             raise InputError(
-                f"{config.out}: holds a cache of {draws} draws; add --extend to make it one of {config.draws}"
+                f"{config.out}: holds a cache of {draws} draws; add --extend to extend it to {config.draws}"
             )
         if not grown:
             raise InputError(
                 f"{config.out}: holds a cache of another configuration ({'; '.join(changed)}); choose another --out or delete it"
             )
     mark(folder, identity)
-    # Without what may differ from run to run, so that the same cache is the same files.
+    # Without settings that may differ between runs, so that the same cache has the same files.
     folder.write_json(CONFIG, _lasting(config))
 
 
 def _take_over(folder: Written, missing: list[ShardPlan]) -> None:
-    """Write down that the manifest and the missing shards are ours to write. Raises InputError where other files have their names."""
+    """Record the manifest and the missing shards as this job's files. Raises InputError where unrelated files have their names."""
     names = [schema.MANIFEST, *(f"{SHARDS}/{one.file_name}" for one in missing)]
     folder.check(name for name in names if not folder.knows(name))
     folder.record(dict.fromkeys(names, WHATEVER))
 
 
 def _lasting(config: CacheConfig) -> dict[str, Any]:
-    kept = ("preset", "data", "teacher.checkpoint")
-    return without(config, [field for field in COSMETIC if field not in kept])
+    values = fields.identity(config)
+    teacher = {**values["teacher"], "checkpoint": config.teacher.checkpoint}
+    return {**values, "preset": config.preset, "data": to_dict(config.data), "teacher": teacher}
 
 
 def _tidy(folder: str, plans: list[ShardPlan]) -> None:
-    """Remove what a killed writer left under a temporary name; name what is not ours and leave it alone."""
+    """Remove the temporary files of killed writers; list unrelated files without touching them."""
     ours = {plan.file_name for plan in plans}
-    strangers = []
+    unrelated = []
     for name in storage.list_names(folder):
         if re.fullmatch(r"shard-\d{6}\.parquet\.[0-9a-f]{32}\.tmp", name):
             storage.remove(storage.join(folder, name))
         elif name not in ours:
-            strangers.append(name)
-    if strangers:
-        listed = ", ".join(strangers[:5]) + (" …" if len(strangers) > 5 else "")
-        print(f"note: {folder}: not part of this cache, left alone: {listed}", file=sys.stderr)
+            unrelated.append(name)
+    if unrelated:
+        listed = ", ".join(unrelated[:5]) + (" …" if len(unrelated) > 5 else "")
+        print(f"note: {folder}: unrelated files, not touched: {listed}", file=sys.stderr)
 
 
 def _finished(folder: str, plan: ShardPlan, recipe: str, shapes: schema.Shapes) -> dict[str, Any] | None:
-    """The receipt of a shard that an earlier run finished, None when it is absent, damaged or of another cache."""
+    """Return the receipt of a shard that an earlier run finished, None when it is absent, damaged or of another cache."""
     path = storage.join(folder, plan.file_name)
     try:
         data = storage.read_bytes(path)
@@ -183,7 +187,7 @@ def _finished(folder: str, plan: ShardPlan, recipe: str, shapes: schema.Shapes) 
     ):
         return receipt(plan, data)
     if damage:
-        print(f"note: {path}: damaged ({damage}), made again", file=sys.stderr)
+        print(f"note: {path}: damaged ({damage}), rebuilt", file=sys.stderr)
     return None
 
 
@@ -196,7 +200,7 @@ def _intact_manifest(folder: str, digest: str) -> dict[str, Any] | None:
 
 
 def _run_teacher(config: CacheConfig, plan: Blueprint, missing: list[ShardPlan]) -> Iterator[dict[str, Any]]:
-    """What the actors say of the missing shards, as they come."""
+    """Yield the actors' answers for the missing shards, as they finish."""
     done = config.draws - sum(one.num_draws for one in missing)
     made_bytes = made_draws = 0
     with ray_session(num_cpus=2 * config.actors + 2), progress_bar("teacher", config.draws, "draw", done) as bar:
@@ -214,6 +218,6 @@ def _run_teacher(config: CacheConfig, plan: Blueprint, missing: list[ShardPlan])
             left = config.draws - done - made_draws
             needed = f"about {left * made_bytes / made_draws / 2**20:.0f} MiB" if made_draws else "some space"
             raise InputError(
-                f"{config.out}: the disk is full: {needed} more for the {left} draws that are left; "
+                f"{config.out}: the disk is full: the {left} remaining draws need {needed} more; "
                 f"finished shards stay valid: free space and run the same command again ({error})"
             ) from error

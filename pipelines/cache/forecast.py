@@ -1,4 +1,4 @@
-"""What a cache will take, before it is built: a short look at real draws, extrapolated; and afterwards plan and truth side by side."""
+"""Forecast a cache's size and time from a short measurement on real draws, and compare the forecast with the finished cache."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLAN_FILE = "plan.json"
 CALIBRATION_S = 20.0
 LEAST_DRAWS = 2
 EPOCHS, TRIALS = 50, 16
-"""What the comparison with an online teacher assumes: a search of so many trials, each going so often through the draws."""
+"""Assumptions of the comparison with an online teacher: passes over the draws in each trial, and trials of a search."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CachePlan:
     sampled_draws: int
     bytes: int
     column_bytes: dict[str, int]
-    """of the whole cache; `footer` is what Parquet needs beside the columns"""
+    """of the whole cache; `footer` is what Parquet adds to the columns"""
     teacher_cpu_s: float
     teacher_wall_s: float
     factor_error_mean: float
@@ -50,9 +50,9 @@ class CachePlan:
 
 
 def plan_cache(config: CacheConfig) -> tuple[CachePlan, str]:
-    """Run the teacher for some 20 seconds on draws spread over the whole cache; returns the forecast and its text.
+    """Run the teacher for about 20 seconds on draws spread over the whole cache; returns the forecast and its text.
 
-    Writes `plan.json` into --out and nothing else. Raises InputError for what building would refuse too.
+    Writes only `plan.json` into --out. Raises InputError wherever building the cache would.
     """
     design = blueprint(config)
     with output_folder(config, CACHE) as folder:
@@ -65,26 +65,26 @@ def plan_cache(config: CacheConfig) -> tuple[CachePlan, str]:
 def _planned(folder: Written, config: CacheConfig, design: Blueprint) -> tuple[CachePlan, str]:
     teacher = Teacher(config, design.videos, design.shapes, design.recipe)
     numbers = _spread(config.draws)
-    schema.to_parquet([teacher.row(teacher.work(0))], design.shapes, {})  # everything is slower the first time
+    schema.to_parquet([teacher.row(teacher.work(0))], design.shapes, {})  # the first time is slower
     rows, cpu_s, wall_s = [], time.process_time(), time.monotonic()
     most = min(config.draws, 10_000)
     with progress_bar("measuring", most, "draw") as bar:
         for work in teacher.read_ahead(itertools.islice(numbers, most)):
             rows.append(teacher.row(work))
-            if len(rows) % config.shard_draws == 0:  # a part of the cost, as in the job
+            if len(rows) % config.shard_draws == 0:  # writing is a part of the cost, as in the job
                 schema.to_parquet(rows[-config.shard_draws :], design.shapes, {})
             bar.update()
             if len(rows) >= LEAST_DRAWS and time.monotonic() - wall_s > CALIBRATION_S:
                 break
     cpu_s, wall_s = time.process_time() - cpu_s, time.monotonic() - wall_s
     plan = _extrapolated(config, design, rows, cpu_s, wall_s)
-    folder.of = ""  # of no identity yet: it names its recipe
+    folder.of = ""  # of no identity yet: the plan records its recipe
     folder.write_json(PLAN_FILE, asdict(plan))
     return plan, _text(config, design, plan)
 
 
 def _spread(draws: int) -> Iterator[int]:
-    """Numbers below `draws`, each once, any first few of them spread over all (the golden section leaves no gap)."""
+    """Yield each number below `draws` once; any first few are spread evenly over all (golden section)."""
     golden = (int(i * 0.6180339887498949 % 1 * draws) for i in range(4 * draws))
     return iter(dict.fromkeys(itertools.chain(golden, range(draws))))
 
@@ -164,7 +164,7 @@ def _text(config: CacheConfig, design: Blueprint, plan: CachePlan) -> str:
 
 
 def summary(config: CacheConfig, result: CacheResult) -> str:
-    """What was built, beside its forecast where there was one, and the next command."""
+    """Return the job's printed result: the cache, its forecast where there was one, and the next command."""
     manifest = result.manifest
     compared = plan_and_truth(config, result)
     size = f"{manifest['draws']} draws in {len(manifest['shards'])} shards, {manifest['bytes'] / 2**20:.1f} MiB"
@@ -177,7 +177,7 @@ def summary(config: CacheConfig, result: CacheResult) -> str:
 
 
 def plan_and_truth(config: CacheConfig, result: CacheResult) -> str:
-    """The forecast beside what a build took, "" where there was none for this very cache."""
+    """Return a table of the forecast and the measured result, "" where this cache had no forecast."""
     folder, repair = Written(config.out, CACHE, files=storage.FILES), "delete it, or plan again"
     try:
         saved = folder.read_json(PLAN_FILE, dict[str, Any], repair)
@@ -209,7 +209,7 @@ def _deviation(planned: float, true: float) -> str:
 
 
 def amount(size: float) -> str:
-    """Bytes for people."""
+    """Return a number of bytes with its unit."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
@@ -218,7 +218,7 @@ def amount(size: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people."""
+    """Return a number of seconds with its unit."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes, hours = seconds / 60, seconds / 3600

@@ -1,7 +1,7 @@
-"""The manifest: the list that makes a cache complete, what it was made from, and a digest of itself.
+"""Write and read the manifest: the list that makes a cache complete, what it was made from, and its own digest.
 
-Written last and whole. `identity` is everything that decides the bytes; `recipe` is its fingerprint without the number of draws, and stands
-in every shard; `fingerprint` is that of the whole cache, which trainings and searches name.
+It is written last, in one piece. `identity` is everything that decides the bytes. `recipe` is the identity's fingerprint without the
+number of draws; every shard records it. `fingerprint` is that of the whole cache, which trainings and searches record.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipelines.runtime.videos import index_videos
 from vos.config import ClipConfig, DataConfig
 from vos.config.as_json import from_dict
 from vos.data.contents import same_videos
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.canonical import dumps, fingerprint
 from vos.files.json_files import checked, parse_json
@@ -33,7 +33,11 @@ RUN_AGAIN = "run jobs.cache again with the same flags"
 def write_manifest(
     folder: str, identity: dict[str, Any], data: dict[str, Any], teacher: dict[str, Any], receipts: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Make the cache complete: `receipts` of all shards in order, `data` where the videos were."""
+    """Write and return the manifest, which makes the cache complete.
+
+    data      where the videos were
+    receipts  of all shards, in order
+    """
     columns: dict[str, int] = {}
     for receipt in receipts:
         for name, size in receipt["columns"].items():
@@ -63,12 +67,12 @@ def write_manifest(
 
 
 def sealed(manifest: dict[str, Any]) -> bytes:
-    """The text of a manifest, with its own digest in it."""
+    """Return the text of a manifest, with its digest included."""
     return dumps(manifest | {DIGEST: _digest(manifest)}).encode()
 
 
 def read_manifest(folder: str) -> dict[str, Any]:
-    """The manifest of a finished cache. Raises InputError when it is absent, changed by a single byte, or of another version."""
+    """Return the manifest of a finished cache. Raises InputError when it is absent, of another version, or any byte has changed."""
     path = storage.join(folder, schema.MANIFEST)
     try:
         text = storage.read_bytes(path)
@@ -89,15 +93,15 @@ def read_manifest(folder: str) -> dict[str, Any]:
         )
     if version != schema.VERSION:
         raise InputError(
-            f"{path}: schema version {version}, this program reads {schema.VERSION}; make the cache again with this version"
+            f"{path}: schema version {version}, this program reads {schema.VERSION}; rebuild the cache with this version"
         )
-    # The text must be the one that was written, not only mean the same: then no byte of it has changed.
+    # The text itself is compared, not only its content, so that no byte can have changed.
     if manifest.get(DIGEST) != _digest(manifest) or dumps(manifest).encode() != text:
         raise InputError(
             f"{path}: not a cache manifest, or damaged (its checksum does not match); "
             f"{RUN_AGAIN}: finished shards are kept"
         )
-    # The digest says that nothing was lost, not who wrote it.
+    # The digest proves that nothing changed, not who wrote it.
     _check_content(checked(manifest, _Manifest, path, RUN_AGAIN), path)
     return manifest
 
@@ -124,7 +128,7 @@ class _Identity(TypedDict):
 
 
 class _Manifest(TypedDict):
-    """What a manifest's readers rely on; it holds more."""
+    """The entries that readers of a manifest use; it holds more."""
 
     schema_version: int
     fingerprint: str
@@ -144,16 +148,16 @@ def _check_content(manifest: _Manifest, path: str) -> None:
     identity, shards = cast("dict[str, Any]", manifest["identity"]), manifest["shards"]
     problem, first = "", 0
     if manifest["fingerprint"] != fingerprint(identity) or manifest["recipe"] != recipe_of(identity):
-        problem = "its fingerprint is of another identity"
+        problem = "its fingerprint belongs to another identity"
     for number, shard in enumerate(shards):
         plan = ShardPlan(number, first, shard["rows"])
         if (shard["file"], shard["first_draw"], shard["number"]) != (plan.file_name, first, number) or shard[
             "rows"
         ] < 1:
-            problem = f"shard {number} is not '{plan.file_name}' with the draws from {first} on"
+            problem = f"shard {number} is not '{plan.file_name}' with draws from {first}"
             break
         if shard["bytes"] < 1 or not re.fullmatch(r"[0-9a-f]{64}", shard["sha256"]):
-            problem = f"the size or digest of {plan.file_name} is none"
+            problem = f"the size or digest of {plan.file_name} is not valid"
             break
         first += shard["rows"]
     if not problem and not first == identity["draws"] == manifest["draws"] > 0:
@@ -164,7 +168,7 @@ def _check_content(manifest: _Manifest, path: str) -> None:
 
 
 def shapes_of(manifest: dict[str, Any], path: str) -> schema.Shapes:
-    """The shapes of a cache's columns. Raises InputError, naming `path`, where they are not of its clips."""
+    """Return the shapes of a cache's columns. Raises InputError, naming `path`, where they do not fit its clips."""
     identity = manifest["identity"]
     clip = from_dict(ClipConfig, identity["clip"], ClipConfig(), path)
     found = checked(identity["shapes"], _Shapes, path, RUN_AGAIN)
@@ -177,7 +181,7 @@ def shapes_of(manifest: dict[str, Any], path: str) -> schema.Shapes:
         or not 1 <= shapes.rank <= shapes.samples
         or shapes.logits != identity["logits"]
     ):
-        raise InputError(f"{path}: its shapes are not those of its clips; {RUN_AGAIN}")
+        raise InputError(f"{path}: its shapes do not fit its clips; {RUN_AGAIN}")
     check_limit("shard_bytes", shapes.queries * (shapes.rank * shapes.samples + shapes.objects * cells) * 4, path)
     return shapes
 
@@ -193,12 +197,12 @@ class _Shapes(TypedDict):
 
 
 def shard_path(folder: str, file: str) -> str:
-    """Where a shard is. Raises InputError where it, or the folder of the shards, is a link that leads out of the cache."""
+    """Return a shard's path. Raises InputError where it, or the folder of the shards, is a link out of the cache."""
     path = storage.join(folder, "shards", file)
     if not storage.is_uri(path):
         root = os.path.realpath(folder)
         if os.path.realpath(path) != os.path.join(root, "shards", file):
-            raise InputError(f"{path}: is a link to another place; copy the cache with the files that it links to")
+            raise InputError(f"{path}: is a link to another place; copy the cache with the linked files")
     return path
 
 
@@ -208,10 +212,10 @@ def _digest(manifest: dict[str, Any]) -> str:
 
 
 def data_of_cache(folder: str, manifest: dict[str, Any], data: DataConfig) -> tuple[DataConfig, list[Video]]:
-    """The data set that a cache was made from, and its videos: `data` if it is that one, else what the manifest names.
+    """Return the data set that a cache was made from, and its videos.
 
-    So no --data flag has to be repeated after jobs.cache, and one is enough where the videos have moved.
-    Raises InputError when neither holds those videos.
+    This is `data` if it holds those videos, else the data set in the manifest. So no --data flag is repeated after jobs.cache; where the
+    videos have moved, --data.root is enough. Raises InputError when neither holds those videos.
     """
     recorded = from_dict(DataConfig, manifest["data"], DataConfig(), f"{folder}/{schema.MANIFEST}")
     for candidate in (data, recorded):
@@ -223,9 +227,12 @@ def data_of_cache(folder: str, manifest: dict[str, Any], data: DataConfig) -> tu
             continue
         if same_videos(videos, manifest["identity"]["data"]):
             if candidate is recorded and data.root:
-                print(f"note: {folder} was not made from {data.root}: its own videos are used", file=sys.stderr)
+                print(
+                    f"note: {folder} was not made from {data.root}; the videos recorded in the cache are used",
+                    file=sys.stderr,
+                )
             return candidate, videos
     raise InputError(
         f"{folder}: the videos in {recorded.root or 'the synthetic data set'} are no longer those that this cache was made from; "
-        "give --data.root of the unchanged ones, or make the cache again"
+        "give --data.root of the unchanged ones, or rebuild the cache"
     )

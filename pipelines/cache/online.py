@@ -1,7 +1,7 @@
-"""The clips of a cache with its teacher at work at every step: what the cache saves, and what replaying it must be equal to.
+"""Clips of a cache whose targets the teacher computes at every step: the reference for the time that a cache saves and for its targets.
 
-The draws and their order are the cache's; its targets are not read. What the teacher says is kept in full: every column of the factor in
-float32, so that a student of these targets also tells what rank and rounding cost.
+The draws and their order are the cache's; its targets are not read. The teacher's outputs are used in full: every column of the factor,
+in float32. So a student of these targets also shows the effect of the cache's rank and rounding.
 """
 
 from __future__ import annotations
@@ -15,14 +15,21 @@ from vos.config import CacheConfig, DataConfig, FactorConfig, TeacherConfig
 
 
 class OnlineClips(CachedClips):
-    """Raises InputError where CachedClips does, and when the teacher is no longer where the cache says."""
+    """The draws of a finished cache, with targets computed by its teacher.
+
+    Raises InputError where CachedClips does, and where the recorded checkpoint no longer holds the teacher.
+    """
 
     def __init__(self, folder: str, data: DataConfig, threads: int = 1) -> None:
         super().__init__(folder, data, with_targets=False)
         asked = CacheConfig(out=folder, data=data, teacher=TeacherConfig())
         config, videos = made_by(asked, self.manifest)
         exact = replace(config, factor=FactorConfig(rank=0, dtype="fp32"), logits="fp16", threads=threads)
-        self._teacher = teacher_of(exact, videos, self.manifest, "put that one back, or leave --teacher-online out")
+        self._teacher = teacher_of(exact, videos, self.manifest, "restore that one, or omit --teacher-online")
+
+    @property
+    def teacher_forwards(self) -> int:
+        return self._teacher.forwards
 
     def batch(self, numbers: list[int]) -> Batch:
         works = [self._teacher.work(number) for number in numbers]

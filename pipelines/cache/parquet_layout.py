@@ -1,8 +1,8 @@
-"""What a Parquet file announces, read before pyarrow takes memory for it: its columns, and the size and number of values of every page.
+"""Read what a Parquet file declares, before pyarrow allocates memory: its columns, and the size and number of values of every page.
 
-A page of a few bytes can announce gigabytes, a run-length code a million repetitions, and a footer types whose reading runs code of
-whoever registered them. The footer and the headers of pages are Thrift's compact protocol, of which this reads any structure as
-{field: value}; what the fields mean is in parquet.thrift of the Parquet format.
+A page of a few bytes can declare gigabytes, and a run-length code a million repetitions. A footer can name extension types, whose
+registered code then runs. The footer and the page headers use Thrift's compact protocol; this module reads any of its structures as
+{field: value}. The fields are defined in parquet.thrift of the Parquet format.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 MAGIC = b"PAR1"
 FOOTER_BYTES = 4 * 2**20
-"""Some 1.2 KiB a row: enough for shards of three thousand draws."""
+"""Largest footer: at about 1.2 KiB a row, enough for shards of three thousand draws."""
 DATA_PAGE, DICTIONARY_PAGE = 0, 2
 PLAIN_CODEC, ZSTD = 0, 6
 TENSOR = b"arrow.fixed_shape_tensor"
@@ -30,23 +30,23 @@ class Chunk:
 
     name: str
     values: int
-    """that its pages announce, nulls and repetitions included"""
+    """that its pages declare, nulls and repetitions included"""
     decoded_bytes: int
-    """of its pages, headers left out"""
+    """of its pages, without headers"""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a file holds, by its own words."""
+    """The content that a file declares."""
 
     elements: list[str]
-    """names of its schema, depth first, the root left out"""
+    """names of its schema, depth first, without the root"""
     groups: list[tuple[int, list[Chunk]]]
-    """of each row group its rows and its columns"""
+    """the rows and the columns of each row group"""
 
 
 def read_layout(data: bytes) -> Layout:
-    """The layout of a whole file. Raises ValueError for a file that is not Parquet as we write it."""
+    """Return the layout of a whole file. Raises ValueError for a file that is not Parquet as this project writes it."""
     try:
         return _layout(data)
     except (IndexError, KeyError, TypeError, AttributeError, struct.error, UnicodeDecodeError, OverflowError):
@@ -55,11 +55,11 @@ def read_layout(data: bytes) -> Layout:
 
 def _layout(data: bytes) -> Layout:
     if len(data) < 12 or data[:4] != MAGIC or data[-4:] != MAGIC:
-        raise ValueError("it does not begin and end as a Parquet file")
+        raise ValueError("it does not start and end as a Parquet file")
     size = struct.unpack("<I", data[-8:-4])[0]
     begin = len(data) - 8 - size
     if size > FOOTER_BYTES or begin < 4:
-        raise ValueError(f"its footer announces {size:,} bytes")
+        raise ValueError(f"its footer declares {size:,} bytes")
     footer, _ = _structure(data, begin, len(data) - 8)
     for entry in footer.get(5, []):
         if entry[1] == b"ARROW:schema":
@@ -74,28 +74,26 @@ def _layout(data: bytes) -> Layout:
             chunks.append(chunk)
         groups.append((group[3], chunks))
     if sum(rows for rows, _ in groups) != footer[3]:
-        raise ValueError(f"its footer announces {footer[3]:,} rows, its row groups others")
+        raise ValueError(f"its footer declares {footer[3]:,} rows, its row groups another number")
     return Layout(elements, groups)
 
 
 def _check_types(stored: bytes) -> None:
-    """Refuse a schema that names another extension type than our tensors: pyarrow calls whoever registered it as it opens the file."""
+    """Raise ValueError for an extension type other than the cache's tensors: pyarrow runs its registered code as it opens the file."""
     try:
         schema = base64.b64decode(stored, validate=True)
     except binascii.Error:
         raise ValueError("its Arrow schema is not base64") from None
     other = next((name for name in _DOTTED.findall(schema) if name != TENSOR), None)
     if other is not None:
-        raise ValueError(
-            f"its Arrow schema names {other[:60].decode('ascii')}, and only {TENSOR.decode()} is known here"
-        )
+        raise ValueError(f"its Arrow schema names {other[:60].decode('ascii')}, and only {TENSOR.decode()} is allowed")
 
 
 def _chunk(data: bytes, begin: int, end: int, about: dict[int, Any]) -> tuple[Chunk, int]:
-    """One column of a row group, and where it ends. Chunks follow each other, so no byte is looked at twice."""
+    """Return one column of a row group, and where it ends. Chunks follow each other, so no byte is read twice."""
     name = about[3][0].decode()
     if about[4] not in (PLAIN_CODEC, ZSTD):
-        raise ValueError(f"column {name} is compressed by another codec than zstd")
+        raise ValueError(f"column {name} is compressed with a codec other than zstd")
     start = min(place for place in (about.get(9), about.get(11)) if place is not None)
     values = decoded = 0
     place, stop = start, start + about[7]
@@ -113,12 +111,12 @@ def _chunk(data: bytes, begin: int, end: int, about: dict[int, Any]) -> tuple[Ch
         decoded += size
         place += stored
     if values != about[5]:
-        raise ValueError(f"column {name} announces {about[5]:,} values in the footer and {values:,} in its pages")
+        raise ValueError(f"column {name} declares {about[5]:,} values in the footer and {values:,} in its pages")
     return Chunk(name, values, decoded), stop
 
 
 def _structure(data: bytes, place: int, end: int, depth: int = 0) -> tuple[dict[int, Any], int]:
-    """A structure as {field id: value}, and where it ends."""
+    """Return a structure as {field id: value}, and where it ends."""
     if depth > _DEPTH:
         raise ValueError("its footer is nested too deeply")
     fields: dict[int, Any] = {}
@@ -154,7 +152,7 @@ def _value(data: bytes, place: int, end: int, kind: int, depth: int) -> tuple[An
     if kind in (9, 10):
         head = data[place]
         size, place = (head >> 4, place + 1) if head >> 4 < 15 else _varint(data, place + 1, end)
-        if size > end - place:  # every item takes a byte at least
+        if size > end - place:  # every item takes at least one byte
             raise IndexError
         items = []
         for _ in range(size):

@@ -1,4 +1,4 @@
-"""Pictures of what a cache holds: a page for one draw, so that a person sees what the student will learn from."""
+"""Draw the content of a cache: one page per draw, which shows the targets that the student will learn from."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SPARSE, QUARTER, ALL = "#ff2d2d", "#ffb000", "#57c4ff"
 def show_cache(config: CacheConfig) -> list[str]:
     """Draw `--show` draws, spread over the cache in --out, into OUT/show, and log them to MLflow; returns their paths.
 
-    Raises InputError when the cache is absent, damaged, or its videos are not there.
+    Raises InputError when the cache is absent or damaged, or its videos are absent.
     """
     source = CachedClips(config.out, config.data)
     numbers = np.unique(np.linspace(0, source.num_draws - 1, min(config.show, source.num_draws)).round().astype(int))
@@ -52,8 +52,9 @@ def show_cache(config: CacheConfig) -> list[str]:
 
 
 def page(row: dict[str, Any], clip: Clip) -> bytes:
-    """One draw as a PNG: the clip with its true masks; below, per query frame, the teacher's masks, the sampled pixels on the
-    boundary mask, and the correlations of the sampled pixels sorted by object.
+    """Return a PNG of one draw: the clip with its true masks, and one row of three pictures per query frame.
+
+    They show the teacher's masks, the sampled pixels on the boundary mask, and the correlations of the sampled pixels sorted by object.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -69,8 +70,8 @@ def page(row: dict[str, Any], clip: Clip) -> bytes:
             axis, overlay(frame, labels), f"frame {index}, true masks" + (" (given)" if index == draw.frames[0] else "")
         )
     for q, line in enumerate(lines):
-        said, cells, heat = line.subplots(1, 3)
-        _image(said, _teacher_view(row, q, clip.frames[q + 1]), f"frame {draw.frames[q + 1]}: the teacher's masks")
+        masks, cells, heat = line.subplots(1, 3)
+        _image(masks, _teacher_view(row, q, clip.frames[q + 1]), f"frame {draw.frames[q + 1]}: the teacher's masks")
         _samples(cells, row, q, clip.frames[q + 1])
         _correlations(heat, row, q)
     context = f", teacher's context {', '.join(map(str, draw.context))}" if draw.context else ""

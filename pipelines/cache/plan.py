@@ -1,4 +1,4 @@
-"""From a configuration and a video index to numbered clip draws, grouped into shards. No frame is decoded here."""
+"""Plan a cache: group numbered clip draws into shards, and compute the cache's identity. No frame is decoded here."""
 
 from __future__ import annotations
 
@@ -9,20 +9,14 @@ from typing import Any
 from pipelines.cache.schema import VERSION
 from pipelines.runtime.videos import data_fingerprint
 from vos.config import CacheConfig
-from vos.config.as_json import without
-from vos.data.datasets import Video
+from vos.config.fields import identity
+from vos.data.videos import Video
 from vos.files.canonical import fingerprint
-
-COSMETIC = (
-    *("out", "overwrite", "preset", "debug", "workers", "extend", "plan", "verify", "verify_rows", "show", "data"),
-    *("teacher.checkpoint", "teacher.workers", "teacher.gpus"),
-)
-"""Fields of CacheConfig that change no byte. The videos and the teacher are in the identity by their content, not by their place."""
 
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard: its place in the plan decides its name and its draws, never the order in which work arrives."""
+    """One shard. Its place in the plan decides its name and its draws; the order in which shards finish does not."""
 
     number: int
     first_draw: int
@@ -38,7 +32,7 @@ class ShardPlan:
 
 
 def plan_shards(num_draws: int, shard_draws: int) -> list[ShardPlan]:
-    """Shards of `shard_draws` consecutive draws; the last one may be shorter."""
+    """Return shards of `shard_draws` consecutive draws; the last one may be shorter."""
     starts = range(0, num_draws, shard_draws)
     return [ShardPlan(i, first, min(shard_draws, num_draws - first)) for i, first in enumerate(starts)]
 
@@ -46,12 +40,12 @@ def plan_shards(num_draws: int, shard_draws: int) -> list[ShardPlan]:
 def cache_identity(
     config: CacheConfig, videos: list[Video], teacher: dict[str, str], shapes: Mapping[str, object]
 ) -> dict[str, Any]:
-    """Everything that decides the bytes of the cache, as JSON; `vos.config` fields that are not here are in COSMETIC.
+    """Return everything that decides the bytes of the cache, as JSON.
 
-    `teacher`: architecture and digest of the weights; the path they came from decides nothing.
+    teacher  architecture and digest of the weights; their path is not part of the identity
     """
-    settings = without(config, COSMETIC)
-    if config.sampling == "boundary":  # caches older than the option are of this kind: their bytes stay what they are
+    settings = identity(config)
+    if config.sampling == "boundary":  # caches older than this option have this value, and keep their identity
         del settings["sampling"]
     return {
         **settings,
@@ -63,5 +57,5 @@ def cache_identity(
 
 
 def recipe_of(identity: dict[str, Any]) -> str:
-    """Fingerprint of what decides a row: the number of draws only says how many there are, so a cache can grow."""
+    """Return the fingerprint of everything that decides a row. The number of draws does not, so a cache can grow."""
     return fingerprint({name: value for name, value in identity.items() if name != "draws"})

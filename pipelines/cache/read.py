@@ -1,7 +1,7 @@
-"""From shards and raw frames to training batches, for any rank of any world.
+"""Make training batches from shards and raw frames, for any rank of any world size.
 
-Position p of training is draw `permutation(seed, p // n)[p % n]`: every draw exactly once per epoch, the same global batch whatever the
-number of workers, and any step can be the first, so nothing has to be saved to resume.
+Position p of a training is draw `permutation(seed, p // n)[p % n]`. So every draw is taken exactly once per epoch, the global batch does
+not depend on the number of workers, and a training can be resumed at any step without saved state.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from pipelines.cache.row_checks import check_clip, check_row, check_videos
 from vos.config import ClipConfig, DataConfig
 from vos.config.as_json import from_dict
 from vos.data.clips import Clip, checksum, decode_clip, replay
-from vos.data.datasets import Video
 from vos.data.draws import ClipDraw, draw_clip
 from vos.data.transforms import to_tensor
-from vos.distillation.objective import Targets
+from vos.data.videos import Video
+from vos.distillation.losses import Targets
 from vos.errors import InputError
 from vos.files.canonical import fingerprint
 from vos.files.whole import private_folder, read_regular
@@ -54,7 +54,7 @@ class Batch:
         return Batch(self.draws, self.frames.to(device), self.labels.to(device), self.num_objects.to(device), targets)
 
     def mirrored(self, chosen: list[bool]) -> Batch:
-        """The batch with the chosen clips, and what the teacher said of them, mirrored left to right."""
+        """Return the batch with the chosen clips and their targets mirrored left to right."""
         if not any(chosen):
             return self
         flags = torch.tensor(chosen)
@@ -76,16 +76,23 @@ class Batch:
 
 
 class ClipSource(Protocol):
-    """Something that numbered clips, with or without teacher targets, come from."""
+    """A source of numbered clips, with or without teacher targets."""
 
     clip: ClipConfig
     num_draws: int
+
+    @property
+    def teacher_forwards(self) -> int:
+        """Clips on which a teacher has run so far. A search over one cache must leave it at zero."""
+        ...
 
     def batch(self, numbers: list[int]) -> Batch: ...
 
 
 class DrawnClips:
     """Clips drawn from the videos on the fly, without a teacher."""
+
+    teacher_forwards = 0
 
     def __init__(self, videos: list[Video], clip: ClipConfig, seed: int, num_draws: int) -> None:
         self.clip, self.num_draws = clip, num_draws
@@ -99,11 +106,11 @@ class DrawnClips:
 
 
 class CachedClips:
-    """The draws of a finished teacher cache, replayed, with the teacher's targets beside them.
+    """The draws of a finished teacher cache, replayed, with the teacher's targets.
 
-    with_targets False replays the same clips without reading the targets: the plain student of a comparison.
-    need_logits True says at once that a cache without logits will not do.
-    Each shard is proven intact when it is first touched, each clip to be the one that the teacher saw whenever it is replayed.
+    with_targets  False replays the same clips without reading the targets, for a student without distillation
+    need_logits   True raises InputError for a cache without logits
+    Each shard is checked when it is first read. Each replayed clip is checked to be the one that the teacher saw.
     Raises InputError when the cache is absent, unfinished, of another schema version, or of other videos.
     """
 
@@ -113,18 +120,23 @@ class CachedClips:
         identity = self.manifest["identity"]
         if need_logits and with_targets and identity["logits"] == "none":
             raise InputError(
-                f"{folder}: this cache holds no logits; train with --loss.kd 0, or make one with --logits int8"
+                f"{folder}: this cache holds no logits; train with --loss.kd 0, or build one with --logits int8"
             )
         self.clip = from_dict(ClipConfig, identity["clip"], ClipConfig(), f"{folder}/{schema.MANIFEST}")
         self._shapes = shapes_of(self.manifest, f"{folder}/{schema.MANIFEST}")
         self.num_draws = sum(shard["rows"] for shard in self.manifest["shards"])
         self._with_targets = with_targets
         self._stored = identity["frames"] == "store"
-        videos = [] if self._stored else data_of_cache(folder, self.manifest, data)[1]
+        self.data, videos = (None, []) if self._stored else data_of_cache(folder, self.manifest, data)
+        """The data set whose videos the clips are read from, None where the cache stores the frames."""
         self._videos = {video.name: video for video in videos}
         self._starts = [shard["first_draw"] for shard in self.manifest["shards"]]
         clip_columns = ("draw", "record", "num_objects", "clip_crc32") + (("frames", "labels") if self._stored else ())
         self._columns = None if with_targets else clip_columns
+
+    @property
+    def teacher_forwards(self) -> int:
+        return 0
 
     def batch(self, numbers: list[int]) -> Batch:
         rows, clips = zip(*(self.row_and_clip(number) for number in numbers), strict=True)
@@ -132,7 +144,7 @@ class CachedClips:
         return collate(numbers, list(clips), [row["num_objects"] for row in rows], targets)
 
     def row_and_clip(self, number: int) -> tuple[dict[str, Any], Clip]:
-        """What is stored of one draw, and its clip."""
+        """Return the stored row of one draw, and its clip."""
         row, shard = self._row(number)
         origin = f"{shard}: draw {number}"
         draw = check_row(row, self._shapes, origin)
@@ -148,12 +160,12 @@ class CachedClips:
         if checksum(clip) != row["clip_crc32"]:
             raise InputError(
                 f"{self.folder}: draw {draw.number} ({draw.video}, frames {draw.frames}) is not the clip that the teacher saw; "
-                "the video's files or the image library have changed: restore them, or make the cache again with jobs.cache"
+                "the video's files or the image library have changed: restore them, or rebuild the cache with jobs.cache"
             )
         return clip
 
     def _row(self, number: int) -> tuple[dict[str, Any], str]:
-        """What is stored of a draw, and the path of its shard."""
+        """Return the stored row of a draw, and the path of its shard."""
         place = int(np.searchsorted(self._starts, number, side="right")) - 1
         offset = number - self._starts[place]
         entry = self.manifest["shards"][place]
@@ -171,17 +183,17 @@ class CachedClips:
 
 
 def prove_shard(path: str, recipe: str, sha256: str = "", shapes: schema.Shapes | None = None, stamp: str = "") -> str:
-    """The local path of a shard whose every byte is as it was written; one on an object store is copied beside the system's
-    temporary files first, once per machine.
+    """Return the local path of a shard after checking that no byte of it has changed.
 
-    sha256  of the file that the manifest lists: an earlier copy that is not it is made again
-    shapes  of its columns; one that announces others is not read
-    stamp   tells versions of the file apart for who remembers what was proven
+    A shard on an object store is first copied to the system's temporary folder, once per machine.
+    sha256  of the file that the manifest lists; an earlier copy of another file is replaced
+    shapes  of its columns; a shard that declares others is not read
+    stamp   distinguishes versions of the file for the cached variant of this function
     Raises InputError naming the shard, or the folder of the copies when it is not this user's.
     """
     try:
         path_here = _copy_here(path, recipe, sha256) if storage.is_uri(path) else path
-        data = read_regular(path_here, "shard_bytes", "run jobs.cache again with the same flags to make it again")
+        data = read_regular(path_here, "shard_bytes", "run jobs.cache again with the same flags to rebuild it")
         damage = schema.damage_of(data, shapes)
         if not damage and schema.metadata_of(data).get("recipe") != recipe:
             damage = "it belongs to another cache"
@@ -193,12 +205,12 @@ def prove_shard(path: str, recipe: str, sha256: str = "", shapes: schema.Shapes 
 
 
 _intact_shard = functools.lru_cache(1 << 16)(prove_shard)
-"""Proven once by each process, and again when the file is another one."""
+"""Checks a shard once per process, and again when its file has changed."""
 
 
 def _stamp(path: str) -> str:
     if storage.is_uri(path):
-        return ""  # what is read is the copy of this machine, which nobody else can write
+        return ""  # the local copy is read, which only this user can write
     try:
         found = os.stat(path)
     except OSError:
@@ -213,7 +225,7 @@ def _copy_here(path: str, recipe: str, sha256: str) -> str:
         private_folder(one, close_open=True)
     target = os.path.join(folder, f"{fingerprint(path)[:16]}.parquet")
     if not os.path.exists(target) or not _is_copy(storage.read_bytes(target), sha256):
-        # Afterwards it need not be the listed file: a shard that has grown since serves an earlier manifest, here as in a local folder.
+        # The copy may differ from the listed file: a shard that has grown since also serves an earlier manifest, as in a local folder.
         storage.write_bytes(target, storage.read_bytes(path))
     return target
 
@@ -224,19 +236,19 @@ def _is_copy(data: bytes, sha256: str) -> bool:
 
 def _damaged(path: str, reason: str) -> InputError:
     return InputError(
-        f"{path}: damaged or missing shard ({reason}); run jobs.cache again with the same flags to mend it"
+        f"{path}: damaged or missing shard ({reason}); run jobs.cache again with the same flags to repair it"
     )
 
 
 def collate(numbers: list[int], clips: list[Clip], num_objects: list[int], targets: Targets | None) -> Batch:
-    """Clips of one size as a batch."""
+    """Return clips of one size as a batch."""
     frames = torch.stack([to_tensor(clip.frames) for clip in clips])
     labels = torch.stack([torch.from_numpy(clip.labels) for clip in clips])
     return Batch(numbers, frames, labels, torch.tensor(num_objects), targets)
 
 
 def targets_of(rows: list[dict[str, Any]], grid: int) -> Targets:
-    """Rows of the cache (as stored or as the teacher makes them) as the targets of a batch; `grid` cells each way."""
+    """Return the targets of a batch from rows, as stored or as the teacher makes them; the grid has `grid` x `grid` cells."""
 
     def stacked(arrays: list[np.ndarray], dtype: type[np.generic]) -> Tensor:
         return torch.from_numpy(np.stack(arrays).astype(dtype, copy=False))
@@ -253,7 +265,7 @@ def targets_of(rows: list[dict[str, Any]], grid: int) -> Targets:
 def draws_of_step(
     step: int, num_draws: int, batch: int, seed: int, rank: int = 0, world: int = 1, stages: int = 1
 ) -> list[int]:
-    """Draw numbers that `rank` of `world` takes at `step`: its part of the global batch, which does not depend on `world`.
+    """Return the draw numbers of `rank` at `step`: its part of the global batch, which does not depend on `world`.
 
     stages   of the gap curriculum (`ClipConfig.stages`): an epoch takes all draws of one stage before those of the next
     """
@@ -275,9 +287,9 @@ def _order(seed: int, epoch: int, num_draws: int, stages: int) -> np.ndarray:
 def prefetched(
     source: ClipSource, steps: range, batch: int, seed: int, rank: int, world: int, mirror: bool = False
 ) -> Iterator[Batch]:
-    """The batches of `steps` for one rank, decoded by a thread while the network works (image decoding releases the GIL).
+    """Yield one rank's batches of `steps`, decoded in a thread while the network runs (image decoding releases the GIL).
 
-    mirror   on every second pass over the draws
+    mirror   mirror the clips on every second pass over the draws
     """
     ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=2)
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""A row of the cache, proven before its numbers index memory: a shard's digest only says that it is whole, not who made it."""
+"""Check a row of the cache before its numbers index memory: a shard's digest proves that it is complete, not who made it."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ import numpy as np
 
 from pipelines.cache import schema
 from vos.data.clips import Clip
-from vos.data.datasets import Video
 from vos.data.draws import Augmentation, ClipDraw
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.json_files import parse_json
 
 FARTHEST_PX = 32_000
-"""Images are sampled at 16-bit coordinates."""
+"""Largest coordinate of a crop: OpenCV samples images at 16-bit coordinates."""
 ADVICE = "run jobs.cache again with the same flags to repair it"
 
 
 def check_row(row: dict[str, Any], shapes: schema.Shapes, origin: str) -> ClipDraw:
-    """The draw of a row whose values are all possible. Raises InputError that begins with `origin`, the shard and the row."""
+    """Return the draw of a row after checking all its values. Raises InputError that begins with `origin`, the shard and the row."""
     for name in schema.PLAIN:
         if row.get(name) is None:
             raise InputError(f"{origin}: its {name} is missing; {ADVICE}")
     draw = ClipDraw.from_dict(parse_json(row["record"], f"{origin}: its record", ADVICE), f"{origin}: its record")
     index = row.get("sample_index")
     holds = {
-        "its record is of another draw": draw.number == row["draw"] and draw.num_objects == row["num_objects"],
-        "it has other numbers of frames or objects than the cache": len(draw.frames) == shapes.queries + 1
+        "its record belongs to another draw": draw.number == row["draw"] and draw.num_objects == row["num_objects"],
+        "its number of frames or objects is not the cache's": len(draw.frames) == shapes.queries + 1
         and draw.num_objects <= shapes.objects,
-        "its crop lies beyond all frames": all(
+        "its crop lies outside all frames": all(
             _farthest(one, shapes.grid * schema.GRID_STRIDE) < FARTHEST_PX
             for one in (draw.augmentation, *((draw.paste.augmentation,) if draw.paste else ()))
         ),
     }
-    if index is not None:  # all of the teacher's columns are there, or none
+    if index is not None:  # either all of the teacher's columns are read, or none
         holds |= {
             "a sampled cell is outside the grid": int(index.max(initial=0)) < shapes.grid**2,
             "a label is no object of the clip": int(row["sample_label"].max(initial=0)) <= draw.num_objects,
@@ -48,18 +48,18 @@ def check_row(row: dict[str, Any], shapes: schema.Shapes, origin: str) -> ClipDr
 
 
 def check_videos(draw: ClipDraw, videos: Mapping[str, Video], origin: str) -> None:
-    """Raise InputError where the videos that a draw names are not there, or are shorter or smaller than it says."""
+    """Raise InputError where a video that a draw names is absent, or shorter or smaller than the draw requires."""
     parts = [(draw.video, (*draw.frames, *draw.context), draw.augmentation)]
     if draw.paste is not None:
         parts.append((draw.paste.video, (draw.paste.first,), draw.paste.augmentation))
     for name, frames, augmentation in parts:
         video = videos.get(name)
         if video is None or max(frames) >= video.num_frames or augmentation.source_px > min(video.size):
-            raise InputError(f"{origin}: its draw of {name} is of no clip of these videos; {ADVICE}")
+            raise InputError(f"{origin}: its draw of {name} does not fit these videos; {ADVICE}")
 
 
 def check_clip(clip: Clip, draw: ClipDraw, shapes: schema.Shapes, origin: str) -> None:
-    """Raise InputError where a stored clip is not of the cache's size, or has labels that are no objects of the draw."""
+    """Raise InputError where a stored clip does not have the cache's size, or has labels that the draw does not have."""
     side = shapes.grid * schema.GRID_STRIDE
     wanted = (len(draw.frames), side, side)
     if clip.frames.shape != (*wanted, 3) or clip.labels.shape != wanted or int(clip.labels.max()) > draw.num_objects:
@@ -67,13 +67,13 @@ def check_clip(clip: Clip, draw: ClipDraw, shapes: schema.Shapes, origin: str) -
 
 
 def _farthest(augmentation: Augmentation, crop_px: int) -> float:
-    """The largest coordinate that a crop shows, in pixels of its source."""
+    """Return the largest coordinate that a crop shows, in pixels of its source."""
     a, b, c, d, e, f = map(abs, augmentation.affine)
     return max((a + b) * crop_px + c, (d + e) * crop_px + f)
 
 
 def _are_finite(row: dict[str, Any], name: str, scale: str = "factor_scale") -> bool:
-    """Whether the numbers that a column stands for are finite; integers are by their scale."""
+    """Return whether a column's values are finite; for integers the scale decides."""
     found = row.get(scale, row.get(name))
     return found is None or bool(np.isfinite(found).all())
 

@@ -1,7 +1,8 @@
-"""What a shard of the teacher cache holds. The only file that names a Parquet column.
+"""The schema of a shard of the teacher cache. The only file that names a Parquet column.
 
-One row is one clip draw. `Q` query frames (the clip without its first), `N` sampled pixels, `r` the factor's rank, `O` the most objects of
-a clip, `h w` the grid of stride 4. Tensors are standard `arrow.fixed_shape_tensor` columns, which plain pyarrow reads; others see lists.
+One row is one clip draw. `Q` is the number of query frames (the clip without its first), `N` of sampled pixels, `r` the factor's rank,
+`O` the largest number of objects of a clip, `h w` the grid of stride 4. Tensors are standard `arrow.fixed_shape_tensor` columns, which
+plain pyarrow reads; other readers see lists.
 
 | column | type | shape | unit and meaning |
 |---|---|---|---|
@@ -21,7 +22,7 @@ a clip, `h w` the grid of stride 4. Tensors are standard `arrow.fixed_shape_tens
 | frames | list of binary | T | the clip's frames as JPEG; only with --frames store |
 | labels | list of binary | T | the clip's labels as PNG; only with --frames store |
 
-A shard proves itself: the footer's `sha256` entry is the digest of the whole file with that entry filled with zeros.
+A shard holds its own digest: the footer's `sha256` entry is that of the whole file with this entry filled with zeros.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ from vos.distillation.encoding import dequantise
 VERSION = 2
 GRID_STRIDE = 4
 MANIFEST = "manifest.json"
-ROW_GROUP_ROWS = 1  # a batch takes single draws in random order: a row is what can be read alone
+ROW_GROUP_ROWS = 1  # a batch takes single draws in random order, so each row must be readable alone
 ERROR_COLUMNS = ("factor_error", "logit_error")
 PLAIN = ("draw", "record", "num_objects", "clip_crc32")
 PICTURES = ("frames", "labels")
 BYTES_OF_TEXT = 64 * 2**10
-"""Of a row's record, several times over: a draw is some 600 bytes."""
+"""Largest record of a row; a draw is about 600 bytes."""
 SEAL = b"sha256"
 _BLANK = b"0" * 64
 READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, IndexError)
@@ -68,7 +69,10 @@ class Shapes:
 
     @classmethod
     def of(cls, config: CacheConfig, feature_width: int) -> Shapes:
-        """`feature_width`: width of the teacher's features of one object, before the classifier."""
+        """Return the shapes of a configuration.
+
+        feature_width  channels of the teacher's features of one object, before the classifier
+        """
         clip = config.clip
         grid = clip.crop_px // GRID_STRIDE
         samples = min(config.samples, grid * grid)
@@ -97,7 +101,7 @@ class Shapes:
 
 
 def to_parquet(rows: list[dict[str, Any]], shapes: Shapes, metadata: dict[str, str]) -> bytes:
-    """The bytes of one sealed shard; the same rows always give the same bytes."""
+    """Return the bytes of one sealed shard; the same rows always give the same bytes."""
     arrays: dict[str, pa.Array] = {
         "draw": pa.array([row["draw"] for row in rows], pa.int64()),
         "record": pa.array([row["record"] for row in rows], pa.string()),
@@ -113,7 +117,7 @@ def to_parquet(rows: list[dict[str, Any]], shapes: Shapes, metadata: dict[str, s
             arrays[name] = pa.array([row[name] for row in rows], pa.list_(pa.binary()))
     table = pa.table(arrays).replace_schema_metadata(metadata)
     sink = io.BytesIO()
-    # Sampled cells differ nearly always: a dictionary of them would be as long as they are. Bytes are small alphabets.
+    # Sampled cells are nearly all different, so a dictionary would be as long as the data. Byte columns have few values.
     bytelike = [name for name in ("sample_label", "factor", "logits", "boundary") if name in arrays]
     settings: dict[str, Any] = {
         "use_dictionary": [f"{name}.list.element" for name in bytelike],
@@ -138,14 +142,14 @@ def _sealed(data: bytes) -> bytes:
 
 
 def _seal_entry(value: bytes) -> bytes:
-    # Thrift writes key and value one after the other, each behind its type and length.
+    # Thrift writes key and value one after the other, each preceded by its type and length.
     return SEAL + b"\x18\x40" + value
 
 
 def damage_of(data: bytes, shapes: Shapes | None = None) -> str:
-    """What is wrong with the bytes of a shard, "" when every one of them is as it was written.
+    """Return what is wrong with the bytes of a shard, "" when none has changed.
 
-    shapes  what its columns must be; a file that announces others, or more than they hold, is damaged before memory is taken for it
+    shapes  expected columns; a file that declares others, or more than they hold, counts as damaged before memory is allocated for it
     """
     try:
         if problem := _layout_problem(read_layout(data), shapes):
@@ -161,10 +165,10 @@ def damage_of(data: bytes, shapes: Shapes | None = None) -> str:
 
 
 def _layout_problem(layout: Layout, shapes: Shapes | None) -> str:
-    """What a shard announces that one of these shapes has not."""
+    """Return how a shard's declared columns and sizes differ from these shapes, "" where they do not."""
     for rows, _ in layout.groups:
         if not 1 <= rows <= ROW_GROUP_ROWS:
-            return f"a row group announces {rows:,} rows"
+            return f"a row group declares {rows:,} rows"
     if shapes is None:
         return ""
     tensors = shapes.columns()
@@ -188,9 +192,9 @@ def _layout_problem(layout: Layout, shapes: Shapes | None) -> str:
             else:
                 values, most = rows, rows * BYTES_OF_TEXT
             if chunk.values != values:
-                return f"column {chunk.name} announces {chunk.values:,} values instead of {values:,}"
+                return f"column {chunk.name} declares {chunk.values:,} values instead of {values:,}"
             if chunk.decoded_bytes > most:
-                return f"column {chunk.name} announces {chunk.decoded_bytes:,} bytes, and {most:,} are the most that it can hold"
+                return f"column {chunk.name} declares {chunk.decoded_bytes:,} bytes, more than its limit of {most:,}"
     return ""
 
 
@@ -209,7 +213,7 @@ def _types_problem(schema: pa.Schema, shapes: Shapes) -> str:
 
 
 def metadata_of(data: bytes) -> dict[str, str]:
-    """The metadata that `to_parquet` was given."""
+    """Return the metadata that `to_parquet` was given."""
     entries = pq.read_schema(pa.BufferReader(data)).metadata or {}
     return {name.decode(): value.decode() for name, value in entries.items() if name != SEAL}
 
@@ -219,7 +223,7 @@ def num_rows(data: bytes) -> int:
 
 
 def column_bytes(data: bytes) -> dict[str, int]:
-    """Compressed bytes of each column of a shard; what they leave of the file's size is its footer."""
+    """Return the compressed bytes of each column of a shard; the rest of the file is its footer."""
     metadata = pq.ParquetFile(pa.BufferReader(data)).metadata
     sizes: dict[str, int] = {}
     for group in range(metadata.num_row_groups):
@@ -231,11 +235,11 @@ def column_bytes(data: bytes) -> dict[str, int]:
 
 
 def read_rows(source: Any, groups: list[int], columns: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
-    """Rows of some row groups, or of all that there are for an empty list, as dicts of NumPy arrays and scalars.
+    """Return the rows of some row groups, or of all for an empty list, as dicts of NumPy arrays and scalars.
 
     Raises pyarrow's errors and OSError for a damaged page or file.
     """
-    # Compression does not notice most flipped bits: the checksum of each page does.
+    # Decompression does not detect most flipped bits; the checksum of each page does.
     with pq.ParquetFile(source, page_checksum_verification=True) as file:
         table = file.read_row_groups(
             groups or list(range(file.metadata.num_row_groups)), columns=list(columns) if columns else None
@@ -244,7 +248,7 @@ def read_rows(source: Any, groups: list[int], columns: tuple[str, ...] | None = 
 
 
 def rows_of(table: pa.Table) -> list[dict[str, Any]]:
-    """Rows as dicts of NumPy arrays and scalars, the inverse of `to_parquet`."""
+    """Return rows as dicts of NumPy arrays and scalars, the inverse of `to_parquet`."""
     columns: dict[str, Any] = {}
     for field in table.schema:
         column = table.column(field.name).combine_chunks()
@@ -257,7 +261,7 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def factor_of(row: dict[str, Any]) -> np.ndarray:
-    """Z_t of every query frame: (Q, N, r) float32, whatever it is stored as."""
+    """Return Z_t of every query frame, (Q, N, r) float32, whatever its stored type."""
     stored = row["factor"]
     if "factor_scale" in row:
         stored = dequantise(stored, row["factor_scale"], (1, 2))
@@ -265,7 +269,7 @@ def factor_of(row: dict[str, Any]) -> np.ndarray:
 
 
 def logits_of(row: dict[str, Any]) -> np.ndarray:
-    """The teacher's object logits: (Q, O, h, w) float32, of no object where none are stored."""
+    """Return the teacher's object logits, (Q, O, h, w) float32; O is 0 where none are stored."""
     if "logits" not in row:
         return np.empty((len(row["boundary"]), 0, 0, 0), np.float32)
     if "logit_scale" in row:
@@ -274,6 +278,6 @@ def logits_of(row: dict[str, Any]) -> np.ndarray:
 
 
 def boundary_of(row: dict[str, Any], grid: int) -> np.ndarray:
-    """The boundary mask of every query frame: (Q, h, w) bool."""
+    """Return the boundary mask of every query frame, (Q, h, w) bool."""
     cells = np.unpackbits(row["boundary"], axis=-1, count=grid * grid)
     return cells.reshape(len(cells), grid, grid).astype(bool)

@@ -1,4 +1,4 @@
-"""The frozen teacher at work: a clip draw in, the row of the cache out. What an actor holds, and what the planner and the check run."""
+"""Run the frozen teacher: a clip draw in, a row of the cache out. Used by the actors, the forecast and the verification."""
 
 from __future__ import annotations
 
@@ -21,20 +21,17 @@ from pipelines.runtime.models import load_model
 from pipelines.runtime.session import set_threads
 from vos.config import CacheConfig
 from vos.data.clips import Clip, checksum, decode_clip, encode_clip, read_clip, read_context
-from vos.data.datasets import Video
 from vos.data.draws import ClipDraw, draw_clip, viewing_order, with_context
 from vos.data.transforms import to_tensor
+from vos.data.videos import Video
 from vos.distillation.clip_forward import ClipSegmenter, Context, grid_labels
 from vos.distillation.targets import query_targets
 from vos.errors import InputError
 
-forwards = 0
-"""Clips that this process has shown to a teacher: what a search over one cache must not do is counted, not assumed."""
-
 
 @dataclass(frozen=True)
 class Work:
-    """One draw, ready for the teacher."""
+    """One draw with its pixels, the input of the teacher."""
 
     draw: ClipDraw
     clip: Clip
@@ -44,7 +41,7 @@ class Work:
 
 
 class Teacher:
-    """Loads the teacher once; `shard` turns a planned shard into a file and a receipt, `row` a draw into a row."""
+    """Loads the teacher once. A call turns a planned shard into a file and a receipt; `row` turns a draw into a row."""
 
     def __init__(self, config: CacheConfig, videos: list[Video], shapes: schema.Shapes, recipe: str) -> None:
         set_threads(config.threads)
@@ -55,9 +52,11 @@ class Teacher:
         self._config, self._shapes, self._recipe = config, shapes, recipe
         self._videos = videos
         self._by_name = {video.name: video for video in videos}
+        self.forwards = 0
+        """Clips on which the network has run so far."""
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Make, write and describe one shard; `cpu_s` is what it cost, everything else is a function of the bytes."""
+        """Make and write one shard; returns its receipt, a function of its bytes, and `cpu_s`, the CPU seconds used."""
         plan, began = ShardPlan(**item), time.process_time()
         rows = [self.row(work) for work in self.read_ahead(plan.draws)]
         data = schema.to_parquet(rows, self._shapes, shard_metadata(plan, self._recipe))
@@ -65,7 +64,7 @@ class Teacher:
         return {"receipt": receipt(plan, data), "cpu_s": time.process_time() - began}
 
     def read_ahead(self, numbers: Iterable[int]) -> Iterator[Work]:
-        """Clips of these draws; the next one is decoded while the teacher looks at this one."""
+        """Yield the clips of these draws; the next one is decoded while the teacher runs on this one."""
         with ThreadPoolExecutor(1) as reader:
             ahead = None
             for number in numbers:
@@ -85,7 +84,7 @@ class Teacher:
         pasted = self._by_name[draw.paste.video] if draw.paste else None
         clip = read_clip(video, draw, config.clip.crop_px, pasted)
         stored: dict[str, list[bytes]] = {}
-        if config.frames == "store":  # the teacher must see what the student will, and JPEG changes it
+        if config.frames == "store":  # the teacher must see the student's pixels, and JPEG changes them
             stored["frames"], stored["labels"] = encode_clip(clip)
             clip = decode_clip(stored["frames"], stored["labels"])
         context = read_context(video, draw, config.clip.crop_px, true_masks, pasted) if draw.context else None
@@ -93,12 +92,11 @@ class Teacher:
 
     @torch.inference_mode()
     def look(self, work: Work) -> tuple[torch.Tensor, torch.Tensor]:
-        """The teacher's words on one clip, alone, so that a row never depends on its neighbours.
+        """Return the teacher's outputs for one clip: object logits (Q, O, h, w) and features (Q, O, Cd, h, w), on the CPU.
 
-        Returns object logits (Q, O, h, w) and features (Q, O, Cd, h, w) on the CPU, of the objects that the clip has.
+        O counts the objects of this clip. Clips run one by one, so that a row never depends on its neighbours.
         """
-        global forwards
-        forwards += 1
+        self.forwards += 1
         device, context = self._device, None
         if work.context is not None:
             labels = torch.from_numpy(work.context.labels)[None].to(device)
@@ -118,13 +116,13 @@ class Teacher:
         return output.object_logits[0].float().cpu(), output.features[0].float().cpu()
 
     def row(self, work: Work) -> dict[str, Any]:
-        """The row of one draw. Raises InputError when the teacher's output is not finite, naming it."""
+        """Return the row of one draw. Raises InputError, naming the draw, where the teacher's output is not finite."""
         logits, features = self.look(work)
         for q, frame in enumerate(work.draw.frames[1:]):
             if not (logits[q].isfinite().all() and features[q].isfinite().all()):
                 raise InputError(
                     f"draw {work.draw.number} ({work.draw.video}, frame {frame}): the teacher's output is not finite; "
-                    f"look at {self._config.teacher.checkpoint} and at this frame; finished shards are kept"
+                    f"check {self._config.teacher.checkpoint} and this frame; finished shards are kept"
                 )
         return row_of(work, logits, features, self._config, self._shapes)
 
@@ -132,7 +130,7 @@ class Teacher:
 def row_of(
     work: Work, logits: torch.Tensor, features: torch.Tensor, config: CacheConfig, shapes: schema.Shapes
 ) -> dict[str, Any]:
-    """What is stored of a look (`Teacher.look`) at one draw."""
+    """Return the row of the teacher's outputs (`Teacher.look`) for one draw."""
     draw = work.draw
     absent = (0, 0, 0, 0, 0, shapes.objects - draw.num_objects)
     queries = [
@@ -161,12 +159,12 @@ def row_of(
 
 
 def shard_metadata(plan: ShardPlan, recipe: str) -> dict[str, str]:
-    """What a shard's footer says of it beside its columns."""
+    """Return the metadata in a shard's footer."""
     return {"recipe": recipe, "schema_version": str(schema.VERSION), "shard": str(plan.number)}
 
 
 def receipt(plan: ShardPlan, data: bytes) -> dict[str, Any]:
-    """What the manifest says of a shard, from its bytes alone."""
+    """Return the manifest's entry of a shard, computed from its bytes alone."""
     rows = schema.read_rows(pa.BufferReader(data), [], schema.ERROR_COLUMNS)
     errors = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return {

@@ -1,4 +1,4 @@
-"""Proving a finished cache: every byte of every file, every row, and some rows against the teacher again."""
+"""Verify a finished cache: every byte of every file, every row, and a few rows by running the teacher again."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from pipelines.runtime.progress import progress_bar
 from vos.config import CacheConfig
 from vos.config.as_json import from_dict
 from vos.data.clips import checksum, decode_clip
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.distillation.representation import relative_correlation_error
 from vos.errors import InputError
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """One stored row beside what the teacher says today."""
+    """A stored row compared with the teacher's current outputs."""
 
     draw: int
     correlation_error: float
-    """largest over the query frames, ‖C - Ĉ‖ / ‖C‖ between the stored factor and the exact one of today"""
+    """largest over the query frames, ‖C - Ĉ‖ / ‖C‖ between the stored factor and the recomputed exact one"""
     logit_error: float
     problem: str
 
 
 def verify_cache(config: CacheConfig) -> str:
-    """Check the cache in --out; returns what was found, line by line.
+    """Check the cache in --out; returns the report, one finding a line.
 
-    Raises InputError naming every damaged file when something is wrong, and when the cache is absent or unfinished.
+    Raises InputError, naming every damaged file, where a check fails, and when the cache is absent or unfinished.
     """
     manifest = read_manifest(config.out)
     lines = [f"ok      {schema.MANIFEST}: {manifest['draws']} draws, fingerprint {manifest['fingerprint'][:12]}"]
@@ -61,7 +61,7 @@ def verify_cache(config: CacheConfig) -> str:
         for row in _recompute(config, manifest):
             verdict = "FAILED" if row.problem else "ok    "
             lines.append(
-                f"{verdict}  draw {row.draw} again: correlations differ by {100 * row.correlation_error:.2f} %, "
+                f"{verdict}  draw {row.draw} recomputed: correlations differ by {100 * row.correlation_error:.2f} %, "
                 f"logits by {row.logit_error:.3f} {row.problem}".rstrip()
             )
             problems += [f"draw {row.draw}: {row.problem}"] if row.problem else []
@@ -69,13 +69,13 @@ def verify_cache(config: CacheConfig) -> str:
     if problems:
         print(text)
         raise InputError(
-            f"{config.out}: {len(problems)} problems: {'; '.join(problems)}; run jobs.cache again with the same flags to mend it"
+            f"{config.out}: {len(problems)} problems: {'; '.join(problems)}; run jobs.cache again with the same flags to repair it"
         )
     return text
 
 
 def shard_problem(path: str, entry: dict[str, Any], manifest: dict[str, Any]) -> str:
-    """What is wrong with one shard, "" when nothing is: its bytes, its columns, its draws, each of its rows."""
+    """Return what is wrong with one shard, "" when nothing is. Checks its bytes, columns, draws and rows."""
     try:
         data = storage.read_bytes(path)
     except FileNotFoundError:
@@ -112,11 +112,11 @@ def _row_problem(row: dict[str, Any], shapes: schema.Shapes) -> str:
 
 
 def _recompute(config: CacheConfig, manifest: dict[str, Any]) -> Iterator[Recomputed]:
-    """Some random rows, once more through the teacher."""
+    """Yield a few random rows, recomputed by the teacher and compared."""
     made, videos = made_by(config, manifest)
     exact = replace(made, factor=replace(made.factor, rank=0, dtype="fp32"))
     teacher = teacher_of(
-        exact, videos, manifest, "name it with --teacher.checkpoint, or leave rows out with --verify-rows 0"
+        exact, videos, manifest, "name it with --teacher.checkpoint, or skip the rows with --verify-rows 0"
     )
     rows = min(config.verify_rows, manifest["draws"])
     for number in sorted(np.random.default_rng(config.seed).choice(manifest["draws"], rows, replace=False).tolist()):
@@ -127,7 +127,7 @@ def _recompute(config: CacheConfig, manifest: dict[str, Any]) -> Iterator[Recomp
 
 
 def teacher_of(config: CacheConfig, videos: list[Video], manifest: dict[str, Any], remedy: str) -> Teacher:
-    """The teacher of a finished cache, at work as `config` says. Raises InputError, with the remedy, when its checkpoint holds another."""
+    """Return the teacher of a finished cache, set up by `config`. Raises InputError, with `remedy`, where its checkpoint holds another."""
     model, _ = load_model(config.teacher.checkpoint)
     if weights_digest(model) != manifest["identity"]["teacher"]["weights"]:
         raise InputError(f"{config.teacher.checkpoint}: not the teacher of {config.out}; {remedy}")
@@ -136,7 +136,7 @@ def teacher_of(config: CacheConfig, videos: list[Video], manifest: dict[str, Any
 
 
 def made_by(config: CacheConfig, manifest: dict[str, Any]) -> tuple[CacheConfig, list[Video]]:
-    """The flags that the cache was made with; --data.root and --teacher.checkpoint may be given anew."""
+    """Return the cache's configuration, with --data.root and --teacher.checkpoint replaced where given, and its videos."""
     path, repair = storage.join(config.out, CONFIG), RUN_AGAIN
     saved = existing(config.out, CACHE).read_json(CONFIG, dict[str, Any], repair)
     if saved is None:
@@ -153,7 +153,7 @@ def made_by(config: CacheConfig, manifest: dict[str, Any]) -> tuple[CacheConfig,
 
 def _compared(stored: dict[str, Any], today: dict[str, Any]) -> Recomputed:
     pairs = zip(schema.factor_of(today), schema.factor_of(stored), strict=True)
-    # The exact factor's rows are unit rows: as features they have its correlations.
+    # The exact factor's rows have unit length, so as features they have the same correlations.
     errors = [
         relative_correlation_error(torch.from_numpy(a), torch.from_numpy(b)) if a.any() else 0.0 for a, b in pairs
     ]
@@ -164,5 +164,5 @@ def _compared(stored: dict[str, Any], today: dict[str, Any]) -> Recomputed:
     elif not np.array_equal(today["sample_index"], stored["sample_index"]):
         problem = "other pixels are sampled"
     elif max(errors) > stored["factor_error"].max() + 0.01 or logits > 0.1:
-        problem = "the teacher says something else now"
+        problem = "the teacher's outputs have changed"
     return Recomputed(stored["draw"], max(errors), float(logits), problem)

@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is, what it may be used for, what goes in and comes out."""
+"""Write the card of an exported model: its use, inputs, outputs, figures and licence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUNTIMES = {
 
 
 def card(figures: Sequence[str], about: Mapping[str, Any], info: Mapping[str, Any]) -> str:
-    """README.md of the folder. figures: lines of `figures_of`."""
+    """Return the README.md of the export's folder. figures: lines of `figures_of`."""
     size = f"{about['size'][1]}x{about['size'][0]}" if about["size"] else "any whose sides are multiples of 16"
     up_to = "up to " if about["format"] == "executorch" else ""
     objects = f"{up_to}{about['objects']}" if about["objects"] else "any number of"
@@ -83,7 +83,7 @@ def _tensors(tensors: Any) -> str:
 
 
 def figures_of(config: ExportConfig) -> list[str]:
-    """What the card says of J&F and speed. Raises InputError for an --evaluation that cannot be read or believed."""
+    """Return the card's lines on J&F and speed. Raises InputError for an --evaluation that is absent or damaged."""
     if not config.evaluation:
         return ["J&F and FPS: not measured for this export (`--evaluation` takes a folder of jobs.evaluate)."]
     repair = "name the --out of a finished jobs.evaluate"

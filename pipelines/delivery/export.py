@@ -1,4 +1,4 @@
-"""A checkpoint -> files for a device: graphs with the memory inside, checked against PyTorch on real frames, a card, an example program."""
+"""Export a checkpoint as graphs with the memory inside, checked against PyTorch on real frames, with a card and an example program."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ import torch
 from pipelines import storage, tracking
 from pipelines.delivery.card import card, figures_of
 from pipelines.runtime.models import find_model, load_model
-from pipelines.runtime.output_folder import check_folder, claim, output_folder
+from pipelines.runtime.output_folder import check_folder, claimed_folder
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import set_threads
 from pipelines.runtime.tables import table
 from pipelines.runtime.videos import index_videos
 from vos.config import ExportConfig
-from vos.config.as_json import without
-from vos.data.datasets import Video
 from vos.data.transforms import resize_frame, resize_labels
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.seals import sealed
 from vos.files.whole import write_atomic
@@ -46,7 +45,7 @@ CALIBRATION_FRAMES, CALIBRATION_GAP = 4, 6
 
 @dataclass(frozen=True)
 class Parity:
-    """One graph or loop against PyTorch: the largest difference of a probability, and the share of pixels with the same label."""
+    """A loop of graphs compared with PyTorch: the largest difference of a probability, and the share of pixels with the same label."""
 
     what: str
     objects: int
@@ -55,7 +54,10 @@ class Parity:
 
 
 def export_model(config: ExportConfig) -> str:
-    """Write the folder and prove it; returns what to print. Raises InputError where fp32 files differ from PyTorch by more than 1e-3."""
+    """Write the folder and check it; returns the text to print.
+
+    Raises InputError where the probabilities of fp32 files differ from PyTorch's by more than PARITY_BOUND.
+    """
     if storage.is_uri(config.out):
         raise InputError(f"--out {config.out}: graphs are written to a local folder; choose one and copy it afterwards")
     set_threads(config.threads)
@@ -65,27 +67,28 @@ def export_model(config: ExportConfig) -> str:
     figures = figures_of(config)
     shape = Shape(config.frame_size, config.objects or None)
     clips = _calibration(config) if config.int8 else []
-    with output_folder(config, EXPORT) as folder, tempfile.TemporaryDirectory() as made:
-        folder.check(_names(config))
-        claim(folder, config, without(config, ("out", "overwrite", "debug", "threads")), "an export", replaces=True)
-        with tracking.start_run("export", f"{info['model']} to {config.to}", config) as run:
-            files = _write_graphs(config, model, shape, clips, made)
-            found = _parity(config, model, files)
-            worst = float(np.max([one.prob for one in found]))  # NaN if any is: Python's max may pass over it
-            if not worst <= PARITY_BOUND and not config.int8:  # "not", so that NaN fails too
-                raise InputError(
-                    f"{config.out}: probabilities differ from PyTorch's by {worst:.2g}, more than {PARITY_BOUND}; not released"
-                )
-            about = _describe(config, model, info, files, found)
-            paths = _release(folder, config, made, about, card(figures, about, info))
-            run.log_metrics({"export/max_prob_difference": worst, "export/mib": sum(about["bytes"].values()) / 2**20})
-            for path in paths:  # whatever else the folder holds is not ours to publish
-                run.log_artifact(path, "export")
+    with (
+        claimed_folder(config, EXPORT, "an export", names=_names(config)) as folder,
+        tempfile.TemporaryDirectory() as made,
+        tracking.start_run("export", f"{info['model']} to {config.to}", config) as run,
+    ):
+        files = _write_graphs(config, model, shape, clips, made)
+        found = _parity(config, model, files)
+        worst = float(np.max([one.prob for one in found]))  # NaN if any is, which Python's max may skip
+        if not worst <= PARITY_BOUND and not config.int8:  # "not", so that NaN fails too
+            raise InputError(
+                f"{config.out}: probabilities differ from PyTorch's by {worst:.2g}, more than {PARITY_BOUND}; nothing was exported"
+            )
+        about = _describe(config, model, info, files, found)
+        paths = _release(folder, config, made, about, card(figures, about, info))
+        run.log_metrics({"export/max_prob_difference": worst, "export/mib": sum(about["bytes"].values()) / 2**20})
+        for path in paths:  # unrelated files in the folder are not logged
+            run.log_artifact(path, "export")
     return _tables(about, found)
 
 
 def _names(config: ExportConfig) -> list[str]:
-    """The names of the files that an export writes."""
+    """Return the names of the files that an export writes."""
     ending, _ = WRITERS[config.to]
     endings = (ending, ".bin") if config.to == "openvino" else (ending,)
     program = [PROGRAM] if config.to in ("onnx", "openvino") else []
@@ -93,9 +96,9 @@ def _names(config: ExportConfig) -> list[str]:
 
 
 def _release(folder: Written, config: ExportConfig, made: str, about: dict[str, Any], text: str) -> list[str]:
-    """Put what was made and proven into the folder, in place of an older export; returns the paths of its files.
+    """Replace an older export in the folder by the checked files; returns their paths.
 
-    Its description goes first and comes last: a folder without one is no export.
+    The description is removed first and written last, because a folder without one is not an export.
     """
     formats = (*(ending for ending, _ in WRITERS.values()), ".bin")
     for name in (DESCRIPTION, PROGRAM, *(f"{name}{ending}" for name in GRAPHS for ending in formats)):
@@ -109,7 +112,7 @@ def _release(folder: Written, config: ExportConfig, made: str, about: dict[str, 
 
 
 def _write_graphs(config: ExportConfig, model: VOSModel, shape: Shape, clips: list[Any], made: str) -> dict[str, str]:
-    """Write the graphs into the folder `made`; returns graph -> path of its file."""
+    """Write the graphs into the folder `made`; returns {graph: path of its file}."""
     ending, write = WRITERS[config.to]
     plain = inference_copy(model)
     files = {name: os.path.join(made, f"{name}{ending}") for name in GRAPHS}
@@ -142,7 +145,7 @@ def _write_int8(name: str, model: VOSModel, path: str, shape: Shape, samples: An
 
 
 def _calibration(config: ExportConfig) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Clips of the training split, at the exported size."""
+    """Return calibration clips of the training split, at the exported size."""
     size = config.frame_size or FREE_PARITY_SIZE
     videos = index_videos(config.data, "train")
     step = max(1, len(videos) // config.calibration_clips)
@@ -151,7 +154,7 @@ def _calibration(config: ExportConfig) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _clip(video: Video, size: tuple[int, int], num_frames: int, gap: int) -> tuple[np.ndarray, np.ndarray]:
-    """(frames (T, H, W, 3), labels (H, W) with objects 1 to O) from the video's first mask on."""
+    """Return (frames (T, H, W, 3), labels (H, W) with objects 1 to O), starting at the video's first mask."""
     span = segmented_span(video)[: num_frames * gap : gap]
     frames = np.stack([resize_frame(video.frame(index), size) for index in span])
     labels = resize_labels(first_mask(video, span[0]), size)
@@ -159,7 +162,7 @@ def _clip(video: Video, size: tuple[int, int], num_frames: int, gap: int) -> tup
 
 
 def _parity(config: ExportConfig, model: VOSModel, files: Mapping[str, str]) -> list[Parity]:
-    """The step graph in a loop, and the three parts in a loop, against PyTorch's own, over real frames."""
+    """Compare a loop of the step graph, and a loop of its three parts, with PyTorch over real frames."""
     size = config.frame_size or FREE_PARITY_SIZE
     frames, labels = _clip(index_videos(config.data, "val")[0], size, PARITY_FRAMES, 1)
     graphs = {name: load_graph(name, path) for name, path in files.items()}
@@ -187,14 +190,14 @@ def _parity(config: ExportConfig, model: VOSModel, files: Mapping[str, str]) -> 
 
 
 def _checked_objects(config: ExportConfig) -> Sequence[int]:
-    """Numbers of objects that the files are tried with; ExecuTorch's take any up to theirs."""
+    """Return the numbers of objects to check the files with; ExecuTorch's files take any number up to the exported one."""
     if config.to == "executorch":
         return sorted({1, config.objects})
     return [config.objects] if config.objects else [1, 2]
 
 
 def _loop(graphs: Mapping[str, Any], frames: np.ndarray, labels: np.ndarray, steps: tuple[str, ...]) -> list[Any]:
-    """What a device does: start, then a step per frame. Returns labels and prob of every further frame."""
+    """Run a device's loop: start, then a step per frame. Returns labels and prob of every frame after the first."""
     objects = np.arange(1, labels.max() + 1, dtype=np.uint8)
     memory = graphs["start"]({"frame": frames[0], "labels": labels, "objects": objects})
     arrays = {"first_key": np.repeat(memory["key"], len(objects), 0), "first_value": memory["value"]}
@@ -210,7 +213,7 @@ def _loop(graphs: Mapping[str, Any], frames: np.ndarray, labels: np.ndarray, ste
 
 
 def _with_objects(labels: np.ndarray, num_objects: int) -> np.ndarray:
-    """Exactly so many objects: the foreground cut into columns of equal area."""
+    """Return labels with exactly `num_objects` objects: the foreground divided into columns of equal area."""
     columns = np.nonzero(labels)[1]
     edges = np.quantile(columns, np.linspace(0, 1, num_objects + 1)[1:-1])
     place = 1 + np.searchsorted(edges, np.arange(labels.shape[1]), side="left")
@@ -220,7 +223,7 @@ def _with_objects(labels: np.ndarray, num_objects: int) -> np.ndarray:
 def _describe(
     config: ExportConfig, model: VOSModel, info: Mapping[str, Any], files: Mapping[str, str], found: list[Parity]
 ) -> dict[str, Any]:
-    """graphs.json: all that a program needs to run the files."""
+    """Return the content of graphs.json: everything that a program needs to run the files."""
     from vos.inference.export import example_tensors, tensor_names
 
     examples = example_tensors(model, config.frame_size or TRACED_SIZE, config.objects or 2)

@@ -24,6 +24,7 @@ from pipelines.delivery.segment_inputs import (
     SEGMENT,
     check_masks,
     check_outputs,
+    completed,
     mask_files,
     mask_folder,
     open_source,
@@ -38,6 +39,7 @@ from vos.errors import InputError, printable
 from vos.inference.engine import Engine
 from vos.inference.head_start import HeadStart
 from vos.inference.runtimes import available_threads
+from vos.inference.sample_video import SAMPLE_CREDIT, SAMPLE_VIDEO
 from vos.media.images import mask_png, overlay
 from vos.media.object_masks import ObjectMask
 from vos.media.video_files import FrameStream
@@ -69,6 +71,7 @@ class Segmentation:
 
 def segment_video(config: SegmentConfig) -> Segmentation:
     """Segment the whole video. Raises InputError for bad input, before anything is written."""
+    config = completed(config)
     check_outputs(config)
     masks = read_masks(config)
     source = open_source(config)
@@ -172,6 +175,8 @@ def _follow(
         kept = f"{result.out} and {result.masks}" if result.masks else result.out
         result.problem = f"{result.problem}; the first {result.num_frames} frames are done and kept in {kept}"
     result.notes += [*filter(None, (head_start.close(),)), *_left_over(result)]
+    if config.video == SAMPLE_VIDEO:
+        result.notes.append(SAMPLE_CREDIT)
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 from pipelines import storage
 from pipelines.runtime.output_folder import OutputFile
@@ -12,15 +13,29 @@ from vos.config.segment import STANDARD_INPUT
 from vos.errors import InputError
 from vos.files.names import check_name
 from vos.files.written import Written
+from vos.inference.sample_video import SAMPLE_MASK, SAMPLE_VIDEO
 from vos.media.object_masks import ObjectMask, read_objects
 from vos.media.video_files import FrameStream, open_video, read_pipe
 
 SEGMENT = "segment"
 
 
+def completed(config: SegmentConfig) -> SegmentConfig:
+    """`config` with the paths that it leaves open: those of the sample, and that of the overlay video.
+
+    Raises InputError where no video is named.
+    """
+    if not (config.sample or config.video):
+        raise InputError(
+            "no video: name a file, a folder of frames, or -, as in python -m jobs.segment clip.mp4 …, or give --sample"
+        )
+    out = config.out or os.path.join(home(), "runs", "sample.mp4" if config.sample else "segment.mp4")
+    if not config.sample:
+        return replace(config, out=out)
+    return replace(config, sample=False, video=SAMPLE_VIDEO, first_mask=SAMPLE_MASK, out=out)
+
+
 def open_source(config: SegmentConfig) -> FrameStream:
-    if not config.video:
-        raise InputError("no video: name a file, a folder of frames, or -, as in python -m jobs.segment clip.mp4 …")
     if config.video != STANDARD_INPUT:
         return open_video(config.video, config.fps)
     if sys.stdin is None or sys.stdin.isatty():

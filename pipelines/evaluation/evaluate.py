@@ -1,6 +1,6 @@
-"""Checkpoint -> masks -> J, F and FPS, one sequence per row of a Ray Data set; or two folders of masks -> scores.
+"""Evaluate a checkpoint: masks, J, F and FPS, one sequence per row of a Ray Data set.
 
-Masks are palette PNGs at the original size, in the layout that the DAVIS tools read. Speed is measured afterwards, alone, by one process.
+Masks are palette PNGs at the original size, in the layout that the DAVIS tools read. Speed is measured afterwards, by a single process.
 """
 
 from __future__ import annotations
@@ -17,35 +17,32 @@ import numpy as np
 from pipelines import storage, tracking
 from pipelines.evaluation.pages import PAGES, log_pages, page_names
 from pipelines.runtime.actors import run_on_actors
-from pipelines.runtime.models import BUILTIN, load_engine, load_model
-from pipelines.runtime.output_folder import CONFIG, OutputFile, check_folder, claim, output_folder
+from pipelines.runtime.models import load_engine, load_model, working_size_px
+from pipelines.runtime.output_folder import CONFIG, OutputFile, check_folder, claimed_folder
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import ray_session, set_threads
 from pipelines.runtime.videos import index_videos, log_videos
 from vos.config import EvaluateConfig
-from vos.config.as_json import without
-from vos.data.datasets import FolderVideo, Video
+from vos.data.videos import FolderVideo, Video
 from vos.errors import InputError
 from vos.files.canonical import to_dict
-from vos.files.json_files import checked, parse_json
-from vos.files.names import check_name, read_names
 from vos.files.written import Written
 from vos.inference.engine import Engine
 from vos.inference.graph_files import is_exported
 from vos.inference.whole_video import memory_policy, segment_video, segmented_span
+from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import DESCRIPTION, DIGEST, WEIGHTS, is_infinite, load_checkpoint, save_checkpoint
 from vos.models.memory import MemoryPolicy
 
 if TYPE_CHECKING:
-    from vos.metrics.scores import Scores, SequenceScore
+    from vos.metrics.scores import SequenceScore
 
 EVALUATE = "evaluate"
 SUMMARY, SCORES, MASKS = "summary.json", "scores.csv", "masks"
-COSMETIC = ("out", "overwrite", "debug", "preset", "workers", "threads", "register", "csv")
 COPY = "copy"
 """The baseline that repeats the first mask."""
 ENGINE_MEMORY = MemoryPolicy("first_recent", top_k=None)
-"""What the engine remembers and reads."""
+"""The engine's memory: which frames it keeps and reads."""
 
 
 class _Sequence(TypedDict):
@@ -57,7 +54,7 @@ class _Sequence(TypedDict):
 
 
 class Summary(TypedDict):
-    """What `summary.json` of a finished evaluation says; scores are in [0, 1]."""
+    """The content of `summary.json` of a finished evaluation; scores are in [0, 1]."""
 
     metrics: dict[str, float]
     sequences: list[_Sequence]
@@ -69,7 +66,7 @@ class Summary(TypedDict):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured: summary metrics by their MLflow names, one row per sequence, and where the masks are."""
+    """The result of an evaluation: metrics by their MLflow names, one row per sequence, and the folder of the masks."""
 
     metrics: dict[str, float]
     sequences: list[dict[str, Any]]
@@ -77,6 +74,8 @@ class Evaluation:
     parameters: int
     model: str
     run_id: str = ""
+    cut: str = ""
+    """"first 8 frames" where sequences were cut, so that their scores are not read as those of whole sequences."""
     version: str = ""
     """The registered version with its alias and the reason, where --register asked for one."""
 
@@ -90,7 +89,7 @@ def evaluate_model(config: EvaluateConfig, label: str = "") -> Evaluation:
         raise InputError("--register: none of these sequences can be scored; evaluate a split that has ground truth")
     if config.register and is_exported(config.checkpoint):
         raise InputError(
-            f"--register: {config.checkpoint} holds exported graphs; evaluate the checkpoint that they are of"
+            f"--register: {config.checkpoint} holds exported graphs; evaluate the checkpoint that they were made from"
         )
     masks = os.path.join(config.out, MASKS)
     _check_apart(videos, masks)
@@ -101,10 +100,10 @@ def evaluate_model(config: EvaluateConfig, label: str = "") -> Evaluation:
     with tempfile.TemporaryDirectory() as place:
         chosen, registered = _local_checkpoint(config, place)
         model, info = _segmenter(chosen)
-        with output_folder(config, EVALUATE) as folder:
-            _check_names(folder, videos)
-            claim(folder, config, without(config, COSMETIC), "an evaluation", replaces=True)
-            if registered[0]:  # where every actor finds it
+        size_px = working_size_px(config.size_px, info)
+        config, chosen = replace(config, size_px=size_px), replace(chosen, size_px=size_px)
+        with claimed_folder(config, EVALUATE, "an evaluation", names=_names(videos)) as folder:
+            if registered[0]:  # copied to a place that every actor can read
                 chosen = replace(chosen, checkpoint=_kept(folder, chosen.checkpoint))
             storage.make_folder(masks)
             subject = _Subject(videos, chosen, model, info, registered)
@@ -113,7 +112,8 @@ def evaluate_model(config: EvaluateConfig, label: str = "") -> Evaluation:
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is evaluated: on which videos, from which checkpoint, what is known of it, and as which registered version ("" if none)."""
+    """What is evaluated: the videos, the configuration with its checkpoint, the model and its description, and name and number of its
+    registered version ("" if none)."""
 
     videos: list[Video]
     config: EvaluateConfig
@@ -128,6 +128,9 @@ def _evaluate_into(
     model, info, videos = of.model, of.info, of.videos
     policy = ENGINE_MEMORY if config.runtime else memory_policy(config.memory, infinite=is_infinite(info))
     tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
+    cut = _cut(config, videos)
+    if cut:
+        tags["cut"] = cut
     if isinstance(model, Engine):
         tags |= {"runtime": model.runtime, "precision": model.precision, "runtime.reason": model.reason}
     name = label or f"{os.path.basename(config.checkpoint.rstrip('/'))} on {config.split}"
@@ -165,13 +168,18 @@ def _evaluate_into(
         )
         folder.write_json(SUMMARY, summary)
     rows = [dict(row) for row in sequences]
-    return Evaluation(
-        metrics, rows, os.path.join(config.out, MASKS), info["parameters"], info["model"], run.run_id, version
-    )
+    masks = os.path.join(config.out, MASKS)
+    return Evaluation(metrics, rows, masks, info["parameters"], info["model"], run.run_id, cut, version)
+
+
+def _cut(config: EvaluateConfig, videos: list[Video]) -> str:
+    """Return how sequences were cut, "" where none was."""
+    longest = max((video.num_frames for video in videos), default=0)
+    return f"first {config.max_frames} frames" if 0 < config.max_frames < longest else ""
 
 
 def _kept(folder: Written, checkpoint: str) -> str:
-    """A registered version copied below --out; returns its folder there."""
+    """Copy a registered version below --out; returns its folder there."""
     place = f"checkpoint/{os.path.basename(checkpoint)}"
     for name in storage.list_names(checkpoint):
         folder.write(f"{place}/{name}", storage.read_bytes(os.path.join(checkpoint, name)))
@@ -182,14 +190,14 @@ def _mask_name(video: Video, index: int) -> str:
     return f"{MASKS}/{video.name}/{video.frame_name(index)}.png"
 
 
-def _check_names(folder: Written, videos: list[Video]) -> None:
-    """Raise InputError, before any work, where a file that is not this job's has the name of one to be written."""
+def _names(videos: list[Video]) -> list[str]:
+    """Return the names of all files that this job will write."""
     masks = (_mask_name(video, index) for video in videos for index in range(video.num_frames))
-    folder.check([SUMMARY, SCORES, CONFIG, *page_names(videos), *masks])
+    return [SUMMARY, SCORES, CONFIG, *page_names(videos), *masks]
 
 
 def _check_apart(videos: list[Video], masks: str) -> None:
-    """In a folder of frames with first masks, these lie where an evaluation into that folder would write its own."""
+    """Raise InputError where the predicted masks would be written into the data's folder of true masks."""
     place = os.path.join(os.path.realpath(masks), "")
     for video in videos:
         if isinstance(video, FolderVideo) and os.path.join(os.path.realpath(video.mask_folder), "").startswith(place):
@@ -198,9 +206,9 @@ def _check_apart(videos: list[Video], masks: str) -> None:
 
 
 def _remove_earlier(folder: Written, videos: list[Video]) -> None:
-    """Delete what an earlier evaluation left and this one will write: an interruption leaves no mixture that reads as finished.
+    """Delete the files of an earlier evaluation that this one will write, so that an interruption leaves no mixture of both.
 
-    The masks of other sequences stay: they may be another split's. What this job did not write stays too.
+    The masks of other sequences are kept, since they may belong to another split. Files that this job did not write are kept too.
     """
     pages = [f"{PAGES}/{name}" for name in storage.list_names(os.path.join(folder.root, PAGES))]
     for name in (SUMMARY, SCORES, *(name for name in pages if folder.knows(name))):
@@ -213,7 +221,7 @@ def _remove_earlier(folder: Written, videos: list[Video]) -> None:
 
 
 def _segmenter(config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
-    """What segments (a network, an engine, or None for the copy of the first mask), and what is known of it."""
+    """Return the model (a network, an engine, or None for the copy of the first mask) and its description."""
     if config.checkpoint == COPY:
         return None, {"model": COPY, "parameters": 0}
     if not config.runtime:
@@ -223,7 +231,7 @@ def _segmenter(config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
 
 
 def _local_checkpoint(config: EvaluateConfig, place: str) -> tuple[EvaluateConfig, tuple[str, str]]:
-    """The configuration with its checkpoint as something to load, and name and number of the registered version that it is, or "".
+    """Return the configuration with a checkpoint that can be loaded, and (name, number) of the registered version, ("", "") if none.
 
     place  where a registered version is copied to
     """
@@ -234,11 +242,13 @@ def _local_checkpoint(config: EvaluateConfig, place: str) -> tuple[EvaluateConfi
 
 
 def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
-    """What must be equal for two evaluations of the same videos to be comparable."""
+    """Return the settings that must be equal for two evaluations of the same videos to be comparable."""
     memory = {"kind": policy.kind, "top_k": policy.top_k or 0}
     if policy.kind == "infinite":
         memory["every"] = config.memory.every
-        if policy.include_last:  # not named where it is off: versions evaluated before it was named are still compared
+        if (
+            policy.include_last
+        ):  # recorded only where it is on, so that versions evaluated before this option are still comparable
             memory["include_last"] = True
     return {"split": config.split, "size_px": config.size_px, "max_frames": config.max_frames, "memory": memory}
 
@@ -251,16 +261,19 @@ def _register(
     evaluation: dict[str, Any],
     registered: tuple[str, str],
 ) -> str:
-    """registered: name and number of the version that was evaluated, or "": a new one, named after its architecture, is made then."""
+    """Register the evaluation; returns the version with its alias and the reason.
+
+    registered  (name, number) of the version that was evaluated; with "" a new version, named after its architecture, is made
+    """
     checkpoint, (name, version) = BUILTIN.get(checkpoint, checkpoint), registered
     name = name or info["model"]
     if WEIGHTS in storage.list_names(checkpoint):
         return run.register_evaluated(name, checkpoint, evaluation, version)
     with tempfile.TemporaryDirectory() as folder:
-        if checkpoint.endswith(".safetensors"):  # with the description beside it, without which it does not load
+        if checkpoint.endswith(".safetensors"):  # it does not load without its description
             shutil.copyfile(checkpoint, os.path.join(folder, WEIGHTS))
             shutil.copyfile(os.path.join(os.path.dirname(checkpoint), DESCRIPTION), os.path.join(folder, DESCRIPTION))
-        else:  # an official STCN file, which gets another digest in our format
+        else:  # an official STCN file, whose digest differs in this project's format
             if isinstance(model, Engine):
                 model, reread = load_model(checkpoint)
                 _check_same(checkpoint, reread, info)
@@ -269,64 +282,20 @@ def _register(
         return run.register_evaluated(name, folder, evaluation, version)
 
 
-def score_two_folders(config: EvaluateConfig) -> tuple[Scores, str]:
-    """Score `--pred` against `--gt`; returns the scores and the path of the per-object table that was written."""
-    from vos.metrics.davis import score_folders
-
-    csv = OutputFile(config.csv, EVALUATE, config.overwrite) if config.csv else None
-    if csv:
-        csv.check()
-    else:
-        check_folder(config, EVALUATE).check([SCORES])
-    names = _sequence_names(config.sequences) if config.sequences else None
-    seen = None
-    if config.meta:
-        from vos.metrics.scores import seen_objects
-
-        seen = seen_objects(_read_meta(config.meta), _read_meta(config.train_meta))
-    scores = score_folders(config.gt, config.pred, config.workers, config.protocol, sequences=names, seen=seen)
-    if csv:
-        csv.write(scores.csv().encode())
-        return scores, config.csv
-    with output_folder(config, EVALUATE) as folder:
-        claim(folder, config, without(config, COSMETIC), "scores", replaces=True)
-        folder.write(SCORES, scores.csv().encode())
-    return scores, storage.join(config.out, SCORES)
-
-
-def _read_meta(path: str) -> dict[str, Any]:
-    repair = "name a meta.json of YouTube-VOS"
-    return checked(parse_json(storage.read_bytes(path), path, repair), dict[str, Any], path, repair)
-
-
-def _sequence_names(given: str) -> list[str]:
-    """Names separated by commas, or the lines of a file."""
-    path = os.path.join(os.environ.get("MOBILEVOS_HOME", ""), given)
-    if os.path.exists(path) and not os.path.isdir(path):
-        names = read_names(path, "give --sequences a text file with one folder name per line")
-    else:
-        names = [check_name(name.strip(), "--sequences") for name in given.split(",") if name.strip()]
-    if not names:
-        raise InputError(
-            f"--sequences {given}: no list of folder names; give names separated by commas or a split file"
-        )
-    return names
-
-
 def ground_truth(video: Video, max_frames: int = 0) -> tuple[str, list[int]]:
-    """By which protocol a video is scored, and the frames whose true masks that takes, ascending; none where nothing can be scored.
+    """Return the protocol by which a video is scored, and its scored frames, ascending; no frames where nothing can be scored.
 
-    max_frames  only the first so many frames are segmented (0 = all)
+    max_frames  number of frames that are segmented from the start (0 = all)
 
-    DAVIS's protocol is for videos that show every object from the first frame on, each frame with a mask; of anything else YouTube-VOS's
-    takes the frames that have one, and each object after its first. Masks that do no more than introduce objects are no ground truth: in
-    YouTube-VOS's valid and test they leave out the objects that are known already.
+    DAVIS's protocol applies to videos with a mask on every frame and all objects in the first one. YouTube-VOS's protocol applies to all
+    others: it scores the frames that have a mask, and each object after its first frame. Masks that only introduce objects are not ground
+    truth, because in YouTube-VOS's valid and test splits they omit the objects that are already known.
     """
     from vos.metrics.scores import DAVIS2017, YOUTUBEVOS
 
     given = set(video.first_seen.values())
     davis = len(video.annotated) == video.num_frames and len(given) == 1
-    # DAVIS leaves out the first and the last frame, YouTube-VOS the first.
+    # DAVIS does not score the first and the last frame, YouTube-VOS not the first.
     least = 3 if davis else 2
     span = segmented_span(video, max_frames)
     frames = [index for index in video.annotated if index in span]
@@ -366,13 +335,13 @@ def segment_and_score(
 
 
 def _check_same(checkpoint: str, own: dict[str, Any], info: dict[str, Any]) -> None:
-    """Raise InputError where the weights are not those with which the evaluation began."""
+    """Raise InputError where the weights are not those with which the evaluation started."""
     if own.get(DIGEST) != info.get(DIGEST):
-        raise InputError(f"{checkpoint}: its weights have changed since the evaluation began; evaluate it again")
+        raise InputError(f"{checkpoint}: its weights have changed since the evaluation started; evaluate it again")
 
 
 class SegmentActor:
-    """Loads the network once; each call segments and scores one sequence."""
+    """Loads the network once, then segments and scores one sequence per call."""
 
     def __init__(
         self, config: EvaluateConfig, videos: list[Video], policy: Any, folder: Written, info: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What an evaluation shows in MLflow: a table of sequences, J over time, best and worst sequences, and one of them moving."""
+"""Make an evaluation's pages in MLflow: a table of sequences, J over time, the best and worst sequences, and a video of the worst."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from pipelines import storage
 from pipelines.evaluation import pictures
 from pipelines.tracking import Run
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.files.written import Written
 from vos.inference.whole_video import segmented_span
 from vos.media.images import frame_file
@@ -21,14 +21,14 @@ from vos.media.images import frame_file
 PAGES = "pages"
 TABLE, CURVES, SHEET = "sequences.csv", "j-over-time.png", "best-and-worst.jpg"
 SHOWN = 3
-"""Best and worst sequences that are shown, each."""
+"""Number of best and of worst sequences that are shown."""
 COLOURS = 10
-"""Curves that can be told apart."""
+"""Number of curves with distinct colours."""
 COLUMNS = ("sequence", "objects", "frames", "J&F", "J", "F", "J first quarter", "J last quarter")
 
 
 def page_names(videos: list[Video]) -> list[str]:
-    """The names that files of the pages may have."""
+    """Return the names that files of the pages may have."""
     films = [f"worst-{video.name}{ending}" for video in videos for ending in pictures.FILM_ENDINGS]
     return [f"{PAGES}/{name}" for name in (TABLE, CURVES, SHEET, *films)]
 
@@ -36,9 +36,9 @@ def page_names(videos: list[Video]) -> list[str]:
 def log_pages(
     run: Run, folder: Written, masks: str, videos: list[Video], rows: list[dict[str, Any]], max_frames: int
 ) -> None:
-    """Make the table and pictures in OUT/pages and keep them with the run.
+    """Make the table and pictures in OUT/pages and log them to the run.
 
-    rows: of the scored sequences, {"sequence", "scores", "j_and_f", "j", "f", "frames"}, at least one.
+    rows  one for each scored sequence, at least one: {"sequence", "scores", "j_and_f", "j", "f", "frames"}
     """
     ranked = sorted(rows, key=lambda row: -row["j_and_f"])
     paths = [
@@ -67,7 +67,7 @@ def log_pages(
 
 
 def sequence_csv(ranked: list[dict[str, Any]]) -> str:
-    """One line a sequence, the best first, in percent."""
+    """Return a CSV table with one line a sequence, the best first, in percent."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -81,7 +81,7 @@ def sequence_csv(ranked: list[dict[str, Any]]) -> str:
 
 
 def mean_curve(row: dict[str, Any]) -> np.ndarray:
-    """J of each scored frame (T,), the mean over objects; of those that are scored there, where objects appear late."""
+    """Return J of each scored frame (T,), the mean over the objects that are scored in it."""
     names = sorted({name for item in row["scores"]["objects"] for name in item["frames"]})
     values = [
         [item["j"][item["frames"].index(name)] for item in row["scores"]["objects"] if name in item["frames"]]
@@ -91,7 +91,10 @@ def mean_curve(row: dict[str, Any]) -> np.ndarray:
 
 
 def j_over_time(ranked: list[dict[str, Any]]) -> bytes:
-    """A PNG: J of each sequence over its scored frames; of many, only the best and worst have names. The thick line is the mean."""
+    """Return a PNG of J over each sequence's scored frames, with the mean as a thick line.
+
+    With more than COLOURS sequences, only the best and worst are named.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Results as text tables."""
+"""Format results as text tables."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from vos.published.figures import METHOD_OF_MODEL, published
 
 
 def sequence_table(result: Evaluation) -> str:
-    """One row per sequence, then the mean over objects, then the speed."""
+    """Return a table with one row per sequence and the mean over objects, then the speed and the published figures."""
     rows = [
         [row["sequence"], percent(row["j_and_f"]), percent(row["j"]), percent(row["f"])] for row in result.sequences
     ]
     metrics = result.metrics
     rows.append(
         [
-            "all objects",
+            f"all objects, {result.cut} only" if result.cut else "all objects",
             percent(metrics.get("val/j_and_f")),
             percent(metrics.get("val/j")),
             percent(metrics.get("val/f")),
@@ -29,7 +29,7 @@ def sequence_table(result: Evaluation) -> str:
 
 
 def reported_lines(model: str) -> list[str]:
-    """What the paper says of this model, marked as reported: other machines, all of DAVIS, the authors' training."""
+    """Return the paper's figures for this model, marked as the authors': on all of DAVIS, with their training and machine."""
     if model not in METHOD_OF_MODEL:
         return []
     row = published(METHOD_OF_MODEL[model])
@@ -44,7 +44,7 @@ def reported_lines(model: str) -> list[str]:
 
 
 def score_table(scores: Scores) -> str:
-    """One row per sequence, then the averages of the protocol; labels that no scored object has are named."""
+    """Return a table with one row per sequence and the protocol's averages, and a note for each unknown predicted label."""
     rows = [[one.sequence, percent(one.j_and_f), percent(one.j), percent(one.f)] for one in scores.sequences]
     rows.append([f"mean ({scores.protocol})", percent(scores.j_and_f), percent(scores.j), percent(scores.f)])
     lines = [table(["sequence", "J&F", "J", "F"], rows)]
@@ -58,17 +58,18 @@ def score_table(scores: Scores) -> str:
         if one.ignored_labels:
             labels = ", ".join(map(str, one.ignored_labels))
             lines.append(
-                f"note: {one.sequence}: predicted label {labels} is no object of the ground truth; scored as background"
+                f"note: {one.sequence}: predicted label {labels} is not an object of the ground truth; scored as background"
             )
     return "\n".join(lines)
 
 
 def method_table(results: dict[str, Evaluation]) -> str:
-    """One row per method: size, accuracy in percent, speed."""
+    """Return a table with one row per method: size, accuracy in percent, speed."""
     rows = []
     for name, result in results.items():
         metrics = result.metrics
         accuracy = [percent(metrics.get(f"val/{key}")) for key in ("j_and_f", "j", "f")]
         speed = [f"{metrics[key]:.1f}" if key in metrics else "-" for key in ("fps/short", "fps/long")]
-        rows.append([name, f"{result.parameters / 1e6:.2f} M" if result.parameters else "-", *accuracy, *speed])
+        label = f"{name} ({result.cut})" if result.cut else name
+        rows.append([label, f"{result.parameters / 1e6:.2f} M" if result.parameters else "-", *accuracy, *speed])
     return table(["method", "params", "J&F", "J", "F", "FPS short", "FPS long"], rows)

@@ -1,4 +1,4 @@
-"""Ray Data over a list of tasks: each task is one row, each worker an actor that sets itself up once."""
+"""Run a list of tasks with Ray Data: each task is one row, each worker an actor that is set up once."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def run_on_actors(
     workers: int,
     gpus: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
-    """The results of `make_task(**arguments)(item)` as they come, in any order, from a pool of at most `workers` actors,
-    each with a share `gpus` of a GPU where the cluster has any.
+    """Yield the results of `make_task(**arguments)(item)` as they finish, in any order.
 
-    Items and results are JSON objects: only what is small travels, the rest is written by the task. Needs a running Ray session.
-    Raises the first InputError that a task raises; the others' results may then be lost.
+    A pool of at most `workers` actors runs them, each with a share `gpus` of a GPU where the cluster has any. Items and results are
+    small JSON objects; a task writes its large outputs itself. Needs a running Ray session.
+    Raises the first InputError that a task raises; the results of other tasks may then be lost.
     """
     import ray
 
@@ -52,7 +52,7 @@ class _Actor:
         return {"result": [json.dumps(self._answer(json.loads(item))) for item in batch["item"]]}
 
     def _answer(self, item: dict[str, Any]) -> dict[str, Any]:
-        # Ray Data keeps of a worker's exception only its text, between pages of its own: the user's part travels as a result.
+        # Ray Data reduces a worker's exception to text inside its own long trace, so an InputError is returned as a result.
         try:
             return {"result": self._task(item)}
         except InputError as error:

@@ -1,4 +1,4 @@
-"""Which network a configuration names: a checkpoint folder (local or URI), an official STCN file, or what comes with the project."""
+"""Load the network that a configuration names: a checkpoint folder (local or URI), an official STCN file, or a built-in model."""
 
 from __future__ import annotations
 
@@ -10,28 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import vos.models
 from pipelines import storage, tracking
 from pipelines.tracking.packaging import copy_checkpoint
-from vos.config import AS_TRAINED, BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENTS, BUILTIN_TEACHER
+from vos.config import AS_TRAINED
 from vos.errors import InputError
 from vos.inference.engine import Engine
 from vos.inference.graph_files import is_exported
 from vos.inference.head_start import HeadStart
+from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import DIGEST, load_checkpoint
 from vos.models.interface import VOSModel
 
-_MODELS = os.path.dirname(os.path.abspath(vos.models.__file__))
-BUILTIN = {
-    BUILTIN_TEACHER: os.path.join(_MODELS, "builtin_teacher"),
-    BUILTIN_DAVIS_TEACHER: os.path.join(_MODELS, "builtin_davis_teacher"),
-    **{name: os.path.join(_MODELS, name.replace("-", "_")) for name in BUILTIN_STUDENTS.values()},
-}
-"""The folders of what comes with the project, by the names that a user may give."""
-
 
 def load_model(path: str) -> tuple[VOSModel, dict[str, Any]]:
-    """The network at `path`, in eval mode, and what its checkpoint says of it (`role` is teacher or student).
+    """Return the network at `path`, in eval mode, and its checkpoint's description (`role` is teacher or student).
 
     Raises InputError when the file is missing, damaged or of another architecture.
     """
@@ -48,18 +40,28 @@ def load_model(path: str) -> tuple[VOSModel, dict[str, Any]]:
 def load_engine(
     path: str, runtime: str, precision: str = "auto", size_px: int = 0, threads: int = 0, upsampling: str = "bilinear"
 ) -> Engine:
-    """The real-time engine of a checkpoint (as `load_model` takes it) or of a folder of exported graphs; arguments as Engine's, and
-    AS_TRAINED for the `size_px` of its model.json."""
+    """Return the real-time engine of a checkpoint (as `load_model` takes it) or of a folder of exported graphs.
+
+    The arguments are Engine's; `size_px` may also be AS_TRAINED, the size in the checkpoint's model.json.
+    """
     model, info, size_px = _network(path, size_px)
     engine = Engine(model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling)
-    engine.description |= {name: info[name] for name in (DIGEST,) if name in info}
+    engine.description |= {name: info[name] for name in (DIGEST, "size_px") if name in info}
     return engine
+
+
+def working_size_px(size_px: int, info: dict[str, Any]) -> int:
+    """Return `size_px`, with AS_TRAINED replaced by the size in the checkpoint's description.
+
+    A description without a size means 0, the frames' own size.
+    """
+    return int(info.get("size_px", 0)) if size_px == AS_TRAINED else size_px
 
 
 def load_head_start(
     path: str, frame_size: tuple[int, int], runtime: str, precision: str, size_px: int, threads: int, upsampling: str
 ) -> HeadStart:
-    """An engine that need not wait for its graphs, for a video with frames (H, W); the other arguments as `load_engine`'s."""
+    """Return an engine that starts before its graphs exist, for a video with frames (H, W); other arguments as for `load_engine`."""
     model, _, size_px = _network(path, size_px)
     return HeadStart(
         model, frame_size, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling
@@ -67,16 +69,16 @@ def load_head_start(
 
 
 def _network(path: str, size_px: int) -> tuple[VOSModel | str, dict[str, Any], int]:
-    """What Engine takes for a path, what its checkpoint says of it, and the size that `size_px` means."""
+    """Return what Engine takes for a path, the description in its checkpoint, and the size that `size_px` stands for."""
     model, info = (path, {}) if is_exported(path) else load_model(path)
-    return model, info, int(info.get("size_px", 0)) if size_px == AS_TRAINED else size_px
+    return model, info, working_size_px(size_px, info)
 
 
 def find_model(name: str, folder: str) -> str:
-    """What `load_engine` takes for a name that a user may give: a path, a name of the registry, or the id of an MLflow run.
+    """Return the path that `load_engine` takes for a user's name: a path, a registered model, or the id of an MLflow run.
 
     folder  where a registered version is copied to
-    Raises InputError where it is none of them.
+    Raises InputError where the name is none of these.
     """
     path = os.path.join(os.environ.get("MOBILEVOS_HOME", ""), os.path.expanduser(name))
     if name in BUILTIN or storage.is_uri(name):
@@ -93,7 +95,7 @@ def find_model(name: str, folder: str) -> str:
 
 
 def weights_digest(model: VOSModel) -> str:
-    """Digest of names and weights: two files with the same weights have the same digest."""
+    """Return a digest of names and weights; two files with the same weights have the same digest."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""Ray Train's workers as the ranks of a process group that listens on one private address (`vos.distillation.rendezvous`)."""
+"""Join Ray Train's workers in a process group that listens only on loopback or a private address (`vos.distillation.rendezvous`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vos.errors import InputError
 
 @dataclass
 class PrivateTorchConfig(TorchConfig):
-    """Ray Train's configuration of PyTorch, with a rendezvous of our own."""
+    """Ray Train's configuration of PyTorch, with this project's rendezvous."""
 
     @property
     def backend_cls(self) -> type[_PrivateBackend]:
@@ -24,13 +24,13 @@ class PrivateTorchConfig(TorchConfig):
 
 class _PrivateBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        """Called by Ray Train in its controller, before the training function begins."""
+        """Connect the workers. Ray Train calls this in its controller, before the training function starts."""
         import ray
 
         worker_group.execute(_set_torch_distributed_env_vars)
         size, timeout_s = len(worker_group), backend_config.timeout_s
         if size == 1:
-            return  # alone it talks to nobody
+            return  # a single rank needs no connection
         addresses = meeting_addresses(worker_group.execute(_place))
         secret = secrets.token_hex(16)
         port = worker_group.execute_single(0, open_store, addresses[0], size, timeout_s)
@@ -42,14 +42,14 @@ class _PrivateBackend(_TorchBackend):
 
 
 def _place() -> tuple[str, str]:
-    """(machine, its address as Ray has it) of a worker."""
+    """Return a worker's (node id, address as Ray reports it)."""
     import ray
 
     return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
 
 
 def meeting_addresses(places: list[tuple[str, str]]) -> list[str]:
-    """Where each rank listens: on loopback when all are on one machine, else at its own private address.
+    """Return the address on which each rank listens: loopback when all are on one machine, else its own private address.
 
     places  (machine, address) of each rank
     Raises InputError for a public address.
@@ -59,7 +59,7 @@ def meeting_addresses(places: list[tuple[str, str]]) -> list[str]:
     for _, address in places:
         if ipaddress.ip_address(address).is_global:
             raise InputError(
-                f"--workers {len(places)}: the machine {address} is in the cluster under a public address, and workers talk "
+                f"--workers {len(places)}: the machine {address} is in the cluster under a public address, and workers exchange data "
                 "without encryption; start its Ray with --node-ip-address=PRIVATE_ADDRESS, or use the workers of one machine"
             )
     return [address for _, address in places]

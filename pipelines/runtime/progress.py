@@ -1,6 +1,6 @@
-"""How a worker's words reach the driver while a training runs: a small Ray actor holds them, the driver draws bars and logs metrics.
+"""Send a worker's metrics to the driver while a training runs: a small Ray actor holds them, the driver draws bars and logs them.
 
-So no worker waits for MLflow, and a training step costs no more than one asynchronous call every few steps.
+No worker waits for MLflow; it makes one asynchronous call about once a second.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ POLL_S = 0.5
 
 
 class Board:
-    """Metrics on their way from rank 0 to the driver. Runs as a Ray actor without CPU of its own."""
+    """Metrics between rank 0 and the driver. Runs as a Ray actor that reserves no CPU."""
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
@@ -37,7 +37,7 @@ class Board:
         return len(self._entries)
 
     def fail(self, problem: str) -> None:
-        """Bad input that a worker found: it ends the job, and no restart would mend it."""
+        """Record bad input that a worker found. It ends the job, since a restart would not repair it."""
         self._problem = problem
 
     def problem(self) -> str:
@@ -45,9 +45,9 @@ class Board:
 
 
 def progress_bar(label: str, total: int | None, unit: str, done: int = 0, delay_s: float = 0) -> Any:
-    """A tqdm bar, without an end where the total is unknown; not shown before `delay_s` have passed.
+    """Return a tqdm bar, without an end where the total is unknown, shown after `delay_s`.
 
-    Without a terminal (a job's log) it prints a line every ten seconds instead of ten times a second.
+    Without a terminal (a job's log) it prints every ten seconds instead of ten times a second.
     """
     from tqdm import tqdm
 
@@ -74,10 +74,11 @@ def new_board() -> Any:
 def followed(
     board: Any, run: Run | None, label: str, total: int, unit: str = "step", done: int = 0
 ) -> Iterator[list[Entry]]:
-    """Draw a bar of what arrives at the board and log it to the run, until the block ends; yields the list of all entries.
+    """Draw a bar of the board's entries and log them to the run until the block ends; yields the list of all entries.
 
-    A training's entries carry the step they are at; of other units ("trial") each entry is one that is done.
-    done   how many were done before; of a training, steps that its run knows already are not logged again
+    With the unit "step" an entry carries the step it is at; with any other unit ("trial") each entry is one that is done.
+    Steps that the run already holds are not logged again.
+    done   how many steps or trials were done before
     """
     import ray
 
@@ -96,7 +97,7 @@ def followed(
         name, value = list(entries[-1][2].items())[0]
         bar.set_postfix({name.split("/")[-1]: f"{value:.3f}"}, refresh=False)
         if run is not None:
-            # A worker that was started again repeats the steps since its checkpoint.
+            # A restarted worker repeats the steps since its checkpoint.
             run.log_series([entry for entry in entries if entry[0] > logged])
             logged = max(logged, entries[-1][0])
 
@@ -116,7 +117,7 @@ def followed(
 
 
 class Reporter:
-    """Collects a worker's metrics and posts them every second or so; `post` returns at once."""
+    """Collects a worker's metrics and posts them about once a second; `post` returns at once."""
 
     def __init__(self, post: Callable[[list[Entry]], Any]) -> None:
         self._post = post

@@ -1,8 +1,8 @@
-"""Where Ray Train and Tune keep a session's files: a new folder each time, so that nothing is ever read back.
+"""Give Ray Train and Tune a new storage folder for each session, so that they never read an earlier session's files.
 
-What Ray finds in its storage it unpickles (`tuner.pkl`, searcher states, strings in `experiment_state-*.json`), which runs whatever code a
-downloaded folder holds. Here a session never meets another's files: a killed training or search continues from our own JSON alone. The
-folder stays below --out, since all nodes of a cluster must reach it.
+Ray unpickles the files in its storage (`tuner.pkl`, searcher states, strings in `experiment_state-*.json`), which runs any code that a
+downloaded folder holds. A killed training or search is therefore resumed from this project's JSON alone. The folder is below --out,
+because all nodes of a cluster must reach it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SESSION = re.compile(r"[0-9a-f]{32}")
 
 @contextmanager
 def ray_storage(folder: Written) -> Iterator[str]:
-    """A new folder below OUT/ray, for its owner alone, deleted at the end; those of killed sessions of ours are deleted first."""
+    """Make a private folder below OUT/ray, deleted at the end; folders that killed sessions of this job left are deleted first."""
     parent = os.path.dirname(folder.path(f"{RAY}/-"))
     for name in storage.list_folders(parent):
         if _SESSION.fullmatch(name) and folder.knows(f"{RAY}/{name}"):

@@ -1,4 +1,4 @@
-"""Ray: join the cluster that a submitted job runs in, otherwise start our own on loopback, and stop only that."""
+"""Join the Ray cluster that a submitted job runs in; otherwise start a Ray on loopback, and stop only that one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names and values of malloc.h
 
 @contextmanager
 def ray_session(num_cpus: int) -> Iterator[None]:
-    """A Ray session with at least `num_cpus` logical CPUs, for the time of a `with` block.
+    """Open a Ray session with at least `num_cpus` logical CPUs for a `with` block.
 
-    Logical CPUs only count places: on few cores a pool of light actors beside a heavy one would otherwise starve (threads are set
-    by each worker itself). Token authentication stays as Ray has it: on.
+    Logical CPUs only count scheduling slots: with one per core, light actors beside a heavy one would starve on few cores. Each worker
+    sets its threads itself. Token authentication keeps Ray's default: on.
     """
     if not os.environ.get("RAY_JOB_ID"):
-        # Ray reads it when it is imported. Its name is about other systems; what it decides is whether
-        # 127.0.0.1 is kept as this node's address, so that every port of Ray is on loopback.
+        # Ray reads it on import. Despite its name it decides whether 127.0.0.1 stays this node's address,
+        # and so whether every port of Ray is on loopback.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         private_token()
     import ray
@@ -35,9 +35,9 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         yield
         return
     _quiet()
-    # Each job draws its own bar and prints its own result; Ray's narration stays in its log folder, its exceptions come up.
+    # Each job draws its own bar and prints its own result; Ray's messages stay in its log folder, its exceptions are raised.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's banner, which its verbose=0 does not switch off
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's banner, which verbose=0 does not switch off
     with contextlib.ExitStack() as stack:
         joins = os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_ADDRESS")
         folder = "" if joins else stack.enter_context(session_folder())
@@ -48,7 +48,7 @@ def ray_session(num_cpus: int) -> Iterator[None]:
 
 
 def _connect(num_cpus: int, folder: str) -> None:
-    """Join the cluster that the environment names, or start a Ray in a folder of its own."""
+    """Join the cluster that the environment names, or start a Ray in `folder`."""
     import ray
 
     if not folder:
@@ -67,8 +67,10 @@ def _connect(num_cpus: int, folder: str) -> None:
 
 
 def unlogged_credentials() -> dict[str, str]:
-    """This process's AWS credentials, for a trial's environment. Ray Tune would put them into the description of the trials' environment,
-    which Ray writes into its logs: that is switched off here, and the caller passes them as an argument."""
+    """Return this process's AWS credentials, for the caller to pass to a trial as an argument.
+
+    Ray Tune would add them to the trials' runtime environment, which Ray writes into its logs; this is switched off here.
+    """
     from ray.tune.execution import class_cache
 
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(AWS_CREDENTIALS)
@@ -76,7 +78,7 @@ def unlogged_credentials() -> dict[str, str]:
 
 
 def set_threads(count: int) -> None:
-    """Threads of this process, for torch and OpenCV alike: on few cores, several processes of one thread each are the fastest."""
+    """Set the threads of this process for torch and OpenCV; on few cores, several processes of one thread each are fastest."""
     import cv2
     import torch
 
@@ -86,8 +88,11 @@ def set_threads(count: int) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let the C library keep large freed blocks: a network asks for the same ones at every step, and giving them back to the
-    system costs page faults (a teacher's clip took 0.46 s with them and 0.32 s without, one thread). glibc only."""
+    """Let the C library keep large freed blocks (glibc only).
+
+    A network allocates the same blocks at every step; returning them to the system costs page faults. A teacher's clip took 0.46 s
+    with them and 0.32 s without, with one thread.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
@@ -96,7 +101,7 @@ def _keep_freed_memory() -> None:
 
 @contextmanager
 def _native_stderr_closed() -> Iterator[None]:
-    """Drop what Ray's native code writes to file descriptor 2 while it starts (it announces its own log level); Python's errors pass."""
+    """Drop what Ray's native code writes to file descriptor 2 while it starts (its log level); Python's errors are kept."""
     kept, python_stderr = os.dup(2), sys.stderr
     sys.stderr = RedactedStream(os.fdopen(os.dup(2), "w", buffering=1))
     nothing = os.open(os.devnull, os.O_WRONLY)
@@ -120,4 +125,4 @@ def _quiet() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.max_consecutive_actor_init_deaths = 3  # one killed while it loads its network is no reason to give up
+    context.max_consecutive_actor_init_deaths = 3  # one killed while it loads its network is replaced

@@ -1,4 +1,4 @@
-"""Plain text tables."""
+"""Format plain text tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A plain table: the first column to the left, the others to the right."""
+    """Return a plain text table: the first column aligned left, the others right."""
     cells = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
 

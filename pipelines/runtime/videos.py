@@ -1,41 +1,74 @@
-"""The videos that a configuration names, and what a run read, logged to MLflow by the fingerprint of its content."""
+"""Index the videos that a configuration names, and log a run's inputs to MLflow by the fingerprint of their content."""
 
 from __future__ import annotations
 
 import contextlib
+import shlex
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from pipelines.runtime.progress import progress_bar
 from pipelines.tracking import Run
 from vos.config import DataConfig
 from vos.data import contents
-from vos.data.datasets import Video, load_index
+from vos.data.check_records import recall
+from vos.data.datasets import Tell, load_index, raise_fault
 from vos.data.synthetic import synthetic_index
-from vos.errors import InputError
+from vos.data.videos import Video
+from vos.errors import InputError, printable
 
 
 def log_cache(run: Run, folder: str, manifest: dict[str, Any], context: str) -> None:
-    """A finished teacher cache."""
+    """Log a finished teacher cache as one of the run's MLflow inputs."""
     profile = {"rows": manifest["draws"], "shards": len(manifest["shards"]), "bytes": manifest["bytes"]}
     run.log_dataset("teacher-cache", manifest["fingerprint"], folder, profile, context)
 
 
 def log_videos(run: Run, data: DataConfig, split: str, videos: Sequence[Video], context: str) -> str:
-    """The videos of a split; returns their fingerprint, which is also the run's tag `data.fingerprint`."""
+    """Log the videos of a split; returns their fingerprint, which is also the run's tag `data.fingerprint`."""
     digest = data_fingerprint(videos)
     profile = {"videos": len(videos), "frames": sum(video.num_frames for video in videos)}
-    synthetic = not data.root or data.kind == "synthetic"
+    synthetic = is_synthetic(data)
     name = f"synthetic-{split}" if synthetic else f"{data.kind if data.kind != 'auto' else 'videos'}-{split}"
     run.log_dataset(
         name, digest, f"synthetic://seed-{data.synthetic_seed}" if synthetic else data.root, profile, context
     )
-    run.set_tags({"data.fingerprint": digest})
+    run.set_tags({"data.fingerprint": digest} | check_tag(data, digest, split))
     return digest
 
 
+def is_synthetic(data: DataConfig) -> bool:
+    return not data.root or data.kind == "synthetic"
+
+
+def _can_be_checked(data: DataConfig | None, digest: str) -> TypeGuard[DataConfig]:
+    """Return whether videos are read from files and identified by their contents; caches made before 2026-11 record sizes only."""
+    return data is not None and not is_synthetic(data) and digest.startswith(contents.FORM)
+
+
+def check_tag(data: DataConfig | None, digest: str, split: str = "train") -> dict[str, str]:
+    """Return the MLflow tag `data.checked`: whether jobs.check found no fault in these videos; no tag where no files are read."""
+    return {"data.checked": str(recall(digest, split) is not None).lower()} if _can_be_checked(data, digest) else {}
+
+
+def announce_check(data: DataConfig | None, digest: str) -> None:
+    """Print, before a long job, whether its training videos were checked. No video is read for this."""
+    if not _can_be_checked(data, digest):
+        return
+    if record := recall(digest, "train"):
+        state = f"checked on {record['date']}: no faults"
+    else:
+        kind = f" --data.kind {data.kind}" if data.kind != "auto" else ""
+        state = (
+            "not checked; this job would stop at the first damaged file; check first: "
+            f"python -m jobs.check --data.root {printable(shlex.quote(data.root))}{kind}"
+        )
+    print(f"data    {state}", file=sys.stderr)
+
+
 def data_fingerprint(videos: Sequence[Video]) -> str:
-    """Fingerprint of the videos' contents (`vos.data.contents`), with a bar while files are read that are new or have changed."""
+    """Return the fingerprint of the videos' contents (`vos.data.contents`); a bar is drawn while new or changed files are read."""
     with contextlib.ExitStack() as stack:
         bars: list[Any] = []
 
@@ -47,15 +80,16 @@ def data_fingerprint(videos: Sequence[Video]) -> str:
         return contents.fingerprint(videos, show)
 
 
-def index_videos(data: DataConfig, split: str) -> list[Video]:
-    """The videos of a split: of `data.root`, or synthetic ones where there is no root.
+def index_videos(data: DataConfig, split: str, tell: Tell = raise_fault) -> list[Video]:
+    """Return the videos of a split: those of `data.root`, or synthetic ones where there is no root.
 
+    tell  as in `vos.data.datasets.load_index`
     Raises InputError for a missing or damaged data set.
     """
     if data.root and data.kind != "synthetic":
-        return load_index(data.root, data.kind, split)
+        return load_index(data.root, data.kind, split, tell)
     if data.kind not in ("auto", "synthetic"):
-        raise InputError(f"--data.kind {data.kind}: where is it? Give its folder with --data.root")
+        raise InputError(f"--data.kind {data.kind}: names no folder; give the data set's folder with --data.root")
     height = data.synthetic_height_px
     videos = data.synthetic_videos if split == "train" else max(2, data.synthetic_videos // 6)
     return list(

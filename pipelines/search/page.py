@@ -1,4 +1,4 @@
-"""What a search shows: a table, four plots, and one page that holds them all and needs nothing else."""
+"""Draw a search: a table, four plots, and one self-contained page with all of them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGES, PAGE = "pages", "search.html"
-"""Where a search's folder has its plots, and among them the page, which is written last."""
+"""Subfolder of a search's plots and the page in it, which is written last."""
 FEWEST = 4
-"""Trials below which importance says nothing."""
+"""Finished trials that importance needs at least."""
 NAMES = {
     "w": "w (teacher's share)",
     "temperature": "temperature τ",
@@ -37,7 +37,7 @@ PLATE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
 
 
 def page_names() -> list[str]:
-    """The names that files of the pages may have, within the search's folder."""
+    """Return the names that files of the pages may have, within the search's folder."""
     pictures = ("parallel-coordinates", "density-curve", "w-temperature", "importance")
     return [f"{PAGES}/{name}" for name in (PAGE, "trials.csv", *(f"{picture}.png" for picture in pictures))]
 
@@ -50,7 +50,10 @@ def write(
     winner: dict[str, float],
     metrics: dict[str, float],
 ) -> str:
-    """Write trials.csv, the plots and the page into the search's folder; returns the page's path. names: what was searched."""
+    """Write trials.csv, the plots and the page into the search's folder; returns the page's path.
+
+    names  of the searched parameters
+    """
     scored = [trial for trial in trials if trial.score >= 0]
     drawn = {
         "parallel-coordinates": (
@@ -65,17 +68,17 @@ def write(
         ),
     }
     pictures: dict[str, tuple[bytes, str]] = {}
-    for name, (draw, words) in drawn.items():
+    for name, (draw, caption) in drawn.items():
         png = draw(scored, repeats, names)
         if png is not None:
             folder.write(f"{PAGES}/{name}.png", png)
-            pictures[name] = png, words
+            pictures[name] = png, caption
     folder.write(f"{PAGES}/trials.csv", trial_csv([*trials, *repeats], names).encode())
     return folder.write(f"{PAGES}/{PAGE}", _page(names, scored, repeats, winner, metrics, pictures).encode())
 
 
 def trial_csv(trials: Sequence[Trial], names: Sequence[str]) -> str:
-    """One line a trial, the best first."""
+    """Return a CSV table with one line a trial, the best first."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["trial", *names, "seed", "val/j_and_f", "steps", "status", "seconds", "run_id"])
@@ -113,7 +116,7 @@ def _tick(name: str, place: float) -> str:
 
 
 def parallel_coordinates(trials: Sequence[Trial], repeats: Sequence[Trial], names: Sequence[str]) -> bytes | None:
-    """One line a trial over an axis for each parameter and for J&F; None without trials."""
+    """Return a PNG with one line a trial over an axis for each parameter and for J&F; None without trials."""
     if not trials:
         return None
     from matplotlib import colormaps
@@ -148,7 +151,7 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 
 
 def w_temperature_map(trials: Sequence[Trial], repeats: Sequence[Trial], names: Sequence[str]) -> bytes | None:
-    """J&F over w and log τ; None where one of the two was not searched."""
+    """Return a PNG of J&F over w and log τ; None where one of the two was not searched."""
     if not trials or not {"w", "temperature"} <= set(names):
         return None
     figure, axes = _figure(f"{SCORE} over w and τ")
@@ -166,7 +169,7 @@ def w_temperature_map(trials: Sequence[Trial], repeats: Sequence[Trial], names: 
     axes.set_yticks([tick for tick in TICKS if tau.min() / 1.3 <= tick <= tau.max() * 1.3], minor=False)
     axes.minorticks_off()
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_xlim(w.min() - 0.04, w.max() + 0.04)  # a surface leaves no margin of itself
+    axes.set_xlim(w.min() - 0.04, w.max() + 0.04)  # the surface sets no margin
     axes.set_ylim(tau.min() / 1.3, tau.max() * 1.3)
     axes.set_xlabel(NAMES["w"])
     axes.set_ylabel(NAMES["temperature"])
@@ -179,7 +182,7 @@ def _spans_a_plane(x: np.ndarray, y: np.ndarray) -> bool:
 
 
 def density_curve(trials: Sequence[Trial], repeats: Sequence[Trial], names: Sequence[str]) -> bytes | None:
-    """J&F against density, with the spread over seeds where there were several; None where density was not searched."""
+    """Return a PNG of J&F over density, with the spread over seeds where there were several; None where density was not searched."""
     if not trials or "density" not in names:
         return None
     figure, axes = _figure(f"{SCORE} over sampling density")
@@ -205,13 +208,13 @@ def density_curve(trials: Sequence[Trial], repeats: Sequence[Trial], names: Sequ
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(f"{NAMES['density']} (share of the cached pixels)")
     axes.set_ylabel(f"{SCORE} (%)")
-    figure.legend(fontsize=8, loc="outside lower center", ncols=4)  # inside, it would lie on a trial
+    figure.legend(fontsize=8, loc="outside lower center", ncols=4)  # inside the axes it would cover a trial
     axes.grid(alpha=0.3)
     return _drawn(figure)
 
 
 def importance(trials: Sequence[Trial], repeats: Sequence[Trial], names: Sequence[str]) -> bytes | None:
-    """Bars of `importances`; None where there are too few finished trials to say."""
+    """Return a PNG of `importances` as bars; None where there are too few finished trials."""
     shares = importances(trials, names)
     if not shares:
         return None
@@ -224,7 +227,7 @@ def importance(trials: Sequence[Trial], repeats: Sequence[Trial], names: Sequenc
 
 
 def importances(trials: Sequence[Trial], names: Sequence[str]) -> dict[str, float]:
-    """Optuna's PED-ANOVA importances of what was searched, shares of 1; empty where there are too few finished trials."""
+    """Return Optuna's PED-ANOVA importances of the searched parameters, shares of 1; empty where there are too few finished trials."""
     finished = [trial for trial in trials if trial.status == "finished"]
     if len(finished) < FEWEST or len({trial.score for trial in finished}) < 2:
         return {}
@@ -282,7 +285,7 @@ def _page(
         f"<p>{len(trials)} trials, {metrics['tune/stopped_early']:.0f} stopped early, "
         f"{metrics['tune/train_seconds']:.0f} s of training, {metrics['tune/teacher_forwards']:.0f} teacher forwards.</p>"
     )
-    figures = "".join(_html_figure(name, png, words) for name, (png, words) in pictures.items())
+    figures = "".join(_html_figure(name, png, caption) for name, (png, caption) in pictures.items())
     tables = _html_table(names, trials, winner)
     if repeats:
         tables = f"<h2>Best trials again, with other seeds</h2>{_html_repeats(names, repeats, winner)}<h2>Trials</h2>{tables}"
@@ -292,9 +295,9 @@ def _page(
     )
 
 
-def _html_figure(name: str, png: bytes, words: str) -> str:
+def _html_figure(name: str, png: bytes, text: str) -> str:
     data = base64.b64encode(png).decode()
-    caption = f"<figcaption>{html.escape(words)}</figcaption>"
+    caption = f"<figcaption>{html.escape(text)}</figcaption>"
     return f'<figure><img alt="{name}" src="data:image/png;base64,{data}">{caption}</figure>'
 
 

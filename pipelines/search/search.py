@@ -1,10 +1,9 @@
-"""Ray Tune around the training: Optuna proposes, ASHA stops what is behind, every trial distils a student from the one cache.
+"""Search with Ray Tune: Optuna proposes parameters, ASHA stops weak trials, every trial distils a student from one cache.
 
-No trial runs the teacher: density is a prefix of the cached order, w, temperature and weights are chosen when the targets are read; how
-often a teacher was asked is counted. A trial with one worker trains in its own process (the loop that Ray Train runs, to the same bits)
-and so saves the half minute that a trainer takes to start. A trial's folder is named by its parameters and holds its outcome: whatever
-is killed, the same command trains no finished trial again and loses none: Tune's searcher and scheduler are made anew and told what the
-trials' own JSON says, never restored from Tune's pickles.
+No trial runs the teacher: density takes a prefix of the cached order, and w, temperature and weights apply when the targets are read.
+Teacher forwards are counted. A trial with one worker trains in its own process, with the loop of Ray Train and the same bits; this
+saves the half minute that Ray Train takes to start. A trial's folder is named by its parameters and holds its outcome. So after any kill
+the same command repeats no finished trial. Tune's searcher and scheduler are rebuilt from the trials' JSON, never from Tune's pickles.
 """
 
 from __future__ import annotations
@@ -19,39 +18,26 @@ from typing import Any
 
 from pipelines import storage, tracking
 from pipelines.cache.manifest import data_of_cache, read_manifest
-from pipelines.runtime.output_folder import (
-    check_links,
-    claim,
-    existing,
-    folder_run,
-    identity_of,
-    output_folder,
-    run_id_of,
-)
+from pipelines.runtime.output_folder import check_folder, claimed_folder, existing, folder_run, identity_of, run_id_of
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.ray_storage import ray_storage
 from pipelines.runtime.session import ray_session, set_threads, unlogged_credentials
+from pipelines.runtime.videos import announce_check, check_tag
 from pipelines.search import page as search_pages
 from pipelines.search.trials import RECORD, Trial, repeat_rows, trial_name, trial_of
 from pipelines.training import launch as training
-from vos.config import TrainConfig, TuneConfig, ValidationConfig
-from vos.config.as_json import without
+from vos.config import TrainConfig, TuneConfig, ValidationConfig, fields
 from vos.errors import InputError, NotFiniteError
 from vos.files.canonical import fingerprint, to_dict
 from vos.files.written import Written
 
-COSMETIC = (
-    *("out", "overwrite", "debug", "preset", "resume", "concurrent", "repeat", "workers", "threads"),
-    *("data", "train.data", "train.cache", "train.seed", "train.validation"),  # decided by the cache and by the search
-    *(f"train.{name}" for name in training.COSMETIC),
-)
 TUNE, TRIALS, BEST = "tune", "trials", "best.json"
 REPEATED = 3
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The trials, and the configuration of the winner as a file that jobs.train --config takes."""
+    """A search's trials, and the winner's configuration as a file for jobs.train --config."""
 
     trials: list[Trial]
     repeats: list[Trial]
@@ -60,31 +46,33 @@ class SearchResult:
     best_config: str
     page: str
     wall_s: float
-    """of this command's trials, Ray's start excluded"""
+    """of this command's trials, without the start of Ray"""
 
 
 def search(config: TuneConfig) -> SearchResult:
-    """Run or continue a search. Raises InputError for bad input and when no trial finished."""
+    """Run or resume a search. Raises InputError for bad input and when no trial finished."""
     manifest = read_manifest(config.cache)
     data, _ = data_of_cache(config.cache, manifest, config.data)
     base = _base(config, data)
-    training.check(base)  # what is wrong with every trial is said before the first
-    with output_folder(config, TUNE) as folder:
-        identity = {**without(config, COSMETIC), "cache": manifest["fingerprint"]}
-        if config.resume and identity_of(folder) is None:
-            raise InputError(f"--resume: {config.out} holds no search; leave --resume out to begin one there")
-        check_links(folder)
-        folder.check([BEST, *search_pages.page_names()])
-        claim(folder, config, identity, "a search")
+    training.check(base)  # an error of every trial is raised before the first
+    identity = {**fields.identity(config), "cache": manifest["fingerprint"]}
+    if config.resume and identity_of(check_folder(config, TUNE)) is None:
+        raise InputError(f"--resume: {config.out} holds no search; omit --resume to start one there")
+    names = [BEST, *search_pages.page_names()]
+    with claimed_folder(config, TUNE, "a search", names=names, of=identity, shared=True) as folder:
         name = f"search-{fingerprint(identity)[:8]}"
-        tags = {"cache.fingerprint": manifest["fingerprint"]}
+        read = None if manifest["identity"]["frames"] == "store" else data
+        tags = {"cache.fingerprint": manifest["fingerprint"]} | check_tag(read, manifest["identity"]["data"])
+        announce_check(read, manifest["identity"]["data"])
         with folder_run(folder, config, "tune", name, tags) as run:
             with ray_session(num_cpus=config.concurrent * (1 + base.workers) + 2):
                 began = time.monotonic()
                 trials = run_trials(folder, config, base, manifest["fingerprint"], run.run_id)
                 finished = [trial for trial in trials if trial.status == "finished"]
                 if not finished:
-                    raise InputError(f"{config.out}: no trial finished; the lines above say why")
+                    raise InputError(
+                        f"{config.out}: no trial finished; see the reasons above, then run the same command again"
+                    )
                 best = sorted(finished, key=lambda trial: (-trial.score, trial.name))[:REPEATED]
                 repeats = (
                     _run_repeats(folder, config, base, manifest["fingerprint"], run.run_id, best)
@@ -105,7 +93,7 @@ def search(config: TuneConfig) -> SearchResult:
 
 
 def next_commands(best_config: str) -> list[str]:
-    """What trains the winner, as lines for a shell in the checkout: `--config` reads files only, so one at a URI is copied first."""
+    """Return the shell commands that train the winner; a configuration at a URI is copied first, since `--config` reads local files."""
     if not storage.is_uri(best_config):
         return [f"python -m jobs.train --config {best_config} --out runs/best"]
     here = "runs/best.json"
@@ -114,7 +102,7 @@ def next_commands(best_config: str) -> list[str]:
 
 
 def _base(config: TuneConfig, data: Any) -> TrainConfig:
-    """The training of every trial, but for what is searched."""
+    """Return the configuration that all trials share, without the searched parameters."""
     train_config = config.train
     validation = ValidationConfig(
         every=max(1, train_config.steps // config.rungs),
@@ -122,7 +110,7 @@ def _base(config: TuneConfig, data: Any) -> TrainConfig:
         size_px=config.size_px,
         max_frames=config.max_frames,
     )
-    # A killed trial goes on from its last checkpoint; a search's checkpoints come with its validations.
+    # A killed trial is resumed from its last checkpoint; a search writes one at least at every validation.
     return replace(
         train_config,
         cache=config.cache,
@@ -137,21 +125,21 @@ def _base(config: TuneConfig, data: Any) -> TrainConfig:
 
 
 def configured(base: TrainConfig, parameters: Mapping[str, float], seed: int, out: str = "") -> TrainConfig:
-    """The training that a trial's parameters stand for."""
+    """Return the training configuration of a trial's parameters."""
     loss = {name: value for name, value in parameters.items() if name != "lr"}
     optimiser = replace(base.optimiser, lr=parameters.get("lr", base.optimiser.lr))
     return replace(base, loss=replace(base.loss, **loss), optimiser=optimiser, seed=seed, out=out or base.out)
 
 
 def winner_of(best: list[Trial], repeats: list[Trial]) -> dict[str, float]:
-    """The parameters with the best J&F: over several seeds where they were repeated, of the one trial otherwise."""
+    """Return the parameters with the best J&F: the mean over seeds where trials were repeated, else that of the one trial."""
     if not repeats:
         return best[0].parameters
     return repeat_rows(repeats)[0][0]
 
 
 def run_trials(folder: Written, config: TuneConfig, base: TrainConfig, cache: str, parent: str) -> list[Trial]:
-    """The trials of the search itself: what is missing of them is run; returns those that its folder holds afterwards.
+    """Run the missing trials of the search, without repeats; returns the trials that its folder then holds.
 
     cache   fingerprint of the search's cache
     parent  MLflow run of the search
@@ -178,9 +166,9 @@ def run_trials(folder: Written, config: TuneConfig, base: TrainConfig, cache: st
 
 
 def searcher_after(config: TuneConfig, known: list[Trial]) -> Any:
-    """Optuna as a search goes on: told of the trials that are done, to begin with those that are not, then to propose others.
+    """Return Optuna's searcher for a new or resumed search: it knows the finished trials, and starts with the unfinished ones.
 
-    Its seed is a function of the search's and of what is known: the same seed again would propose the same trials again.
+    Its seed depends on the search's seed and the known trials, because the same seed would propose the same trials again.
     """
     import optuna
     from ray.tune.search.optuna import OptunaSearch
@@ -200,12 +188,12 @@ def searcher_after(config: TuneConfig, known: list[Trial]) -> Any:
 
 
 def _scheduler_after(config: TuneConfig, base: TrainConfig, done: list[Trial]) -> Any:
-    """ASHA, told of the validations of the trials that are done; None where no trial is stopped early."""
+    """Return an ASHA scheduler that knows the validations of finished trials; None where no trial is stopped early."""
     from ray.tune.schedulers import ASHAScheduler
 
     if not config.asha or config.rungs < 2 or base.workers > 1:
         return None
-    # Beyond the last step, so that a trial that gets there ends by itself.
+    # Beyond the last step, so that a trial that reaches it ends by itself.
     scheduler = ASHAScheduler(
         time_attr="step",
         metric=tracking.SCORE,
@@ -214,7 +202,7 @@ def _scheduler_after(config: TuneConfig, base: TrainConfig, done: list[Trial]) -
         grace_period=base.validation.every,
         reduction_factor=2,
     )
-    controller: Any = None  # it is asked for nothing there
+    controller: Any = None  # the scheduler does not use it here
     for trial in done:
         stand_in: Any = SimpleNamespace(trial_id=trial.name)
         scheduler.on_trial_add(controller, stand_in)
@@ -227,7 +215,7 @@ def _scheduler_after(config: TuneConfig, base: TrainConfig, done: list[Trial]) -
 def _run_repeats(
     folder: Written, config: TuneConfig, base: TrainConfig, cache: str, parent: str, best: list[Trial]
 ) -> list[Trial]:
-    """The best parameters again with seeds that took no part in choosing them."""
+    """Train the best parameters again, with seeds that were not used to choose them; returns the finished trials."""
     from ray import tune
 
     again = [
@@ -259,8 +247,11 @@ def _tuned(
     counts: tuple[int, int],
     label: str,
 ) -> list[Trial]:
-    """Run one experiment of Ray Tune; returns the trials of the search that its folder holds afterwards. counts: done before, in all."""
-    # Ctrl-C is for us: Tune would take it for the end of the search.
+    """Run one experiment of Ray Tune; returns the trials that the search's folder then holds.
+
+    counts  (trials done before, all trials)
+    """
+    # Ctrl-C must reach this job; Tune would take it for the end of the search.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     import ray
     from ray import tune
@@ -271,17 +262,16 @@ def _tuned(
     gpus = ray.cluster_resources().get("GPU", 0) if base.workers == 1 else 0
     resources = {"cpu": 1.0, "gpu": min(1.0, gpus / config.concurrent)}
     trainable = tune.with_resources(tune.with_parameters(_trial, **fixed), resources)
-    global _bar
-    with ray_storage(folder) as place, progress_bar(label, counts[1], "trial", counts[0]) as _bar:
+    with ray_storage(folder) as place, progress_bar(label, counts[1], "trial", counts[0]) as bar:
         run_config = tune.RunConfig(
             name=label,
             storage_path=place,
             verbose=0,
-            callbacks=[_counter()],
+            callbacks=[_counter(bar)],
             failure_config=tune.FailureConfig(max_failures=2),  # deaths of a trial's process
         )
         results = tune.Tuner(trainable, param_space=space, tune_config=tune_config, run_config=run_config).fit()
-        _bar.update(counts[1] - _bar.n)
+        bar.update(counts[1] - bar.n)
     errors = [str(result.error).strip().splitlines()[-1] for result in results if result.error is not None]
     known = {_folder_name(*_chosen(result.config, base)): result.error for result in results if result.config}
     trials = [_settled(folder, config, trial, known) for trial in records(folder)]
@@ -290,23 +280,27 @@ def _tuned(
     return trials
 
 
-_bar: Any = None
-"""The bar of the experiment that runs now: Tune keeps callbacks in a file, where no bar can be."""
-
-
-def _counter() -> Any:
+def _counter(bar: Any) -> Any:
+    """Return a callback that moves the bar by one at the end of each trial."""
     from ray import tune
 
-    return type("Counter", (tune.Callback,), {"on_trial_complete": _count, "on_trial_error": _count})()
+    class Counter(tune.Callback):
+        def __init__(self, bar: Any) -> None:
+            self.bar = bar
 
+        def __getstate__(self) -> dict[str, Any]:
+            return {}  # Tune pickles callbacks, and a bar cannot be pickled
 
-def _count(_self: Any, **_event: Any) -> None:
-    if _bar is not None:
-        _bar.update()
+        def on_trial_complete(self, *_arguments: Any, **_event: Any) -> None:
+            self.bar.update()
+
+        on_trial_error = on_trial_complete
+
+    return Counter(bar)
 
 
 def records(folder: Written) -> list[Trial]:
-    """The trials that a search's folder holds. Raises InputError for a record that is damaged, or another trial's."""
+    """Return the trials in a search's folder. Raises InputError for a record that is damaged or belongs to another trial."""
     trials = []
     for name in storage.list_folders(storage.join(folder.root, TRIALS)):
         if (record := _record(folder, name)) is not None:
@@ -322,12 +316,12 @@ def _record(folder: Written, name: str) -> Trial | None:
         return None
     trial = trial_of(record, folder.path(place), repair)
     if trial.name != name or _folder_name(trial.parameters, trial.seed) != name:
-        raise InputError(f"{folder.path(place)}: is the record of another trial, {trial.name}; {repair}")
+        raise InputError(f"{folder.path(place)}: belongs to another trial, {trial.name}; {repair}")
     return trial
 
 
 def _settled(folder: Written, config: TuneConfig, trial: Trial, known: dict[str, Any]) -> Trial:
-    """A trial that will not go on: what ended it, in its folder and in its MLflow run."""
+    """Record in a trial's folder and MLflow run how it ended, if it was still running; returns the trial."""
     if trial.status != "running" or (trial.name not in known and trial.seed != config.seed):
         return trial
     status = "interrupted" if trial.name not in known else "failed" if known[trial.name] else "stopped"
@@ -349,7 +343,7 @@ def _folder_name(parameters: Mapping[str, float], seed: int) -> str:
 
 
 def _chosen(sampled: dict[str, Any], base: TrainConfig) -> tuple[dict[str, float], int]:
-    """Parameters and seed of a trial of either experiment."""
+    """Return (parameters, seed) of a trial of either experiment."""
     if "again" in sampled:
         return sampled["again"]["parameters"], sampled["again"]["seed"]
     return {name: float(value) for name, value in sampled.items()}, base.seed
@@ -364,13 +358,13 @@ def _trial(
     parent: str,
     store: dict[str, str],
 ) -> None:
-    """One trial: distil, scored on the way; told to Tune and kept in its folder.
+    """Train one trial with validations, which are reported to Tune and recorded in its folder.
 
-    cache  fingerprint of the search's: a trial from another one would be compared with those before it
+    cache  fingerprint of the search's cache, since trials of different caches cannot be compared
     """
     from ray import tune
 
-    # A trial's working folder is its own; the store must be the driver's.
+    # A trial runs in another working folder than the driver, but must use the same store.
     os.environ.update(store)
     set_threads(search_config.threads)
     parameters, seed = _chosen(sampled, base)
@@ -382,28 +376,28 @@ def _trial(
         tune.report({tracking.SCORE: before.score, "step": config.steps})
         return
     trial = replace(before, status="running") if before else Trial(name, parameters, seed, -1.0, 0, "running")
-    told = {step: score for step, score in trial.validations}
+    reported = {step: score for step, score in trial.validations}
 
     def validated(step: int, metrics: dict[str, float]) -> None:
         nonlocal trial
-        score = told[step] = metrics[tracking.SCORE]
+        score = reported[step] = metrics[tracking.SCORE]
         trial = replace(
             trial,
             score=max(trial.score, score),
             step=step,
             seconds=metrics["train/seconds"],
             run_id=run_id_of(existing(config.out, training.TRAIN)),
-            validations=sorted(told.items()),
+            validations=sorted(reported.items()),
         )
         _write(folder, trial)
-        if step < config.steps:  # the last word is said when everything is kept
+        if step < config.steps:  # the last score is reported when everything is saved
             tune.report({tracking.SCORE: score, "step": step})
 
     label = trial_name(parameters, seed - search_config.seed)
     tags = {"mlflow.parentRunId": parent, "trial": name}
     alone = config.workers == 1
     try:
-        # A killed search's last trial may still be dying.
+        # A trial of a killed search may still be ending.
         done = training.train(
             config,
             label,
@@ -414,7 +408,7 @@ def _trial(
             wait_s=60,
             from_cache=cache,
         )
-    except NotFiniteError as error:  # as bad as can be, and no reason to try again
+    except NotFiniteError as error:  # the lowest score; a restart would not help
         _write(folder, replace(trial, status="failed", problem=str(error)))
         tune.report({tracking.SCORE: 0.0, "step": config.steps})
         return
@@ -426,7 +420,7 @@ def _trial(
         teacher_forwards=int(done.metrics["train/teacher_forwards"]),
         run_id=done.run_id,
         status="finished",
-        validations=sorted((told | {config.steps: done.metrics[tracking.SCORE]}).items()),
+        validations=sorted((reported | {config.steps: done.metrics[tracking.SCORE]}).items()),
     )
     tracking.existing_run(done.run_id).set_tags({"trial.status": "finished"})
     _write(folder, trial)
@@ -442,7 +436,7 @@ def _log(
     winner: dict[str, float],
     best_config: str,
 ) -> str:
-    """Make table, plots and page, keep them with the parent run; returns the page's path."""
+    """Make the table, plots and page, and log them to the parent run; returns the page's path."""
     every = trials + repeats
     of_winner = [trial.score for trial in repeats or trials if trial.parameters == winner]
     metrics = {

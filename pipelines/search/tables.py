@@ -1,14 +1,16 @@
-"""A search as text tables."""
+"""Format a search as text tables."""
 
 from __future__ import annotations
 
 from pipelines.runtime.tables import percent, table
 from pipelines.search.trials import Trial, ranked, repeat_rows
+from vos.config import TuneConfig
 
 
-def trial_table(trials: list[Trial], names: list[str], seed: int) -> str:
-    """Trials of a search with its own seed, finished ones first, the best first."""
-    own = [trial for trial in trials if trial.seed == seed]
+def trial_table(trials: list[Trial], config: TuneConfig) -> str:
+    """Return a table of the trials with the search's own seed: finished ones first, then by J&F."""
+    names = list(config.space.ranges())
+    own = [trial for trial in trials if trial.seed == config.seed]
     rows = [
         [
             one.name,
@@ -20,11 +22,17 @@ def trial_table(trials: list[Trial], names: list[str], seed: int) -> str:
         ]
         for one in ranked(own)
     ]
-    return table(["trial", *names, "J&F", "steps", "s", "status"], rows)
+    found = table(["trial", *names, "J&F", "steps", "s", "status"], rows)
+    return f"{found}\n{note}" if (note := cut_note(config)) else found
+
+
+def cut_note(config: TuneConfig) -> str:
+    """Return a note that J&F is of cut sequences, "" where they are whole."""
+    return f"J&F is of the first {config.max_frames} frames of each sequence only" if config.max_frames else ""
 
 
 def repeat_table(repeats: list[Trial], names: list[str]) -> str:
-    """The best parameters over several seeds, the best mean first."""
+    """Return a table of the best parameters over several seeds, the best mean first."""
     rows = [
         [f"{place}.", *(f"{parameters[name]:.3g}" for name in names), percent(mean), percent(spread), seeds]
         for place, (parameters, mean, spread, seeds) in enumerate(repeat_rows(repeats), 1)

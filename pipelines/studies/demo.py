@@ -1,31 +1,39 @@
-"""The whole way in minutes: teacher -> cache -> two students from one start, with and without distillation -> scores and pictures."""
+"""What a user would do, in minutes: adapt the student that ships to new videos, from a cache of a teacher, and score it before and after.
+
+Three seeds are trained. A gain is claimed where it is larger than their spread.
+"""
 
 from __future__ import annotations
 
 import os
+import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from pipelines import tracking
 from pipelines.cache.build import build_cache
+from pipelines.delivery.segment import summary
 from pipelines.evaluation import pictures
-from pipelines.evaluation import tables as report
-from pipelines.evaluation.evaluate import COPY, Evaluation, evaluate_model
-from pipelines.runtime.models import load_model
-from pipelines.runtime.output_folder import check_links, claim, output_folder
+from pipelines.evaluation.evaluate import Evaluation, evaluate_model
+from pipelines.evaluation.tables import method_table
+from pipelines.runtime.output_folder import claimed_folder
 from pipelines.runtime.session import ray_session
 from pipelines.runtime.videos import data_fingerprint, index_videos
+from pipelines.studies.sample import segment_sample
 from pipelines.training.launch import train
 from vos.config import (
+    BUILTIN_DAVIS_TEACHER,
     BUILTIN_STUDENT,
+    BUILTIN_STUDENTS,
     BUILTIN_TEACHER,
     CacheConfig,
     DemoConfig,
     EvaluateConfig,
-    TeacherConfig,
     TrainConfig,
 )
-from vos.config.as_json import without
+from vos.config.fields import identity
 from vos.config.presets import preset
 from vos.files.canonical import fingerprint
 from vos.files.written import Written
@@ -34,124 +42,100 @@ from vos.media.images import frame_file
 
 DEMO = "demo"
 SHOWN = ("table.txt", "strip.png", "demo.gif")
-STUDENT = "student, distilled"
-PLAIN = "student, plain"
-TEACHER = "teacher"
-SHIPPED = "student that ships"
-COPIED = "first mask repeated"
+BEFORE, AFTER, TEACHER = "student that ships", "the same, adapted", "teacher"
+ARCHITECTURE = next(model for model, name in BUILTIN_STUDENTS.items() if name == BUILTIN_STUDENT)
 
 
 def run_demo(config: DemoConfig) -> str:
-    """Run the demo and return what it prints at the end. Raises InputError for bad input."""
+    """Run the demo, print what it found, and return the lines of its end. Raises InputError for bad input."""
     began = time.monotonic()
     work = _work_folder(config)
-    with output_folder(config, DEMO) as folder:
-        check_links(folder)
-        folder.check(SHOWN)
-        claim(folder, config, without(config, ("out", "overwrite", "debug")), "a demo", replaces=True)
+    with claimed_folder(config, DEMO, "a demo", names=SHOWN, shared=True) as folder:
         # Ray is started once for all stages; each stage alone would start and stop its own.
         with ray_session(num_cpus=2 * config.workers + 2):
-            checkpoints = _checkpoints(config, work)
-            results = {name: _evaluate(config, work, name, checkpoint) for name, checkpoint in checkpoints.items()}
+            results = {name: _evaluate(config, work, name, checkpoint) for name, checkpoint in _models(config, work)}
         with tracking.start_run("demo", f"demo-{config.preset}", config) as run:
             for name, result in results.items():
                 slug = name.replace(",", "").replace(" ", "_")
                 run.log_metrics({f"{slug}/{key}": value for key, value in result.metrics.items()})
-            table = report.method_table(results)
-            run.log_artifact(folder.write(SHOWN[0], f"{table}\n".encode()))
+            text = f"{method_table(results)}\n\n{_verdict(results)}"
+            run.log_artifact(folder.write(SHOWN[0], f"{text}\n".encode()))
             paths = _draw(config, folder, results)
             for path in paths:
                 run.log_artifact(path)
-    return "\n".join(
-        [
-            "",
-            table,
-            "",
-            f"picture  {paths[0]}",
-            f"video    {paths[1]}",
-            f"pages    {tracking.page_line()}",
-            f"took     {time.monotonic() - began:.0f} s",
-        ]
+    shown = f"picture  {paths[0]}\nvideo    {paths[1]}\npages    {tracking.page_line()}"
+    print(
+        f"\n{text}\n\n{shown}\n\nthe student that ships on real moving pictures (python -m jobs.segment --sample):",
+        flush=True,
     )
+    sample = segment_sample(os.path.join(config.out, "sample"), config.overwrite)
+    return f"{summary(sample.segmentation)}\npicture  {sample.picture}\n\ntook     {time.monotonic() - began:.0f} s"
+
+
+def verdict(before: float, after: Sequence[float]) -> str:
+    """What J&F before and after says, each in [0, 1]: a gain is claimed only where it exceeds the spread of the seeds."""
+    gain, spread = statistics.mean(after) - before, max(after) - min(after)
+    figures = f"{100 * before:.1f} before, {100 * statistics.mean(after):.1f} after ({len(after)} seeds, {100 * spread:.1f} apart)"
+    if gain > spread:
+        return f"J&F {figures}: adapting gained {100 * gain:.1f}"
+    return f"J&F {figures}: no gain is claimed, since the difference is not larger than the spread of the seeds"
+
+
+def _verdict(results: dict[str, Evaluation]) -> str:
+    scores = {name: result.metrics.get("val/j_and_f") for name, result in results.items()}
+    before, after = scores[BEFORE], [score for name, score in scores.items() if name.startswith(AFTER)]
+    found = [score for score in after if score is not None]
+    return "these videos have no ground truth to score" if before is None or not found else verdict(before, found)
 
 
 def _work_folder(config: DemoConfig) -> str:
     """Where cache, checkpoints and masks go: one folder per data set and configuration, so that a demo on other video or with
     another seed never meets an earlier one's; the pictures and the table of the latest are in --out itself."""
-    identity = without(config, ("out", "overwrite", "debug", "workers", "threads"))
-    return os.path.join(config.out, fingerprint(identity, data_fingerprint(index_videos(config.data, "val")))[:8])
+    digest = fingerprint(identity(config), config.preset, data_fingerprint(index_videos(config.data, "val")))
+    return os.path.join(config.out, digest[:8])
 
 
-def _checkpoints(config: DemoConfig, work: str) -> dict[str, str]:
-    """Make the cache and the two students; returns the checkpoint of each row of the table."""
-    names = ("data", "seed", "workers", "threads", "overwrite")
-    common = {name: getattr(config, name) for name in names}
-    base = replace(preset(TrainConfig, config.preset), **common)
-    teacher = BUILTIN_TEACHER
-    if config.data.root:
-        # The built-in teacher has only seen synthetic video: give it a first look at the user's own.
-        tuned = replace(
-            base,
-            role="teacher",
-            model="teacher-small",
-            init=BUILTIN_TEACHER,
-            steps=config.teacher_steps,
-            out=f"{work}/teacher",
-        )
-        teacher = train(tuned, label=TEACHER).checkpoint
-    cache = replace(
-        preset(CacheConfig, config.preset),
-        **common,
-        draws=config.draws,
-        out=f"{work}/cache",
-        teacher=TeacherConfig(checkpoint=teacher),
-    )
+def _of_preset(config: DemoConfig, kind: type[Any]) -> Any:
+    """A stage's configuration: at the scale of real video where there is any, with what every stage shares."""
+    name = "davis-cpu" if config.data.root and config.preset == "demo" else config.preset
+    shared = {name: getattr(config, name) for name in ("data", "seed", "workers", "threads", "overwrite")}
+    return replace(preset(kind, name), **shared)
+
+
+def _models(config: DemoConfig, work: str) -> list[tuple[str, str]]:
+    """Make the cache, adapt the student once for each seed; returns name and checkpoint of each row of the table."""
+    # Each teacher has seen video of the one kind only.
+    teacher = BUILTIN_DAVIS_TEACHER if config.data.root else BUILTIN_TEACHER
+    cache = replace(_of_preset(config, CacheConfig), draws=config.draws, out=f"{work}/cache")
+    cache = replace(cache, teacher=replace(cache.teacher, checkpoint=teacher))
     build_cache(cache)
-    student = replace(base, steps=config.steps, cache=cache.out)
-    plain = replace(student, out=f"{work}/plain", loss=replace(base.loss, kd=0.0, representation=0.0))
-    distilled = replace(student, out=f"{work}/distilled", loss=base.loss)
-    return {
-        COPIED: COPY,
-        PLAIN: train(plain, label=PLAIN).checkpoint,
-        STUDENT: train(distilled, label=STUDENT).checkpoint,
-        TEACHER: teacher,
-        SHIPPED: BUILTIN_STUDENT,
-    }
+    base: TrainConfig = _of_preset(config, TrainConfig)
+    adapted = replace(base, model=ARCHITECTURE, init=BUILTIN_STUDENT, cache=cache.out, steps=config.steps)
+    adapted = replace(adapted, optimiser=replace(base.optimiser, lr=config.lr), workers=1, here=True)
+    models = [(BEFORE, BUILTIN_STUDENT)]
+    for seed in range(config.seed, config.seed + config.seeds):
+        name = f"{AFTER}, seed {seed}"
+        models.append((name, train(replace(adapted, seed=seed, out=f"{work}/adapted-{seed}"), label=name).checkpoint))
+    return [*models, (TEACHER, teacher)]
 
 
 def _evaluate(config: DemoConfig, work: str, name: str, checkpoint: str) -> Evaluation:
-    base = preset(EvaluateConfig, config.preset)
     out = os.path.join(work, "evaluation", name.replace(",", "").replace(" ", "-"))
-    one = replace(
-        base,
-        data=config.data,
-        seed=config.seed,
-        workers=config.workers,
-        threads=config.threads,
-        overwrite=config.overwrite,
-        checkpoint=checkpoint,
-        out=out,
-    )
-    if name == SHIPPED:  # at the size that it was made for; the others were trained for the demo's
-        one = replace(one, size_px=load_model(checkpoint)[1]["size_px"])
+    one = replace(_of_preset(config, EvaluateConfig), checkpoint=checkpoint, out=out, size_px=config.size_px)
     return evaluate_model(one, label=name)
 
 
 def _draw(config: DemoConfig, folder: Written, results: dict[str, Evaluation]) -> list[str]:
-    """A strip and an animation of one sequence: the one in the middle of the student's ranking, neither its best nor its worst.
-
-    Where nothing has ground truth, so that there is no ranking, the one in the middle by name.
+    """A strip and an animation of one sequence: the one in the middle of the first adapted student's ranking, neither its best nor its
+    worst. Where nothing has ground truth, so that there is no ranking, the one in the middle by name.
     """
     by_name = {video.name: video for video in index_videos(config.data, "val")}
-    ranked = sorted(results[STUDENT].sequences, key=lambda row: row["j_and_f"])
+    first = results[f"{AFTER}, seed {config.seed}"]
+    ranked = sorted(first.sequences, key=lambda row: row["j_and_f"])
     names = [row["sequence"] for row in ranked] or list(by_name)
     name = names[len(names) // 2]
     video = by_name[name]
-    span = segmented_span(video, preset(EvaluateConfig, config.preset).max_frames)
-    rows = {
-        f"ground truth: {name}": "",
-        TEACHER: results[TEACHER].masks,
-        STUDENT: results[STUDENT].masks,
-    }
+    span = segmented_span(video, _of_preset(config, EvaluateConfig).max_frames)
+    rows = {f"ground truth: {name}": "", BEFORE: results[BEFORE].masks, AFTER: first.masks}
     strip = frame_file(SHOWN[1], pictures.strip(video, rows, span))
     return [folder.write(SHOWN[1], strip), folder.write(SHOWN[2], pictures.animation(video, rows, span))]

@@ -1,7 +1,7 @@
-"""The weights and inputs behind the golden numbers: each tensor is a function of its name, so that no file has to hold them.
+"""Generate the weights and inputs behind the golden numbers. Each tensor is a function of its name, so no file is needed.
 
-The official implementations were run on these very tensors. They are written out here, because a folder of golden numbers is data:
-nothing in it is executed.
+The official implementations were run on these tensors. The functions are here, because a folder of golden numbers is only data: no code
+in it is executed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A parameter or buffer by its name: standard normal over the square root of the fan-in, BatchNorm near the identity."""
+    """Return a parameter or buffer by its name: standard normal divided by the square root of the fan-in, BatchNorm near the identity."""
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
     draws = np.random.default_rng([zlib.crc32(name.encode()), 0])
@@ -26,7 +26,7 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def frames(count: int, height: int, width: int, seed: int) -> np.ndarray:
-    """(T, 3, H, W) float32: blocks of 8 pixels with noise over them."""
+    """Return (T, 3, H, W) float32 frames: blocks of 8 pixels plus noise."""
     draws = np.random.default_rng([7, seed])
     blocks = draws.standard_normal((count, 3, height // 8 + 2, width // 8 + 2)).astype(np.float32)
     large = blocks.repeat(8, axis=2).repeat(8, axis=3)[:, :, :height, :width]
@@ -34,7 +34,7 @@ def frames(count: int, height: int, width: int, seed: int) -> np.ndarray:
 
 
 def first_mask(num_objects: int, height: int, width: int) -> np.ndarray:
-    """(H, W) uint8: rectangles along the diagonal, the later over the earlier."""
+    """Return (H, W) uint8 labels: rectangles along the diagonal, later ones over earlier ones."""
     labels = np.zeros((height, width), np.uint8)
     for index in range(num_objects):
         top = height * (1 + 2 * index) // (2 * num_objects + 2)

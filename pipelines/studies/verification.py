@@ -1,20 +1,20 @@
-"""Every check of `python -m jobs.verify`: those of vos/published/checks.py, and those that need golden numbers, weights or frames.
+"""Run every check of `python -m jobs.verify`: those of vos/published/checks.py, and those that need golden numbers, weights or frames.
 
-Golden numbers are what the official implementations gave: `stcn/case_*.npz`, on weights and inputs that `pipelines/studies/golden.py`
-makes, and `davis_eval/` with masks and scores. They and DAVIS do not come with the project. A check whose files are
-not named is skipped and says so; a path that the user named and that does not exist is an error.
+Golden numbers are outputs of the official implementations: `stcn/case_*.npz`, on weights and inputs of `pipelines/studies/golden.py`, and
+`davis_eval/` with masks and scores. They and DAVIS are not part of the project. A check whose files are not named is reported as skipped;
+a named path that does not exist is an error.
 """
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import os
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.runtime.output_folder import claim, output_folder
+from pipelines.runtime.output_folder import claimed_folder
 from pipelines.runtime.session import set_threads
 from pipelines.studies import golden as golden_inputs
 from vos.config import VerifyConfig
-from vos.config.as_json import without
 from vos.data.transforms import to_tensor
 from vos.errors import InputError
 from vos.files.canonical import dumps
 from vos.files.json_files import checked, parse_json
-from vos.files.written import Written
 from vos.inference.propagate import propagate
 from vos.media.images import read_frame
 from vos.metrics.davis import score_folders
@@ -40,7 +38,7 @@ from vos.models import VOSModel, build
 from vos.models.checkpoint import load_checkpoint, load_trunk_weights
 from vos.models.memory import MemoryPolicy
 from vos.published import checks, loss_checks
-from vos.published.checks import Check
+from vos.published.bounds import Figure
 from vos.published.recognition import RECOGNISABLE, read_classifier, recognise
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -52,46 +50,31 @@ NAME_WIDTH, FIGURE_WIDTH, BOUND_WIDTH = 70, 16, 18
 
 
 def verify(config: VerifyConfig, tell: Callable[[str], None]) -> bool:
-    """Run every check, tell each as it finishes, and say whether all are met.
+    """Run every check, report each as it finishes, and return whether all are met.
 
-    A skipped check counts as failed with config.strict. Raises InputError for a named path that does not exist or does
-    not hold what it should.
+    A skipped check counts as failed with config.strict. Raises InputError for a named path that does not exist or has
+    the wrong content.
     """
     set_threads(config.threads)
-    golden = _folder(config.golden, "--golden")
-    weights = _weights_file(config.weights)
-    frames = frames_root(config)
-    if not config.out:
-        return _verify(config, tell, golden, weights, frames, None)
-    # First, so that a folder that cannot be written is named before minutes of work.
-    with output_folder(config, VERIFY) as folder:
-        folder.check([CHECKS])
-        claim(folder, config, without(config, ("out", "overwrite", "debug")), "checks", replaces=True)
-        return _verify(config, tell, golden, weights, frames, folder)
-
-
-def _verify(
-    config: VerifyConfig,
-    tell: Callable[[str], None],
-    golden: Path | None,
-    weights: Path | None,
-    frames: Path | None,
-    folder: Written | None,
-) -> bool:
-    done: list[Check] = []
-    tell(_line("check", "figure", "bound", "").rstrip())
-    for check in all_checks(config, golden, weights, frames):
-        done.append(check)
-        tell(check_line(check))
-    outcomes = Counter(_outcome(check) for check in done)
-    tell(f"{len(done)} checks: " + ", ".join(f"{outcomes[name]} {name}" for name in ("ok", "FAILED", "skipped")))
-    if folder is not None:
-        folder.write(CHECKS, dumps([_record(check) for check in done]).encode())
+    places = _folder(config.golden, "--golden"), _weights_file(config.weights), frames_root(config)
+    # First, so that a folder that cannot be written is reported before minutes of work.
+    with claimed_folder(config, VERIFY, "checks", names=[CHECKS]) if config.out else nullcontext() as folder:
+        tell(_line("check", "figure", "bound", "").rstrip())
+        done: list[dict[str, Any]] = []
+        for check in all_checks(config, *places):
+            done.append(_record(check))
+            tell(check_line(check))
+        outcomes = Counter(check["outcome"] for check in done)
+        tell(f"{len(done)} checks: " + ", ".join(f"{outcomes[name]} {name}" for name in ("ok", "FAILED", "skipped")))
+        if folder is not None:
+            folder.write(CHECKS, dumps(done).encode())
     return not outcomes["FAILED"] and not (config.strict and outcomes["skipped"])
 
 
-def all_checks(config: VerifyConfig, golden: Path | None, weights: Path | None, frames: Path | None) -> Iterator[Check]:
-    """The checks in the order they are told, each measured when it is asked for."""
+def all_checks(
+    config: VerifyConfig, golden: Path | None, weights: Path | None, frames: Path | None
+) -> Iterator[Figure]:
+    """Yield the checks in the order in which they are printed, each measured when it is yielded."""
     yield from checks.size_checks()
     yield from stcn_checks(golden)
     yield from trunk_checks(weights, frames)
@@ -103,16 +86,14 @@ def all_checks(config: VerifyConfig, golden: Path | None, weights: Path | None, 
     yield from checks.reference_checks()
 
 
-def check_line(check: Check) -> str:
-    """One row: what is checked, the figure, what it has to be, the outcome."""
-    figure = "-" if check.figure is None else _text(check.figure)
-    bound = f"{check.bound:g}" if isinstance(check.bound, float) else _text(check.bound)
-    note = f": {check.note}" if check.note else ""
-    return _line(check.name, figure, f"{check.relation} {bound}", _outcome(check) + note)
+def check_line(check: Figure) -> str:
+    """Return one row of the report: name, figure, target, outcome."""
+    figure = "-" if check.value is None else _text(check.value)
+    return _line(check.name, figure, check.target, _outcome(check) + (f": {check.how}" if check.how else ""))
 
 
-def stcn_checks(golden: Path | None) -> Iterator[Check]:
-    """The teacher against the official code: names, shapes, a strict load, and the numbers of every golden case."""
+def stcn_checks(golden: Path | None) -> Iterator[Figure]:
+    """Compare the teacher with the official code: names, shapes, a strict load, and the numbers of every golden case."""
     if golden is None:
         yield _skipped("STCN: official names, weights and probabilities", "no golden numbers; name them with --golden")
         return
@@ -125,33 +106,33 @@ def stcn_checks(golden: Path | None) -> Iterator[Check]:
     shapes = {name: tuple(shape) for name, shape in named.items()}
     ours = {name: tuple(tensor.shape) for name, tensor in build("stcn").state_dict().items()}
     differing = len(set(ours.items()) ^ set(shapes.items()))
-    yield Check(f"STCN: {len(shapes)} official names and shapes, differing", differing, "=", 0)
+    yield Figure(f"STCN: {len(shapes)} official names and shapes, differing", differing, "=", 0)
     official = {name: torch.from_numpy(golden_inputs.weight(name, shape)) for name, shape in shapes.items()}
     try:
         model = _through_a_file(official)
     except InputError as error:
-        yield Check("STCN: strict load of an official .pth", "refused", "=", "loaded", note=str(error))
+        yield Figure("STCN: strict load of an official .pth", "refused", "=", "loaded", how=str(error))
         return
-    yield Check("STCN: strict load of an official .pth (with its module. prefix)", "loaded", "=", "loaded")
+    yield Figure("STCN: strict load of an official .pth (with its module. prefix)", "loaded", "=", "loaded")
     for case in cases:
         yield from _case_checks(model, case)
 
 
-def trunk_checks(weights: Path | None, frames: Path | None) -> Iterator[Check]:
-    """ImageNet weights in the trunks of a student, and what they recognise through our code."""
+def trunk_checks(weights: Path | None, frames: Path | None) -> Iterator[Figure]:
+    """Check ImageNet weights in the trunks of a student, and the classes that they recognise."""
     if weights is None:
         yield _skipped("ImageNet: weights in both trunks", "no ImageNet weights; name them with --weights")
         return
     classifier = read_classifier(str(weights))
     model = build(STUDENT)
     found = load_trunk_weights(model, str(weights))
-    yield Check("ImageNet: convention found in the folded file", found["preprocessing"], "=", "tensorflow")
+    yield Figure("ImageNet: convention found in the folded file", found["preprocessing"], "=", "tensorflow")
     deltas = [_trunk_delta(trunk, classifier) for trunk in model.trunks()]
-    yield Check("ImageNet: query and value trunk against the file, max |Δ|", float(np.max(deltas)), "=", 0.0)
+    yield Figure("ImageNet: query and value trunk against the file, max |Δ|", float(np.max(deltas)), "=", 0.0)
     masks = model.trunks()[1].get_parameter("features.0.0.weight").detach()[:, 3:].flatten(1)
     off = float((masks.T @ masks - torch.eye(masks.shape[1])).abs().max())
-    yield Check("ImageNet: the value trunk's mask channels are orthogonal, max |MᵀM - 1|", off, "<=", 1e-5)
-    yield Check("ImageNet: first layer against (x - 127.5) / 127.5 with SAME padding", _stem_delta(model), "<=", 1e-4)
+    yield Figure("ImageNet: the value trunk's mask channels are orthogonal, max |MᵀM - 1|", off, "<=", 1e-5)
+    yield Figure("ImageNet: first layer against (x - 127.5) / 127.5 with SAME padding", _stem_delta(model), "<=", 1e-4)
     pictures = {name: path for name in RECOGNISABLE if frames and (path := frames / name / "00000.jpg").is_file()}
     name = "ImageNet: DAVIS frames with the right class in the top 5"
     if not pictures:
@@ -160,13 +141,13 @@ def trunk_checks(weights: Path | None, frames: Path | None) -> Iterator[Check]:
     images = {name: read_frame(str(path)) for name, path in pictures.items()}
     seen, wrong_convention = (recognise(classifier, images, convention) for convention in ("tensorflow", "imagenet"))
     hits = [name for name, item in seen.items() if item.top5 & RECOGNISABLE[name]]
-    yield Check(name, len(hits), "=", len(pictures), note=", ".join(hits))
+    yield Figure(name, len(hits), "=", len(pictures), how=", ".join(hits))
     gain = np.mean([seen[name].right - wrong_convention[name].right for name in pictures])
-    yield Check("ImageNet: their probability above the other convention's, mean", float(gain), ">=", 0.1)
+    yield Figure("ImageNet: their probability above the other convention's, mean", float(gain), ">=", 0.1)
 
 
-def evaluator_checks(golden: Path | None, workers: int) -> Iterator[Check]:
-    """J and F against the official evaluation's table, and speed against the naive transcription of its definition."""
+def evaluator_checks(golden: Path | None, workers: int) -> Iterator[Figure]:
+    """Compare J and F with the official evaluation's table, and the speed with a naive transcription of the definition."""
     if golden is None:
         yield _skipped("evaluator: J and F of the official evaluation", "no golden numbers; name them with --golden")
         return
@@ -175,28 +156,30 @@ def evaluator_checks(golden: Path | None, workers: int) -> Iterator[Check]:
     head, *lines = csv.reader(_need(folder / "scores.csv").splitlines())
     official = {(line[0], int(line[1])): [float(figure) for figure in line[2:]] for line in lines}
     figures = {(row.sequence, row.object_id): list(row[2:]) for row in rows}
-    yield Check("evaluator: objects scored", len(figures.keys() & official.keys()), "=", len(official))
+    yield Figure("evaluator: objects scored", len(figures.keys() & official.keys()), "=", len(official))
     missing = [np.inf] * len(head[2:])
     deltas = [np.subtract(figures.get(key, missing), official[key]) for key in official]
-    yield Check("evaluator: mean, recall, decay of J and F, max |Δ| to golden", float(np.abs(deltas).max()), "<=", 1e-6)
+    yield Figure(
+        "evaluator: mean, recall, decay of J and F, max |Δ| to golden", float(np.abs(deltas).max()), "<=", 1e-6
+    )
     name = "evaluator: times faster than the naive transcription, PNG included"
     if not (CHECKOUT / "tests" / "oracle_davis.py").is_file():
         yield _skipped(name, "the transcription is part of the tests; run in a checkout")
         return
     ms = _measure_speed(folder)
     note = f"{ms['vos.metrics.davis']:.2f} against {ms['oracle']:.2f} ms per frame and object, one thread"
-    yield Check(name, ms["oracle"] / ms["vos.metrics.davis"], ">=", 4.0, note=note)
+    yield Figure(name, ms["oracle"] / ms["vos.metrics.davis"], ">=", 4.0, how=note)
 
 
 def frames_root(config: VerifyConfig) -> Path | None:
-    """The folder of one folder of frames for each DAVIS sequence, if there is one."""
+    """Return the folder that holds a folder of frames for each DAVIS sequence, None where there is none."""
     root = _folder(config.data.root, "--data.root")
     found = [root / "JPEGImages" / size for size in ("480p", "Full-Resolution")] if root else []
     return next((folder for folder in found if folder.is_dir()), None)
 
 
-def _case_checks(model: VOSModel, case: Path) -> Iterator[Check]:
-    """Features of frame 1 and probabilities of every frame, in the padding that the official code used."""
+def _case_checks(model: VOSModel, case: Path) -> Iterator[Figure]:
+    """Compare the features of frame 1 and the probabilities of every frame, with the padding of the official code."""
     golden = np.load(case)
     num_objects, height, width, num_frames, every, top_k, include_last, seed = (int(x) for x in golden["args"])
     frames = torch.from_numpy(golden_inputs.frames(num_frames, height, width, seed))
@@ -212,11 +195,11 @@ def _case_checks(model: VOSModel, case: Path) -> Iterator[Check]:
         (f"prob, {num_objects} objects, {num_frames} frames", prob, inside),
     ):
         delta = float((ours - torch.from_numpy(official)).abs().max())
-        yield Check(f"STCN {case.stem}: {name}, max |Δ| to golden", delta, "<=", 1e-4)
+        yield Figure(f"STCN {case.stem}: {name}, max |Δ| to golden", delta, "<=", 1e-4)
 
 
 def _through_a_file(weights: dict[str, Tensor]) -> VOSModel:
-    """The weights as the authors publish theirs: pickled by torch, saved from a DataParallel model."""
+    """Load the weights from a file in the authors' format: pickled by torch, saved from a DataParallel model."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "official.pth")
         torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, path)
@@ -224,7 +207,7 @@ def _through_a_file(weights: dict[str, Tensor]) -> VOSModel:
 
 
 def _trunk_delta(trunk: nn.Module, classifier: dict[str, Tensor]) -> float:
-    """Largest difference of a trunk's parameters to the file's; mask channels, which the file has not, are left out."""
+    """Return the largest difference of a trunk's parameters from the file's, without mask channels, which the file does not have."""
     deltas = []
     for name, parameter in trunk.named_parameters():
         own, official = parameter.detach(), classifier[name]
@@ -234,13 +217,13 @@ def _trunk_delta(trunk: nn.Module, classifier: dict[str, Tensor]) -> float:
 
 
 def _stem_delta(model: VOSModel) -> float:
-    """The query trunk's first layer on random pixels, against the documented preprocessing written out."""
+    """Return the largest difference of the query trunk's first layer from the documented preprocessing, on random pixels."""
     trunk = model.trunks()[0]
     norm = trunk.get_submodule("features.0.1")
     raw = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
     scaled = (torch.from_numpy(raw).permute(0, 3, 1, 2).float() - 127.5) / 127.5
     first: list[Tensor] = []
-    # Of the whole layer: its convolution is not called by itself where BatchNorm is multiplied into it.
+    # A hook on the whole layer, since its convolution is not called separately where BatchNorm is folded into it.
     hook = trunk.get_submodule("features.0").register_forward_hook(lambda *call: first.append(call[2]))
     with torch.no_grad():
         trunk(to_tensor(raw))
@@ -252,7 +235,7 @@ def _stem_delta(model: VOSModel) -> float:
 
 
 def _measure_speed(folder: Path) -> dict[str, float]:
-    """Milliseconds of processor time per frame and object, from a process of its own: nothing may import the tests."""
+    """Return milliseconds of CPU time per frame and object, measured in another process, since no module may import the tests."""
     command = [sys.executable, "-m", "tests.oracle_davis", str(folder / "gt"), str(folder / "pred")]
     command += ["--repeats", str(REPEATS), "--json"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
@@ -263,12 +246,12 @@ def _measure_speed(folder: Path) -> dict[str, float]:
 
 def _folder(given: str, flag: str) -> Path | None:
     if given and not os.path.isdir(given):
-        raise InputError(f"{flag} {given}: no such folder; name one that exists or leave {flag} out")
+        raise InputError(f"{flag} {given}: no such folder; name one that exists or omit {flag}")
     return Path(given) if given else None
 
 
 def _weights_file(given: str) -> Path | None:
-    """--weights is the file or its folder."""
+    """Return the weights' path; --weights names the file or its folder."""
     if not given:
         return None
     path = Path(given, IMAGENET_FILE) if os.path.isdir(given) else Path(given)
@@ -283,20 +266,21 @@ def _need(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _skipped(name: str, reason: str) -> Check:
-    return Check(name, None, "=", "-", note=reason)
+def _skipped(name: str, reason: str) -> Figure:
+    return Figure(name, None, "=", "-", how=reason)
 
 
-def _outcome(check: Check) -> str:
-    return "skipped" if check.skipped else "ok" if check.passed else "FAILED"
+def _outcome(check: Figure) -> str:
+    return {None: "skipped", True: "ok", False: "FAILED"}[check.met]
 
 
-def _record(check: Check) -> dict[str, Any]:
-    return {**dataclasses.asdict(check), "outcome": _outcome(check)}
+def _record(check: Figure) -> dict[str, Any]:
+    kept = {"name": check.name, "figure": check.value, "relation": check.relation, "bound": check.bound}
+    return {**kept, "note": check.how, "outcome": _outcome(check)}
 
 
 def _text(value: float | str) -> str:
-    """A count whole, a ratio with two decimals, a difference in powers of ten."""
+    """Return a count as a whole number, a ratio with two decimals, a difference in powers of ten."""
     if isinstance(value, str):
         return value
     if isinstance(value, int) or not value:

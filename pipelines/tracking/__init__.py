@@ -1,8 +1,8 @@
 """Runs, metrics, data sets, models and the registry. The only room that imports mlflow.
 
-`run` is what jobs talk to; every word a run says is an event (`events`), said to the store (`store`) at once, or, where a server does not
-answer, kept on disk and said later (`spool`). `registry` decides which version is champion, `packaging` makes models that load anywhere,
-`pages` arranges what a browser shows, `load` watches the machine.
+Jobs use `run`. A run sends each call as an event (`events`) to the store (`store`); if the server is unreachable, events are queued on
+disk and sent later (`spool`). `registry` makes model versions, `champion` decides which one is champion, `packaging` makes models that
+load without this project, `pages` describes experiments in the browser, `load` samples the machine's load.
 """
 
 from pipelines.tracking.champion import SCORE

@@ -1,7 +1,7 @@
-"""Which of two evaluated versions is champion.
+"""Decide which of two evaluated versions is champion.
 
-`champion` moves only to a version that the *same* evaluation (same videos by fingerprint, same protocol) found better; any other is
-`challenger`.
+`champion` moves only to a version that the *same* evaluation (same videos by fingerprint, same protocol) found better. Any other version
+becomes `challenger`.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ DATA, PROTOCOL = "evaluation.data", "evaluation.protocol"
 
 
 def verdict(new: Mapping[str, str], champion: Mapping[str, str] | None, same: bool = False) -> tuple[str, str]:
-    """(alias, reason) of an evaluated version.
+    """Return (alias, reason) of an evaluated version.
 
-    new, champion  tags of the two versions: SCORE, DATA, PROTOCOL, and `version`; champion None where there is none. Tags can be edited
-                   by anybody, so that each may be missing or say anything: what cannot be compared never makes a champion.
-    same           the champion itself was evaluated again: it stays, and the new figures are what others are compared with
+    new, champion  tags of the two versions: SCORE, DATA, PROTOCOL, and `version`; champion is None where there is none. Anybody can edit
+                   tags, so each may be absent or hold any text; a version that cannot be compared never becomes champion.
+    same           the champion itself was evaluated again: it stays champion, and other versions are compared with its new figures
     """
     score = score_of(new)
     if score is None:
         return CHALLENGER, f"J&F {str(new.get(SCORE))[:20]} is no score: never champion"
-    said = f"J&F {100 * score:.2f}"
+    score_text = f"J&F {100 * score:.2f}"
     if same:
-        return CHAMPION, f"{said}: the champion, evaluated again"
+        return CHAMPION, f"{score_text}: the champion, evaluated again"
     if not score:
-        return CHALLENGER, f"{said}: never champion"
+        return CHALLENGER, f"{score_text}: never champion"
     if champion is None:
-        return CHAMPION, f"{said}: the first version that was evaluated"
+        return CHAMPION, f"{score_text}: the first version that was evaluated"
     other, best = f"version {champion.get('version')}", score_of(champion)
     protocols = [_protocol(tags.get(PROTOCOL)) for tags in (champion, new)]
     if best is None or DATA not in champion or None in protocols:
-        return CHALLENGER, f"{said}: {other} is champion and has no evaluation to compare with"
+        return CHALLENGER, f"{score_text}: {other} is champion and has no evaluation to compare with"
     if new.get(DATA) != champion[DATA]:
-        return CHALLENGER, f"{said}, on other videos than {other}, the champion: not compared"
+        return CHALLENGER, f"{score_text}, on other videos than {other}, the champion: not compared"
     if protocols[0] != protocols[1]:
         changed = "; ".join(differences(protocols[0] or {}, protocols[1] or {}))[:500]
-        return CHALLENGER, f"{said}, by another protocol than {other}, the champion ({changed}): not compared"
+        return CHALLENGER, f"{score_text}, by another protocol than {other}, the champion ({changed}): not compared"
     if score > best:
-        return CHAMPION, f"{said}, better than {100 * best:.2f} of {other} on the same videos and protocol"
-    return CHALLENGER, f"{said}, not better than {100 * best:.2f} of {other} on the same videos and protocol"
+        return CHAMPION, f"{score_text}, better than {100 * best:.2f} of {other} on the same videos and protocol"
+    return CHALLENGER, f"{score_text}, not better than {100 * best:.2f} of {other} on the same videos and protocol"
 
 
 def score_of(tags: Mapping[str, str]) -> float | None:
-    """The J&F of a version's tags in [0, 1]; None where it is none, be it absent, NaN or no number."""
+    """Return the J&F in a version's tags, in [0, 1]; None where it is absent, NaN or no number."""
     try:
         score = float(tags[SCORE])
     except (KeyError, ValueError, TypeError):

@@ -1,7 +1,7 @@
-"""What a run says to MLflow: one JSON object each, so that the same words can be said at once, or written down and said later.
+"""Send a run's events to MLflow. An event is a JSON object, so it can be sent at once, or stored and sent later.
 
-Saying an event twice changes nothing (metrics, params, tags and inputs are sets; files are replaced), except for `model` and `register`,
-which `spool` therefore ticks off one by one. Paths in `path` are files or folders on this machine.
+Sending an event twice changes nothing (metrics, params, tags and inputs are sets; files are replaced). The exception is `register`, so
+`spool` records how far it was sent. Paths in `path` are files or folders on this machine.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ BATCH = 1000
 """Metrics that MLflow takes in one call."""
 
 
-def say(client: Any, run_id: str, event: Event) -> Any:
-    """Send one event; returns what the store answers (a version's name for `register`), else None."""
-    return _SAY[event["op"]](client, run_id, event)
+def send(client: Any, run_id: str, event: Event) -> Any:
+    """Send one event; returns the version's name for `register`, else None."""
+    return _SEND[event["op"]](client, run_id, event)
 
 
 def redacted(event: Event) -> Event:
-    """The event without secrets: what MLflow is told, and what is spooled. `path` stays, since a file must be found."""
+    """Return the event without secrets, to be sent or spooled. `path` is kept, since the file must be found."""
     return {name: value if name == "path" else redact_values(value, redact_all) for name, value in event.items()}
 
 
 def joined(events: Iterable[tuple[int, Event]]) -> Iterator[tuple[int, Event]]:
-    """Numbered events with neighbouring metrics put together, each under the number of its last part."""
+    """Yield numbered events with neighbouring metrics merged, each under the number of its last part."""
     waiting: tuple[int, Event] | None = None
     for number, event in events:
         if waiting and event["op"] == "metrics" and len(waiting[1]["entries"]) < BATCH:
@@ -91,7 +91,7 @@ def _dataset(client: Any, run_id: str, event: Event) -> None:
     except MlflowException as error:
         if store.is_unreachable(error):
             raise
-        # Of runs that name new data at the same moment, a store serves one; for the others it is there by now.
+        # If several runs log new data at the same moment, the store accepts one of them; the others find it there when they retry.
         client.log_inputs(run_id, inputs)
 
 
@@ -103,7 +103,7 @@ def _reopen(client: Any, run_id: str, event: Event) -> None:
     client.update_run(run_id, status="RUNNING")
 
 
-_SAY: dict[str, Callable[[Any, str, Event], Any]] = {
+_SEND: dict[str, Callable[[Any, str, Event], Any]] = {
     "metrics": _metrics,
     "params": _params,
     "tags": _tags,

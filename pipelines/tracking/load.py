@@ -1,7 +1,7 @@
-"""How busy the machine is while a run lasts: CPU and memory, under the names that MLflow's *System metrics* page draws.
+"""Sample the machine's CPU and memory use during a run, under the names that MLflow's *System metrics* page draws.
 
-Read from /proc by a thread of the driver, because MLflow's own monitor needs psutil and a global active run. Several samples go in one
-batch. Elsewhere than on Linux nothing is sampled.
+A thread of the driver reads /proc, because MLflow's own monitor needs psutil and a global active run. Several samples are sent in one
+batch. Nothing is sampled on systems other than Linux.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Series = list[tuple[int, float, dict[str, float]]]
 
 
 class Sampler:
-    """Samples from `with` to its end and hands series to `log`."""
+    """Samples during a `with` block and passes series to `log`."""
 
     def __init__(self, log: Callable[[Series], None], first: int = 0) -> None:
-        """first: number of the first sample; a run that goes on has some already."""
+        """first: number of the first sample; a resumed run has earlier ones."""
         self._log, self._first, self._done = log, first, threading.Event()
         self._thread = threading.Thread(target=self._follow, name="system metrics", daemon=True)
 
@@ -52,7 +52,7 @@ class Sampler:
 
 
 def cpu_times() -> tuple[int, int]:
-    """(busy, all) jiffies of all processors since the machine started."""
+    """Return (busy, all) jiffies of all processors since the machine started."""
     with open("/proc/stat", encoding="ascii") as file:
         fields = [int(field) for field in file.readline().split()[1:9]]
     return sum(fields) - fields[3] - fields[4], sum(fields)  # idle and waiting for a disk
@@ -63,7 +63,7 @@ def cpu_share(before: tuple[int, int], now: tuple[int, int]) -> dict[str, float]
 
 
 def memory() -> dict[str, float]:
-    """Memory of the machine that is in use."""
+    """Return the memory in use on the machine."""
     with open("/proc/meminfo", encoding="ascii") as file:
         kib = {line.split(":")[0]: int(line.split()[1]) for line in file}
     used = kib["MemTotal"] - kib["MemAvailable"]

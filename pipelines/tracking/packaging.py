@@ -1,7 +1,7 @@
-"""A checkpoint folder as a model in MLflow's format, which loads where only torch and a few wheels are installed.
+"""Package a checkpoint folder as a model in MLflow's format, which loads where only torch and a few wheels are installed.
 
-The loader is `vos/inference/served.py`, and the package `vos` (its Python files) travels with the weights, so nothing is pickled
-and neither Ray nor this checkout is needed.
+The loader is `vos/inference/served.py`. The Python files of `vos` are stored with the weights, so nothing is pickled, and neither Ray
+nor this checkout is needed.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from vos.files.whole import inside, read_regular, write_atomic
 from vos.models.checkpoint import DESCRIPTION, WEIGHTS
 
 REQUIRED = ("torch", "numpy", "opencv-python-headless", "pillow", "safetensors")
-"""What `vos` imports to segment; given outright, because MLflow's own search for it takes 18 s."""
+"""The packages that `vos` imports to segment; listed here, because MLflow's own search for them takes 18 s."""
 
 
 @contextmanager
 def packaged(folder: str, serving: dict[str, Any], figures: dict[str, float]) -> Iterator[str]:
-    """A temporary folder with the model in MLflow's format.
+    """Make a temporary folder with the model in MLflow's format.
 
     folder   of the checkpoint, local or a URI
-    serving  {"size_px", "memory"}, how to segment; the checkpoint's own memory at the video's size where absent
-    figures  what it was measured to reach, kept in the model's metadata
+    serving  {"size_px", "memory"}, how to segment; where absent, the checkpoint's own memory at the video's size
+    figures  measured results, stored in the model's metadata
     """
     import mlflow.pyfunc
 
@@ -66,7 +66,7 @@ def _is_package(path: str) -> bool:
 
 
 def _release(name: str) -> str:
-    """The installed release without its build (`+cpu`), which package indexes do not list."""
+    """Return the installed release without its build (`+cpu`), which package indexes do not list."""
     return importlib.metadata.version(name).split("+")[0]
 
 
@@ -83,7 +83,7 @@ def _signature() -> Any:
 
 
 def _example() -> dict[str, np.ndarray]:
-    """A bright square that moves to the right, and its mask in the first of two frames."""
+    """Return two frames of a bright square that moves to the right, and its mask in the first one."""
     frames, mask = np.full((2, 32, 48, 3), 60, np.uint8), np.zeros((32, 48), np.uint8)
     frames[0, 8:20, 8:20] = frames[1, 8:20, 11:23] = 220
     mask[8:20, 8:20] = 1
@@ -91,9 +91,9 @@ def _example() -> dict[str, np.ndarray]:
 
 
 def copy_checkpoint(path: str, folder: str) -> list[str]:
-    """Copy the files of a checkpoint folder, local or a URI, and no others; returns their names, none where there is none.
+    """Copy only the checkpoint's files from a folder, local or a URI; returns their names, none where there is no checkpoint.
 
-    Raises InputError for a file that is too large, and locally for links and for anything but regular files.
+    Raises InputError for a file that is too large, and for a local file that is a link or not a regular file.
     """
     bounds = {WEIGHTS: "checkpoint_bytes", DESCRIPTION: "json_bytes"}
     names = [name for name in storage.list_names(path) if name in bounds]

@@ -1,6 +1,6 @@
-"""What the pages say before anyone clicks: what each experiment is, and saved views with the columns that answer its question.
+"""Describe each experiment on MLflow's pages, and save a view of its most useful columns.
 
-A saved view is a tag of the experiment, in the form that MLflow's own *Views > Save view* writes; it appears in that menu.
+A saved view is a tag of the experiment in the form that MLflow's *Views > Save view* writes; it appears in that menu.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ NOTE = "mlflow.note.content"
 
 @dataclass(frozen=True)
 class View:
-    """A named arrangement of the run list: its columns, and the one it is sorted by, the largest first."""
+    """A named view of the run list: its columns, and the one it is sorted by, largest first."""
 
     name: str
     columns: tuple[str, ...]
@@ -21,13 +21,14 @@ class View:
 
 
 EXPERIMENTS = {
-    "cache": "Teacher caches: what the teacher said once, for every student after it.",
-    "train": "Students and teachers: loss curves, checkpoints, registered versions.",
+    "cache": "Teacher caches: the teacher's outputs, computed once and used by every student.",
+    "train": "Trainings of students and teachers: loss curves, checkpoints, registered versions.",
     "tune": "Searches over w, temperature and density; each trial is a child run with its own loss curve.",
     "evaluate": "J&F, J, F and FPS of checkpoints on a split; each run has a table, curves, pictures and a video.",
+    "export": "Exported models: their size, and their difference from PyTorch.",
     "demo": "The demo's table and pictures.",
     "results": "The results page with its tables and plots, and the mean J&F of every kind of run.",
-    "benchmark": "Speed and size, beside their targets.",
+    "benchmark": "Speed and size, compared with their targets.",
 }
 ACCURACY = ("metrics.`val/j_and_f`", "metrics.`val/j`", "metrics.`val/f`")
 SPEED = ("metrics.`fps/short`", "metrics.`fps/long`")
@@ -52,7 +53,7 @@ VIEWS = {
 
 
 def experiment_tags(name: str) -> dict[str, str]:
-    """Tags of an experiment: its description, its view, and the kind that makes MLflow open the pages for trainings."""
+    """Return the tags of an experiment: its description, its view, and the kind for which MLflow opens its training pages."""
     tags = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENTS.get(name, "")}
     view = VIEWS.get(name)
     if view is not None:
@@ -64,7 +65,7 @@ def experiment_tags(name: str) -> dict[str, str]:
         }
         # A fixed time, so that the same view is the same tag.
         tags[_view_tag(name)] = json.dumps({"name": view.name, "createdAt": 0, "state": json.dumps(state)})
-        tags[NOTE] += f" **Views > {view.name}** shows the columns that matter."
+        tags[NOTE] += f" **Views > {view.name}** shows the main columns."
     return tags
 
 

@@ -1,7 +1,7 @@
-"""Versions of models, and which of them is champion.
+"""Register versions of models, and find the files of a version.
 
-A version is a model in MLflow's format (`packaging`); its tags record the digest of its weights, with which they are compared wherever the
-version is used. An evaluated version is `champion` or `challenger` (`champion.verdict`), and its description says why.
+A version is a model in MLflow's format (`packaging`). Its tags record the digest of its weights, which is checked wherever the version is
+used. An evaluated version is `champion` or `challenger` (`champion.verdict`); its description gives the reason.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from vos.files.whole import inside, read_regular, write_atomic
 MODELS = "models:/"
 WEIGHTS_TAG, FINITE_TAG = "weights.sha256", "weights.finite"
 PACKAGED = ("data", "checkpoint")
-"""Where `packaging` puts the checkpoint in a model of MLflow's format."""
+"""Folder of the checkpoint in a model of MLflow's format (`packaging`)."""
 KEY = "tracking.id"
-"""Tag of every run and version: a name that is known before the server has given it an id."""
+"""Tag of every run and version: a name that exists before the server assigns an id."""
 _RUN = re.compile(r"(?:runs:/)?(?P<id>[0-9a-f]{32})")
 _REFERENCE = re.compile(
     r"models:/(?P<name>[A-Za-z0-9_][A-Za-z0-9_ .-]*)(?:@(?P<alias>[A-Za-z][A-Za-z0-9_-]*)|/(?P<version>[0-9]{1,9}))"
@@ -33,9 +33,9 @@ _NUMBER = re.compile("[0-9]{1,9}")
 
 
 def register(client: Any, run_id: str, event: dict[str, Any]) -> str:
-    """Make a version of the model in `path` (or take the evaluated `version`), decide its alias; returns `name/version`.
+    """Make a version of the model in `path` (or take the evaluated `version`) and set its alias; returns `name/version`.
 
-    event: {"name", "path", "key", "description"} and for an evaluated one {"evaluation", "version"} (see Run.register_evaluated).
+    event  {"name", "path", "key", "description"}, and for an evaluated model {"evaluation", "version"} (see Run.register_evaluated)
     Raises InputError where the model's weights are damaged, not finite, or not those that were evaluated.
     """
     name, evaluation = event["name"], event.get("evaluation")
@@ -60,7 +60,7 @@ def register(client: Any, run_id: str, event: dict[str, Any]) -> str:
     before = {**champion.tags, "version": str(champion.version)} if champion else None
     same = champion is not None and str(champion.version) == number
     alias, reason = verdict(tags, before, same)
-    if same and alias != CHAMPION:  # it keeps the figures that it won by, and its alias
+    if same and alias != CHAMPION:  # it keeps its earlier figures and its alias
         return f"{name}/{number} ({CHAMPION}: {reason})"
     for key, value in tags.items():
         client.set_model_version_tag(name, number, key, value)
@@ -74,7 +74,7 @@ def register(client: Any, run_id: str, event: dict[str, Any]) -> str:
 
 
 def packaged_weights(path: str) -> str:
-    """The digest of the weights in a model's folder (`packaging`). Raises InputError where they are damaged or not finite."""
+    """Return the digest of the weights in a model's folder (`packaging`). Raises InputError where they are damaged or not finite."""
     from vos.models.checkpoint import DIGEST, load_checkpoint
 
     return load_checkpoint(os.path.join(path, *PACKAGED))[1][DIGEST]
@@ -85,13 +85,14 @@ def _weights_tags(digest: str) -> dict[str, str]:
 
 
 def is_reference(checkpoint: str) -> bool:
-    """Whether a checkpoint is named by the registry: models:/NAME/3 or models:/NAME@champion."""
+    """Return whether a checkpoint is a name of the registry: models:/NAME/3 or models:/NAME@champion."""
     return checkpoint.startswith(MODELS)
 
 
 def reference_of(name: str) -> str:
-    """What a shorter name means as models:/…: champion (of the only model that has one), NAME@champion, the id of a run; "" for others.
+    """Return the models:/… reference of a short name, "" where it is none.
 
+    Short names are champion (of the only model that has one), NAME@champion, and the id of a run.
     Raises InputError for several or no champions, and for a run that registered no version.
     """
     run = _RUN.fullmatch(name)
@@ -109,14 +110,14 @@ def reference_of(name: str) -> str:
             versions = client.search_model_versions(f"run_id = '{run['id']}'")
             if not versions:
                 raise InputError(
-                    f"--model {name}: {store.store_name()} has no version of that run; name its --out folder"
+                    f"--model {name}: {store.store_name()} holds no version of this run; name its --out folder"
                 )
             newest = max(versions, key=lambda version: int(version.version))
             return f"{MODELS}{newest.name}/{newest.version}"
         champions = [model.name for model in client.search_registered_models() if CHAMPION in model.aliases]
     except (store.Unreachable, MlflowException) as error:
         reason = " ".join(str(error).split())[:160]
-        raise InputError(f"--model {name}: {store.store_name()} cannot tell ({reason}); name a folder") from error
+        raise InputError(f"--model {name}: {store.store_name()} cannot be queried ({reason}); name a folder") from error
     if len(champions) != 1:
         have = f"several: {', '.join(f'{one}@champion' for one in champions)}" if champions else "none"
         raise InputError(f"--model champion: {store.store_name()} has {have}; name one, or a folder of jobs.train")
@@ -124,10 +125,10 @@ def reference_of(name: str) -> str:
 
 
 def resolve(checkpoint: str, folder: str, flag: str = "--checkpoint") -> tuple[str, str, str]:
-    """(folder with the checkpoint of a registered version, the name that it is registered under, its number).
+    """Copy the checkpoint of a registered version; returns (its folder, registered name, version number).
 
-    Its two files are copied into `folder`, under the name of the version, and nothing else that its source holds. Raises InputError, which
-    begins with `flag`, for what the registry does not have, and where the files are not the weights that were registered.
+    Only its two files are copied, into a subfolder of `folder` that is named after the version. Raises InputError, which begins with
+    `flag`, for a version that the registry does not hold, and where the files are not the registered weights.
     """
     from mlflow.exceptions import MlflowException
 
@@ -136,7 +137,7 @@ def resolve(checkpoint: str, folder: str, flag: str = "--checkpoint") -> tuple[s
 
     found = _REFERENCE.fullmatch(checkpoint)
     if found is None or ".." in found["name"]:
-        raise InputError(f"{flag} {checkpoint}: no name of a version; use models:/NAME/3 or models:/NAME@champion")
+        raise InputError(f"{flag} {checkpoint}: names no version; use models:/NAME/3 or models:/NAME@champion")
     name = found["name"]
     try:
         client = store.connect()
@@ -146,9 +147,7 @@ def resolve(checkpoint: str, folder: str, flag: str = "--checkpoint") -> tuple[s
             version = client.get_model_version(name, found["version"])
         number = str(version.version)
         if not _NUMBER.fullmatch(number):
-            raise InputError(
-                f"{flag} {checkpoint}: {number[:40]!r} is no number of a version; register the model again"
-            )
+            raise InputError(f"{flag} {checkpoint}: {number[:40]!r} is not a version number; register the model again")
         source = client.get_model_version_download_uri(name, number)
         files = _checkpoint_files(source, store.store_uri(), f"{flag} {checkpoint}")
     except (store.Unreachable, MlflowException, OSError) as error:
@@ -170,7 +169,7 @@ def resolve(checkpoint: str, folder: str, flag: str = "--checkpoint") -> tuple[s
 
 
 def _checkpoint_files(source: str, store_uri: str, origin: str) -> dict[str, bytes]:
-    """model.safetensors and model.json of a version: at its source, or where `packaging` puts them. Nothing else is read or fetched.
+    """Return model.safetensors and model.json of a version, from its source or the folder of `packaging`. No other file is read.
 
     Raises InputError, which begins with `origin`, where they are absent, too large, or (on this machine) links.
     """
@@ -202,7 +201,7 @@ def _remote_files(
     from mlflow.artifacts import download_artifacts, list_artifacts
 
     place = "/".join((source.rstrip("/"), *inner))
-    # By its last part: a store says where a file lies from the version's folder, or from this one.
+    # By the last part, since some stores list paths relative to the version's folder, others to this one.
     listed = {one.path.rsplit("/", 1)[-1]: one for one in list_artifacts(artifact_uri=place, tracking_uri=store_uri)}
     if not listed.keys() >= bounds.keys():
         return {}
@@ -244,7 +243,7 @@ def _new_version(client: Any, run_id: str, event: dict[str, Any], digest: str) -
 
 
 def _version_of_key(client: Any, name: str, key: str) -> str:
-    """The version that this very event made already, when its answer was lost on the way; else ""."""
+    """Return the version that this event has already made, if the server's answer was lost; else ""."""
     found = client.search_model_versions(f"name = '{name}' and tags.`{KEY}` = '{key}'")
     return str(found[0].version) if found else ""
 

@@ -1,7 +1,7 @@
-"""A run: what jobs say to MLflow.
+"""Log a job's run to MLflow.
 
-Metrics are logged by the driver in batches, never by a training step. Where the server stops answering, the rest of the run goes to disk
-and is said later (`spool`): told once, and the job goes on.
+The driver logs metrics in batches, never a training step. If the server is unreachable, the rest of the run is queued on disk and sent
+later (`spool`). The job prints this once and continues.
 """
 
 from __future__ import annotations
@@ -30,56 +30,56 @@ class Run:
     def __init__(self, client: Any | None, run_id: str, waiting: Spool | None = None) -> None:
         assert client is not None or waiting is not None
         self.run_id = run_id
-        """The server's, or one beginning with `spooled-` while the server has not heard of the run; existing_run takes both."""
+        """The server's id, or one beginning with `spooled-` while the server does not know the run; existing_run takes both."""
         self._client, self._waiting = client, waiting
         self._lock = threading.Lock()
 
     @property
     def spooled(self) -> bool:
-        """Whether what is said now waits on disk."""
+        """Whether events are now queued on disk."""
         return self._waiting is not None
 
     def log_metrics(self, metrics: dict[str, float], step: int = 0) -> None:
         self.log_series([(step, time.time(), metrics)])
 
     def log_series(self, series: list[tuple[int, float, dict[str, float]]]) -> None:
-        """Many steps at once: (step, seconds since the epoch, metrics). SQLite takes some 35 writes a second, so batch."""
+        """Log many steps at once: (step, seconds since the epoch, metrics). SQLite takes about 35 writes a second, so batch them."""
         entries = [
             [name, float(value), int(seconds * 1000), step]
             for step, seconds, metrics in series
             for name, value in metrics.items()
         ]
-        self._say({"op": "metrics", "entries": entries})
+        self._send({"op": "metrics", "entries": entries})
 
     def log_params(self, values: dict[str, Any]) -> None:
-        self._say({"op": "params", "values": {name: str(value)[:6000] for name, value in values.items()}})
+        self._send({"op": "params", "values": {name: str(value)[:6000] for name, value in values.items()}})
 
     def set_tags(self, tags: dict[str, str]) -> None:
-        self._say({"op": "tags", "values": {name: str(value) for name, value in tags.items()}})
+        self._send({"op": "tags", "values": {name: str(value) for name, value in tags.items()}})
 
     def log_artifact(self, path: str, folder: str | None = None) -> None:
-        """A file, or a folder's content."""
-        self._say({"op": "artifact", "path": path, "folder": folder})
+        """Log a file, or a folder's content."""
+        self._send({"op": "artifact", "path": path, "folder": folder})
 
     def log_dict(self, values: dict[str, Any], name: str) -> None:
         self.log_text(json.dumps(values, indent=2), name)
 
     def log_text(self, text: str, name: str) -> None:
-        self._say({"op": "text", "text": text, "name": name})
+        self._send({"op": "text", "text": text, "name": name})
 
     def log_dataset(self, name: str, digest: str, source: str, profile: dict[str, Any], context: str) -> None:
-        """Name what the run read or made, as one of its MLflow inputs.
+        """Record data that the run read or made as one of its MLflow inputs.
 
         digest   fingerprint of the content; MLflow keeps 36 characters
         source   folder or URI
-        profile  sizes in words, such as rows, shards and bytes; any JSON
-        context  what it served for: "training", "evaluation", "teacher cache"
+        profile  sizes, such as rows, shards and bytes; any JSON
+        context  its use: "training", "evaluation", "teacher cache"
         """
         event = {"name": name, "digest": digest[:36], "source": source, "profile": profile, "context": context}
-        self._say({"op": "dataset", **event})
+        self._send({"op": "dataset", **event})
 
     def history(self, metric: str) -> dict[int, float]:
-        """Step -> value of a metric, in the order of the steps; empty where the store has none or does not answer."""
+        """Return a metric as {step: value}, ordered by step; empty where the store has none or does not answer."""
         if self._client is None or self._waiting is not None:
             return {}
         try:
@@ -91,18 +91,18 @@ class Run:
         return {one.step: one.value for one in sorted(history, key=lambda one: one.step)}
 
     def register(self, name: str, folder: str, description: str, key: str = "") -> str:
-        """Make a checkpoint folder the next version of a registered model, loadable with mlflow.pyfunc; returns `name/version`.
+        """Register a checkpoint folder as the next version of a model, loadable with mlflow.pyfunc; returns `name/version`.
 
-        key  registering again under the same one finds the version that is there
+        key  a second call with the same key returns the existing version
         """
         return self._register({"name": name, "description": description, "key": key or uuid.uuid4().hex}, folder)
 
     def register_evaluated(self, name: str, folder: str, evaluation: dict[str, Any], version: str = "") -> str:
-        """The same for an evaluated checkpoint, which becomes champion or challenger (`champion.verdict`).
+        """Register an evaluated checkpoint as champion or challenger (`champion.verdict`); returns `name/version`.
 
-        evaluation  {"metrics", "data", "weights", "protocol", "serving"}: figures; fingerprint of the videos, digest of the weights and
-                    protocol they hold for; how to segment
-        version     an existing version that was evaluated; no new one is made then
+        evaluation  {"metrics", "data", "weights", "protocol", "serving"}: figures; the fingerprint of the videos, digest of the weights
+                    and protocol they were measured with; how to segment
+        version     an existing version that was evaluated; then no new one is made
         """
         event = {"name": name, "evaluation": evaluation, "version": version, "key": uuid.uuid4().hex}
         return self._register(event, folder)
@@ -112,12 +112,12 @@ class Run:
 
         evaluation = event.get("evaluation", {})
         with packaged(folder, evaluation.get("serving", {}), evaluation.get("metrics", {})) as model:
-            name = self._say({"op": "register", "path": model, **event})
+            name = self._send({"op": "register", "path": model, **event})
         return name or f"{event['name']}/(when the tracking server is back)"
 
     def end(self, status: str) -> None:
-        """FINISHED, FAILED or KILLED; what waits is said if the server is back."""
-        self._say({"op": "end", "status": status, "ms": int(time.time() * 1000)})
+        """End the run as FINISHED, FAILED or KILLED; queued events are sent if the server is reachable again."""
+        self._send({"op": "end", "status": status, "ms": int(time.time() * 1000)})
         if self._waiting is None:
             return
         self._waiting.close()
@@ -126,18 +126,18 @@ class Run:
             spool.replay(client)
             self.run_id = spool.run_id_of(client, self.run_id) or self.run_id
         except store.Unreachable:
-            print(f"tracking: this run waits in {self._waiting.folder}; any later job sends it", file=sys.stderr)
+            print(f"tracking: this run is queued in {self._waiting.folder}; the next job sends it", file=sys.stderr)
 
     def reopen(self) -> None:
-        """RUNNING again. Raises MlflowException for a run that the store does not know."""
-        self._say({"op": "reopen"})
+        """Set the run to RUNNING again. Raises MlflowException for a run that the store does not know."""
+        self._send({"op": "reopen"})
 
-    def _say(self, event: events.Event) -> Any:
+    def _send(self, event: events.Event) -> Any:
         event = events.redacted(event)
         with self._lock:
             if self._waiting is None:
                 try:
-                    return events.say(self._client, self.run_id, event)
+                    return events.send(self._client, self.run_id, event)
                 except Exception as error:
                     if not store.is_unreachable(error):
                         raise
@@ -151,12 +151,12 @@ class Run:
 def start_run(
     experiment: str, name: str, config: JobConfig, tags: dict[str, str] | None = None, resume: str = ""
 ) -> Iterator[Run]:
-    """A run that ends as FINISHED, or as FAILED when the block raises; the resolved configuration is its parameters.
+    """Start a run, which ends as FINISHED, or as FAILED when the block raises; the resolved configuration is its parameters.
 
-    A block that was told to exit (SystemExit with code 0) has FINISHED: so Ray Tune stops a trial that is behind.
+    A block that exits with SystemExit of code 0 has FINISHED; this is how Ray Tune stops a trial early.
 
-    resume  id of a run that was interrupted: it goes on, if the store knows it
-    Raises InputError for a store that cannot be used; a server that does not answer stops nothing.
+    resume  id of an interrupted run, which is resumed if the store knows it
+    Raises InputError for a store that cannot be used. If the server is unreachable, the run is queued on disk and sent later.
     """
     run = _reopened(resume) if resume else None
     if run is None:
@@ -168,14 +168,14 @@ def start_run(
         with Sampler(run.log_series, 1 + max(run.history(CPU) if resume else (), default=-1)):
             yield run
     except BaseException as error:
-        told_to_exit = isinstance(error, SystemExit) and not error.code
-        run.end("FINISHED" if told_to_exit else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        stopped_early = isinstance(error, SystemExit) and not error.code
+        run.end("FINISHED" if stopped_early else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     run.end("FINISHED")
 
 
 def existing_run(run_id: str) -> Run:
-    """A run that was started before, to add to it; what is added while its server does not answer is sent by a later job."""
+    """Return a run that was started before, to add to it; what is added while the server is unreachable is sent by a later job."""
     known = not run_id.startswith(spool.PREFIX)
     try:
         client = store.connect()
@@ -190,7 +190,7 @@ def existing_run(run_id: str) -> Run:
 
 
 def _reopened(run_id: str) -> Run | None:
-    """An interrupted run, running again; None where this store has none of that id."""
+    """Resume an interrupted run; None where this store has no run of that id."""
     from mlflow.exceptions import MlflowException
 
     run = existing_run(run_id)
@@ -217,13 +217,13 @@ def _new_run(experiment: str, name: str) -> Run:
 
 def _announce() -> None:
     print(
-        f"tracking: {store.store_name()} does not answer; this run is written to {store.spool_folder()} and sent later",
+        f"tracking: {store.store_name()} does not answer; this run is queued in {store.spool_folder()} and sent later",
         file=sys.stderr,
     )
 
 
 def commit() -> str:
-    """The git commit of the code."""
+    """Return the git commit of the code."""
     return _code_tags()["git.commit"]
 
 
@@ -233,8 +233,10 @@ def _code_tags() -> dict[str, str]:
     for folder in filter(None, (code, os.environ.get("MOBILEVOS_HOME"))):
         with suppress(OSError, subprocess.CalledProcessError):
             commit, dirty = (
-                subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-                for words in (("rev-parse", "HEAD"), ("status", "--porcelain"))
+                subprocess.run(
+                    ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+                ).stdout.strip()
+                for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain"))
             )
             return {"git.commit": commit, "git.dirty": str(bool(dirty)).lower()}
     return {"git.commit": "unknown (no git checkout)"}

@@ -1,14 +1,14 @@
-"""Where a run's words wait while the tracking server does not answer: JSON lines and files under `runs/mlflow-spool/`, one folder a run.
+"""Queue a run's events while the tracking server is unreachable: JSON lines and files under `runs/mlflow-spool/`, one folder a run.
 
     head.json      how to find or make the run: {run_id}, or {key, experiment, name, ms}; and the store that did not answer
-    events.jsonl   what it said, one event a line
+    events.jsonl   its events, one a line
     files/         copies of its artifacts
-    said           how many lines the server has heard
+    said           how many lines the server has received
     lock           held by the process that writes or replays
 
-Replayed when the run ends, if the server is back, and when any later run of the same store starts; oldest run first, a child after its
-parent. A folder goes when all of it is said. What waits for another store stays: said here, the rest of that run's words would never
-find it.
+The queue is sent when the run ends, if the server is reachable again, and when any later run of the same store starts. The oldest run is
+sent first, a child run after its parent. A folder is deleted when all of it is sent. Runs of another store stay queued: sending a part
+of a run to this store would split it.
 """
 
 from __future__ import annotations
@@ -30,16 +30,20 @@ from vos.files.whole import read_regular, write_atomic
 from vos.redaction import redact_values
 
 PARENT = "mlflow.parentRunId"
-ADVICE = "delete the folder to give up this run's words"
+ADVICE = "delete the folder to discard this run's events"
 PREFIX = "spooled-"
-"""What a run is called that the server has not heard of yet."""
+"""Start of the id of a run that the server does not know yet."""
 
 
 class Spool:
     """The folder of one run, held by this process until `close`."""
 
     def __init__(self, run_id: str, head: dict[str, Any]) -> None:
-        """run_id: the server's id, or PREFIX + KEY's value. head: how to find or make the run."""
+        """Open or make the folder.
+
+        run_id  the server's id, or PREFIX + the value of KEY
+        head    how to find or make the run
+        """
         self.folder, self._lock = _own_folder(os.path.join(store.spool_folder(), run_id))
         path = os.path.join(self.folder, "head.json")
         if not os.path.exists(path):
@@ -52,7 +56,7 @@ class Spool:
             file.truncate(file.read().rfind(b"\n") + 1)
 
     def append(self, event: events.Event) -> None:
-        """Write an event down; the file or folder it names is copied."""
+        """Store an event; the file or folder that it names is copied."""
         if "path" in event:
             number = len(os.listdir(os.path.join(self.folder, "files")))
             name = os.path.join("files", str(number), os.path.basename(os.path.normpath(event["path"])))
@@ -64,35 +68,35 @@ class Spool:
             file.write(json.dumps(event) + "\n")
 
     def close(self) -> None:
-        """Let others replay it; so does the end of the object or of the process."""
+        """Release the folder, so that other processes can send it; the end of the object or process does the same."""
         self._lock.close()
 
     __del__ = close
 
 
 def replay(client: Any) -> None:
-    """Say everything that waits for this store and that no living process is still writing. Raises store.Unreachable."""
+    """Send everything that is queued for this store and that no running process is writing. Raises store.Unreachable."""
     root, here = store.spool_folder(), store.store_name()
     elsewhere: dict[str, int] = {}
     if not os.path.isdir(root):
         return
     waiting = [entry.path for entry in os.scandir(root) if os.path.lexists(os.path.join(entry.path, "head.json"))]
     waiting.sort(key=lambda path: os.lstat(os.path.join(path, "head.json")).st_mtime)
-    while waiting:  # heads of one instant come in any order: a child before its parent gets another turn
+    while waiting:  # heads of the same time come in any order, so a child before its parent is tried again
         later = [folder for folder in waiting if _waits_for_another(client, folder, here, elsewhere)]
         if len(later) == len(waiting):
             break
         waiting = later
     for wanted, number in elsewhere.items():
         print(
-            f"tracking: {number} of the runs in {root} wait for {wanted}; a job with MLFLOW_TRACKING_URI={wanted} sends them there, "
-            'and without "store" in their head.json they are sent here',
+            f"tracking: {number} of the runs in {root} are queued for {wanted}; a job with MLFLOW_TRACKING_URI={wanted} sends them there; "
+            'remove "store" from their head.json to send them here',
             file=sys.stderr,
         )
 
 
 def run_id_of(client: Any, name: str) -> str | None:
-    """The server's id of a run that was named before the server knew it; None where it has not heard of it yet."""
+    """Return the server's id of a run with a spooled name; None where the server does not know it yet."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found = client.search_runs(experiments, f"tags.`{KEY}` = '{name.removeprefix(PREFIX)}'", max_results=1)
     return found[0].info.run_id if found else None
@@ -106,7 +110,7 @@ def create(client: Any, head: dict[str, Any]) -> str:
 
 
 def _waits_for_another(client: Any, folder: str, here: str, elsewhere: dict[str, int]) -> bool:
-    """Say one folder's words; True where that must wait until another run's are said. Counts the runs of another store in elsewhere."""
+    """Send one folder; True where another run must be sent first. Counts the runs of other stores in `elsewhere`."""
     lock = _locked(folder)
     if lock is None:
         return False
@@ -122,17 +126,17 @@ def _waits_for_another(client: Any, folder: str, here: str, elsewhere: dict[str,
             if store.is_unreachable(error):
                 raise store.Unreachable(str(error)) from error
             reason = " ".join(str(error).split())[:200]
-            print(f"tracking: {folder} could not be replayed and is kept ({reason})", file=sys.stderr)
+            print(f"tracking: {folder} could not be sent and is kept ({reason})", file=sys.stderr)
     return False
 
 
 def _replay_one(client: Any, folder: str, head: dict[str, Any]) -> bool:
-    """Whether its turn has come: False where the server has not heard of its parent yet, or of the run that it adds to."""
-    said_path = os.path.join(folder, "said")
-    said = _text(said_path) or "0"
-    if not re.fullmatch(r"\d{1,12}", said):
-        raise InputError(f"{said_path}: holds no number; delete the folder, or the file to say everything again")
-    said = int(said)
+    """Send one run; False where the server does not know its parent yet, or the run that it adds to."""
+    sent_path = os.path.join(folder, "said")
+    sent = _text(sent_path) or "0"
+    if not re.fullmatch(r"\d{1,12}", sent):
+        raise InputError(f"{sent_path}: holds no number; delete the folder, or only this file to send everything again")
+    sent = int(sent)
     path = os.path.join(folder, "events.jsonl")
     lines = _text(path).splitlines(keepends=True)
     numbered = [
@@ -145,20 +149,20 @@ def _replay_one(client: Any, folder: str, head: dict[str, Any]) -> bool:
     run_id = head.get("run_id") or run_id_of(client, head["key"])
     if run_id is None:
         if "experiment" not in head:
-            return False  # the process that made the run still writes it, or its turn comes later
+            return False  # the process that made the run still writes it, or it is sent later
         run_id = create(client, head)
-    for number, event in events.joined(item for item in numbered if item[0] >= said):
+    for number, event in events.joined(item for item in numbered if item[0] >= sent):
         if "path" in event:
             event = {**event, "path": os.path.join(folder, event["path"])}
-        events.say(client, run_id, _with_known_parent(client, event))
-        write_atomic(said_path, str(number + 1).encode(), sync=False)
+        events.send(client, run_id, _with_known_parent(client, event))
+        write_atomic(sent_path, str(number + 1).encode(), sync=False)
     shutil.rmtree(folder)
-    print(f"tracking: the run {printable(head.get('name', run_id))} is with the server again", file=sys.stderr)
+    print(f"tracking: the queued run {printable(head.get('name', run_id))} was sent to the server", file=sys.stderr)
     return True
 
 
 class _Head(TypedDict):
-    """Either `run_id`, or `key` with or without what makes the run."""
+    """Either `run_id`, or `key`, alone or with the entries from which the run is made."""
 
     run_id: NotRequired[str]
     key: NotRequired[str]
@@ -193,7 +197,7 @@ def _head(folder: str) -> dict[str, Any]:
 
 
 def _event(folder: str, line: str) -> events.Event:
-    """One event of a spool. Files are those that `append` copied: files/NUMBER/NAME, no links."""
+    """Return one event of a spool. Raises InputError where its file is not one that `append` copied: files/NUMBER/NAME, no links."""
     path = os.path.join(folder, "events.jsonl")
     event = checked(parse_json(line, path, ADVICE, finite=False), _Event, path, ADVICE)
     if "path" in event:
@@ -203,7 +207,7 @@ def _event(folder: str, line: str) -> events.Event:
         parts = [os.path.join(at, name) for at, folders, names in os.walk(place) for name in (*folders, *names)]
         for one in (os.path.join(folder, "files"), os.path.dirname(place), place, *parts):
             if os.path.islink(one) or not (os.path.isfile(one) or os.path.isdir(one)):
-                raise InputError(f"{path}: names {one}, which is a link or no file; {ADVICE}")
+                raise InputError(f"{path}: names {one}, which is a link or not a file; {ADVICE}")
     return dict(event)
 
 
@@ -214,8 +218,10 @@ def _with_known_parent(client: Any, event: events.Event) -> events.Event:
 
 
 def _own_folder(wanted: str) -> tuple[str, BinaryIO]:
-    """A folder for this process alone: the wanted one, or where another process holds it, the next of that name. Only this user may look
-    into it: a run's words are told to a server that may ask who reads them."""
+    """Make and lock a folder for this process: the wanted one, or the next of that name where another process holds it.
+
+    Only this user can read it, because a run's server may restrict who reads the run.
+    """
     os.makedirs(os.path.dirname(wanted), exist_ok=True)
     os.chmod(os.path.dirname(wanted), 0o700)
     for number in itertools.count(1):
@@ -236,8 +242,11 @@ def _lock_file(path: str, flags: int) -> int:
 
 
 def _locked(folder: str) -> BinaryIO | None:
-    """The folder's lock file, held until it is closed or the process dies; None while another process holds it, or there can be none."""
-    try:  # for reading too, because a FIFO in its place would be waited for
+    """Return the folder's lock file, held until it is closed or the process ends.
+
+    None while another process holds it, and where it cannot be opened.
+    """
+    try:  # read and write, because opening a FIFO of this name for one of them would block
         file = open(os.path.join(folder, "lock"), "r+b", opener=_lock_file)  # noqa: SIM115
     except OSError:  # the folder is gone, or something else has this name
         return None
@@ -250,11 +259,11 @@ def _locked(folder: str) -> BinaryIO | None:
 
 
 def _text(path: str) -> str:
-    """What a file of the spool says, "" where there is none. Raises InputError for what is no file, or no text."""
+    """Return the text of a file of the spool, "" where there is none. Raises InputError where it is not a file or not text."""
     if not os.path.lexists(path):
         return ""
     advice = "delete this run's folder"
     try:
         return read_regular(path, "json_bytes", advice).decode()
     except UnicodeDecodeError:
-        raise InputError(f"{path}: is no text; {advice}") from None
+        raise InputError(f"{path}: is not text; {advice}") from None

@@ -1,7 +1,7 @@
-"""Which MLflow store, and whether it answers.
+"""Connect to the MLflow store, and detect whether it is reachable.
 
-The store is `MLFLOW_TRACKING_URI`, or SQLite in `runs/mlflow.db` under the folder that relative paths mean. Everything goes through a
-client with explicit run ids: no global "active run", so that several jobs of one process (the demo) do not mix.
+The store is `MLFLOW_TRACKING_URI`, or SQLite in `runs/mlflow.db` under the project's folder. All calls use a client with explicit run
+ids and no global "active run", so that several jobs of one process (the demo) stay separate.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ from vos.redaction import HIDDEN, hide, without_secret
 
 DEFAULT_STORE = "runs/mlflow.db"
 SPOOL = "runs/mlflow-spool"
-# MLflow waits two minutes for an answer and asks eight times; a training whose server is gone has better things to do.
+# MLflow's defaults are a timeout of two minutes and eight attempts, which would delay a training whose server is unreachable.
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a job prints where its result is, once
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a job prints the place of its result once
 }
 
 
 class Unreachable(Exception):
-    """A server that does not answer now, and may later."""
+    """The server does not answer now, but may later."""
 
 
 def home() -> str:
-    """The folder that relative paths mean."""
+    """Return the folder that relative paths start from."""
     return os.environ.get("MOBILEVOS_HOME") or os.getcwd()
 
 
 def store_uri() -> str:
-    """The tracking store: MLFLOW_TRACKING_URI, or SQLite under the project's folder."""
+    """Return the tracking store: MLFLOW_TRACKING_URI, or SQLite under the project's folder."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_STORE}"
-    if uri.startswith("sqlite:///"):  # a relative file would be another one in a worker's folder
+    if uri.startswith("sqlite:///"):  # a relative path would name another file in a worker's folder
         uri = f"sqlite:///{os.path.join(home(), uri.removeprefix('sqlite:///'))}"
     return uri
 
 
 def store_name() -> str:
-    """The tracking store as it may be written down: without a user's name and password."""
+    """Return the tracking store without user name and password, to print and save."""
     return without_secret(store_uri()).replace(f"{HIDDEN}@", "")
 
 
 def environment() -> dict[str, str]:
-    """What a worker's environment needs so that it talks to this process's store and spools to its folder."""
+    """Return the environment variables that make a worker use this process's store and spool."""
     return {"MLFLOW_TRACKING_URI": store_uri(), "MOBILEVOS_HOME": home()}
 
 
@@ -59,15 +59,15 @@ def spool_folder() -> str:
 
 
 def page_line() -> str:
-    """The command that opens the pages of this store."""
+    """Return the command that opens the pages of this store."""
     if store_uri().startswith(("http://", "https://")):
         return f"open {store_name()}"
     return "make ui    (MLflow on http://127.0.0.1:5000)"
 
 
 def connect() -> Any:
-    """An MLflow client of the store. Raises Unreachable for a server that does not answer, InputError for a store that cannot be."""
-    # Alembic narrates every migration of a new SQLite store; nobody needs forty lines of it before their result.
+    """Return an MLflow client of the store. Raises Unreachable for a server that does not answer, InputError for an invalid store."""
+    # Alembic logs about forty lines of migrations for a new SQLite store.
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name, value in SETTINGS.items():
@@ -91,7 +91,7 @@ def connect() -> Any:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether a server did not answer, or answered that it cannot now (5xx), as opposed to refusing what was said."""
+    """Return whether a server did not answer, or answered with 5xx, as opposed to refusing the request."""
     if not store_uri().startswith(("http://", "https://")):
         return False
     import requests
@@ -101,7 +101,7 @@ def is_unreachable(error: BaseException) -> bool:
             return False
         if isinstance(cause, requests.exceptions.ConnectionError | requests.exceptions.Timeout):
             return True
-        if isinstance(cause, requests.exceptions.RetryError):  # 5xx, again and again
+        if isinstance(cause, requests.exceptions.RetryError):  # repeated 5xx
             return True
         if isinstance(cause, requests.exceptions.HTTPError):
             return cause.response is not None and cause.response.status_code >= 500
@@ -116,13 +116,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def experiment_id(client: Any, name: str) -> str:
-    """The experiment of that name, made with its description where it is new."""
+    """Return the id of the experiment of that name, made with its description where it is new."""
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         for key, value in pages.experiment_tags(name).items():
-            if key not in experiment.tags:  # made by an earlier release; what a person changed stays
+            if key not in experiment.tags:  # made by an earlier release; a user's changes are kept
                 client.set_experiment_tag(experiment.experiment_id, key, value)
         return experiment.experiment_id
     uri = store_uri()

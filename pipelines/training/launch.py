@@ -1,6 +1,6 @@
-"""Ray Train around the training loop: DDP over 1 to N workers, restarts after a worker's death, one MLflow run however often it began.
+"""Run the training loop on Ray Train: DDP over 1 to N workers, restart after a worker's failure, one MLflow run over all restarts.
 
-With `here` the same loop runs in this process, without Ray Train: a trial of a search does not pay for starting workers.
+With `here` the same loop runs in this process without Ray Train, so that a trial of a search starts no workers.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, TypedDict
 
 from pipelines import storage, tracking
 from pipelines.cache.read import CachedClips, DrawnClips
-from pipelines.runtime.output_folder import claim, folder_run, output_folder, run_id_of
+from pipelines.runtime.output_folder import claimed_folder, folder_run, run_id_of
 from pipelines.runtime.progress import Reporter, followed, new_board, progress_bar
 from pipelines.runtime.ray_storage import ray_storage
 from pipelines.runtime.session import ray_session
-from pipelines.runtime.videos import log_cache, log_videos
+from pipelines.runtime.videos import announce_check, check_tag, log_cache, log_videos
 from pipelines.training import state as training_state
 from pipelines.training.loop import (
     TRAIN,
@@ -32,27 +32,20 @@ from pipelines.training.loop import (
     run_training,
     validation_videos,
 )
-from vos.config import TrainConfig
-from vos.config.as_json import without
+from vos.config import TrainConfig, fields
 from vos.distillation.ranks import Ranks
 from vos.errors import InputError
 from vos.files.canonical import differences, fingerprint
 from vos.files.written import Written
 from vos.models.checkpoint import DESCRIPTION, WEIGHTS
 
-COSMETIC = (
-    *("out", "overwrite", "debug", "workers", "threads", "experiment", "checkpoint_every", "preset"),
-    *("micro_batch", "compile", "max_failures", "peer_timeout_s", "here"),
-)
-
-
 RESULT = "result.json"
 MODEL = (WEIGHTS, DESCRIPTION)
-"""What a finished training publishes."""
+"""Files that a finished training publishes."""
 
 
 class Outcome(TypedDict):
-    """What `result.json` of a finished training says."""
+    """The content of `result.json` of a finished training."""
 
     run_id: str
     version: str
@@ -63,7 +56,7 @@ class Outcome(TypedDict):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished training: where its checkpoint is and what the last steps measured."""
+    """A finished training: the path of its checkpoint, and the metrics of its last steps."""
 
     checkpoint: str
     run_id: str
@@ -82,12 +75,12 @@ def train(
     wait_s: float = 0,
     from_cache: str = "",
 ) -> TrainResult:
-    """Train as configured, or continue an interrupted run of the same configuration.
+    """Train as configured, or resume an interrupted run of the same configuration.
 
-    here          in this process, without Ray Train (one worker), and without a bar: a search has its own
-    on_validated  told of validations, with `here`
+    here          run in this process, without Ray Train (one worker) and without a bar, since a search draws its own
+    on_validated  called after each validation, with `here`
     wait_s        how long to wait for another process that writes to `config.out`
-    from_cache    fingerprint that the cache must have, "" for any: all trials of a search are of one
+    from_cache    fingerprint that the cache must have, "" for any; all trials of a search use the same cache
     Raises InputError for bad input.
     """
     source = check(config)
@@ -95,8 +88,7 @@ def train(
     if from_cache:
         assure_cache(config, source, from_cache)
     identity = run_identity(config, cache)
-    with output_folder(config, TRAIN, wait_s) as folder:
-        claim(folder, config, identity, "a training")
+    with claimed_folder(config, TRAIN, "a training", of=identity, wait_s=wait_s) as folder:
         if (finished := _finished(folder)) is not None:
             print(f"already finished: {config.out} (delete it to train again)")
             return TrainResult(config.out, finished["run_id"], finished["version"], finished["metrics"])
@@ -108,9 +100,15 @@ def train(
         with folder_run(folder, config, config.experiment, name, known | (tags or {})) as run:
             if isinstance(source, CachedClips):
                 log_cache(run, config.cache, source.manifest, "training")
+                data, read = source.data, source.manifest["identity"]["data"]
+                run.set_tags(check_tag(data, read))
             else:
-                log_videos(run, config.data, "train", source.videos, "training")
+                data = config.data
+                read = log_videos(run, data, "train", source.videos, "training")
+            if not from_cache:  # a search has printed it for all its trials
+                announce_check(data, read)
             about = {"role": config.role, "config": identity, "cache": cache, "commit": tracking.commit()}
+            about["size_px"] = source.clip.frame_size_px
             if here or config.here:
                 _fit_here(config, about, run, on_validated, "" if here else name, begun)
             else:
@@ -122,7 +120,7 @@ def train(
 
 
 def check(config: TrainConfig) -> CachedClips | DrawnClips:
-    """Find bad input before anything is started; returns where the clips come from. Raises InputError."""
+    """Check the input before anything is started; returns the source of the clips. Raises InputError."""
     source = make_source(config)
     new_model(config)
     validation_videos(config, source)
@@ -130,20 +128,20 @@ def check(config: TrainConfig) -> CachedClips | DrawnClips:
 
 
 def _finished(folder: Written) -> Outcome | None:
-    """What a finished training found, None where it is not finished.
+    """Return the result of a finished training, None where it is not finished.
 
     Raises InputError where the model in the folder is not the one that it made.
     """
-    repair = "delete it to conclude this training again from its last checkpoint, or choose another --out"
+    repair = "delete it to finish this training again from its last checkpoint, or choose another --out"
     outcome = folder.read_json(RESULT, Outcome, repair)
     if outcome is None:
         return None
     path, run_id = folder.path(RESULT), run_id_of(folder)
     if run_id and run_id != outcome["run_id"]:
-        problem = f"{path}: of MLflow run {outcome['run_id']}, this folder's is {run_id}; {repair}"
+        problem = f"{path}: belongs to MLflow run {outcome['run_id']}, but this folder to {run_id}; {repair}"
     elif changed := [name for name in MODEL if _digest(folder, name) != outcome["sha256"].get(name)]:
         problem = (
-            f"{folder.path(changed[0])}: is not the file that this training made (its digest is another one); restore it, "
+            f"{folder.path(changed[0])}: is not the file that this training made (its digest differs); restore it, "
             "or give --overwrite to publish the model of the last checkpoint again"
         )
     else:
@@ -154,7 +152,7 @@ def _finished(folder: Written) -> Outcome | None:
 
 
 def _digest(folder: Written, name: str) -> str:
-    """SHA-256 of a file, "" where there is none."""
+    """Return the SHA-256 of a file, "" where there is none."""
     try:
         return hashlib.sha256(storage.read_bytes(folder.path(name))).hexdigest()
     except OSError:
@@ -162,7 +160,7 @@ def _digest(folder: Written, name: str) -> str:
 
 
 def _concluded(config: TrainConfig, folder: Written, run: tracking.Run, description: str) -> Outcome:
-    """Log the last figures, register the model (with a description), and write down that the training is finished."""
+    """Log the last metrics, register the model if it has a description, and write the file that marks the training as finished."""
     saved = training_state.newest(folder)
     assert saved is not None, "a training ends with a checkpoint"
     progress = saved.progress
@@ -173,7 +171,7 @@ def _concluded(config: TrainConfig, folder: Written, run: tracking.Run, descript
         "train/teacher_forwards": float(progress.teacher_forwards),
     }
     run.log_metrics(spent, progress.step)
-    key = f"training-{run.run_id}"  # a kill from here on must not make a second version
+    key = f"training-{run.run_id}"  # if this process is killed after this, no second version is made
     version = run.register(config.model, config.out, description, key) if description else ""
     outcome = Outcome(
         run_id=run.run_id,
@@ -186,8 +184,8 @@ def _concluded(config: TrainConfig, folder: Written, run: tracking.Run, descript
 
 
 def run_identity(config: TrainConfig, cache_fingerprint: str) -> dict[str, Any]:
-    """What decides the outcome of a training; folders and numbers of processes do not."""
-    identity = without(config, COSMETIC)
+    """Return every setting that decides the outcome of a training; folders and numbers of processes do not."""
+    identity = fields.identity(config)
     identity["cache"] = cache_fingerprint
     if config.cache:  # the cache decides both
         del identity["data"], identity["clip"]
@@ -195,7 +193,7 @@ def run_identity(config: TrainConfig, cache_fingerprint: str) -> dict[str, Any]:
 
 
 def _announce_continuation(config: TrainConfig, folder: Written) -> int:
-    """Steps that an earlier process has done; says so, and when bit-identity ends there."""
+    """Return the steps that an earlier process has done; prints them, and which settings end bit-identity."""
     saved = training_state.newest(folder)
     if saved is None:
         return 0
@@ -236,15 +234,15 @@ def _fit(
         if (reason := lost_peer(error)) is None:
             raise
         raise InputError(
-            f"{config.out}: the workers lost one another ({reason}); what is saved stays: run the same command again to continue, "
-            "with --workers 1 if the network between them cannot be trusted"
+            f"{config.out}: the workers lost their connection ({reason}); checkpoints are kept: run the same command again to continue, "
+            "with --workers 1 if the network between them is not reliable"
         ) from error
     if problem := ray.get(board.problem.remote()):
         raise InputError(str(problem))
 
 
 def lost_peer(error: BaseException) -> str | None:
-    """What torch.distributed says of a peer that is gone, silent or speaks otherwise, in one line; None for every other failure."""
+    """Return torch.distributed's error about a lost, silent or incompatible peer, in one line; None for every other failure."""
     import torch.distributed as dist
 
     failures = [getattr(error, "controller_failure", None), *getattr(error, "worker_failures", {}).values()]
@@ -258,7 +256,7 @@ def lost_peer(error: BaseException) -> str | None:
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
-    """One DDP worker: every rank computes its part of each global batch, rank 0 speaks and saves."""
+    """Run one DDP worker: every rank computes its part of each global batch; rank 0 reports and saves."""
     import ray.train.torch
     import torch
 
@@ -267,8 +265,8 @@ def train_worker(arguments: dict[str, Any]) -> None:
     ranks = Ranks(ray.train.torch.get_device())
 
     def wrap(module: torch.nn.Module) -> torch.nn.Module:
-        # With more than two ranks the order of a sum shows in its last bits. Looking for unused parameters keeps DDP from
-        # regrouping its buckets after the first step, so a restarted worker sums as an undisturbed one does.
+        # With more than two ranks the order of a sum changes its last bits. The search for unused parameters keeps DDP from
+        # regrouping its buckets after the first step, so a restarted worker sums in the same order.
         settings = {"forward_sync_buffers": False, "find_unused_parameters": ranks.size > 2}
         return ray.train.torch.prepare_model(module, move_to_device=False, parallel_strategy_kwargs=settings)
 
@@ -276,7 +274,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
     try:
         run_training(config, arguments["about"], ranks, wrap, reporter.add)
     except InputError as error:
-        # Raised on every rank. It travels as a result: Ray Train would start the workers again for nothing.
+        # Raised on every rank, and returned as a result, since Ray Train would restart the workers in vain.
         if ranks.rank == 0:
             ray.get(board.fail.remote(str(error)))
     reporter.flush()
@@ -285,11 +283,11 @@ def train_worker(arguments: dict[str, Any]) -> None:
 def _fit_here(
     config: TrainConfig, about: dict[str, Any], run: tracking.Run, on_validated: Listener | None, label: str, begun: int
 ) -> None:
-    """Run the loop in this process; a thread speaks to MLflow meanwhile. Without a label there is no bar."""
+    """Run the loop in this process, while a thread logs to MLflow. Without a label there is no bar."""
     import torch
 
     logged = max(run.history("train/total"), default=0)
-    said: list[Future[None]] = []
+    sent: list[Future[None]] = []
     bar = progress_bar(label, config.steps, "step", begun) if label else None
 
     def listen(step: int, metrics: dict[str, float]) -> None:
@@ -298,10 +296,10 @@ def _fit_here(
             bar.set_postfix({"total": f"{metrics['train/total']:.3f}"}, refresh=False)
             bar.update(max(0, step - bar.n))
 
-    with ThreadPoolExecutor(1) as speaker, contextlib.nullcontext() if bar is None else bar:
+    with ThreadPoolExecutor(1) as sender, contextlib.nullcontext() if bar is None else bar:
         reporter = Reporter(
-            lambda entries: said.append(
-                speaker.submit(run.log_series, [entry for entry in entries if entry[0] > logged])
+            lambda entries: sent.append(
+                sender.submit(run.log_series, [entry for entry in entries if entry[0] > logged])
             )
         )
         try:
@@ -309,5 +307,5 @@ def _fit_here(
             run_training(config, about, Ranks(device), lambda module: module, listen, on_validated)
         finally:
             reporter.flush()
-    for one in said:
+    for one in sent:
         one.result()

@@ -1,7 +1,7 @@
-"""The loop around the training step: clips in, metrics and checkpoints out, exact resume. The same with Ray Train around it or without.
+"""The training loop: clips in, metrics and checkpoints out, with exact resume. It is the same with and without Ray Train.
 
-The global batch of a step is a function of (seed, step) alone, so the number of workers does not change what is learnt from. The averaged
-weights are what is validated and shipped.
+The global batch of a step depends only on (seed, step), so the number of workers does not change the training data. The averaged
+weights are validated and published.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from pipelines import storage
-from pipelines.cache import teacher
 from pipelines.cache.manifest import data_of_cache
 from pipelines.cache.read import CachedClips, DrawnClips, prefetched
 from pipelines.evaluation.evaluate import ground_truth, memory_policy, segment_and_score
@@ -28,7 +27,7 @@ from pipelines.runtime.videos import index_videos
 from pipelines.training import state as training_state
 from pipelines.training.state import Progress
 from vos.config import MemoryConfig, TrainConfig
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.distillation.ranks import Ranks
 from vos.distillation.training_step import TrainingStep
 from vos.errors import InputError
@@ -39,16 +38,16 @@ from vos.metrics.scores import SequenceScore
 from vos.models import build
 from vos.models.checkpoint import DESCRIPTION, WEIGHTS, load_trunk_weights
 from vos.models.interface import VOSModel
-from vos.models.mobilevos import Student
+from vos.models.mobilevos import MobileVOS
 
 TRAIN = "train"
-"""The job whose folder a training's is."""
+"""The job that owns a training's folder."""
 BEST = "best"
 STANDARD_CLIPS = 24
 RECENT = 100
-"""Steps whose metrics a checkpoint keeps: more than can be on their way to MLflow when a process is killed."""
+"""Steps whose metrics a checkpoint keeps; more than can still be unsent to MLflow when a process is killed."""
 Listener = Callable[[int, dict[str, float]], None]
-"""Told (steps that are done, metrics) on rank 0."""
+"""Called with (finished steps, metrics) on rank 0."""
 
 
 def run_training(
@@ -61,7 +60,7 @@ def run_training(
 ) -> Progress:
     """Train from the newest checkpoint in `config.out` (or from the start) to the end, and publish the model there.
 
-    about  what checkpoints say beside their step: `role`, `config`, `cache`, `commit`
+    about  entries of every checkpoint's description: `role`, `config`, `cache`, `commit`, `size_px`
     Raises InputError, the same on every rank.
     """
     set_threads(config.threads)
@@ -77,11 +76,11 @@ def run_training(
     progress, measured = _restored(config, folder, take, ranks)
     recent = deque(measured, maxlen=RECENT)
     if ranks.rank == 0:
-        for step, metrics in recent:  # a kill may have come before they were told
+        for step, metrics in recent:  # a killed process may not have reported them
             on_metrics(step, metrics)
     steps = range(config.steps if progress.stopped else progress.step, config.steps)
     batches = prefetched(source, steps, config.batch, config.seed, ranks.rank, ranks.size, config.mirror)
-    started, forwards = progress, teacher.forwards
+    started = progress
     entered = began = time.monotonic()
     cpu_entered = time.process_time()
     for step in steps:
@@ -110,12 +109,12 @@ def run_training(
             on_metrics(step + 1, metrics)
             recent.append((step + 1, metrics))
         if last or progress.stopped or (step + 1) % config.checkpoint_every == 0:
-            used = sum(ranks.gather(teacher.forwards - forwards))
+            used = sum(ranks.gather(source.teacher_forwards))
             progress = replace(progress, teacher_forwards=started.teacher_forwards + used)
             place = {"epoch": (step + 1) * config.batch // source.num_draws, "next_clip": (step + 1) * config.batch}
             _save(config, folder, take, {**about, "data": place, "recent": list(recent)}, progress, ranks)
             began = time.monotonic()
-        # After the checkpoint: who listens may end this process.
+        # After the checkpoint, since this call may end the process.
         if on_validated is not None and "val/j_and_f" in metrics and ranks.rank == 0:
             on_validated(step + 1, metrics | {"train/seconds": progress.seconds})
         if progress.stopped:
@@ -127,12 +126,12 @@ def run_training(
 
 
 def training_folder(config: TrainConfig, identity: dict[str, Any]) -> Written:
-    """The folder of a training that the driver has claimed."""
+    """Return the folder of a training that the driver has claimed."""
     return Written(config.out, TRAIN, fingerprint(identity), config.overwrite, storage.FILES)
 
 
 def make_source(config: TrainConfig) -> CachedClips | DrawnClips:
-    """Where the clips come from: the cache, or draws from the videos."""
+    """Return the source of the clips: the cache, or draws from the videos."""
     if not config.cache:
         seed = config.seed if config.draw_seed < 0 else config.draw_seed
         num_draws = config.draws or config.steps * config.batch
@@ -150,25 +149,25 @@ def make_source(config: TrainConfig) -> CachedClips | DrawnClips:
 
 
 def cache_of(source: CachedClips | DrawnClips) -> str:
-    """Fingerprint of the cache that clips come from, "none" without one."""
+    """Return the fingerprint of the cache that clips come from, "none" without one."""
     return source.manifest["fingerprint"] if isinstance(source, CachedClips) else "none"
 
 
 def assure_cache(config: TrainConfig, source: CachedClips | DrawnClips, wanted: str) -> None:
-    """Raise InputError when the clips are not of the cache that was there when the training or search began.
+    """Raise InputError where the cache is not the one with which the training or search started.
 
-    Every process reads the manifest for itself, and more draws are another order of all of them.
+    Each process reads the manifest itself, and an extended cache has another order of draws.
     """
     found = cache_of(source)
     if found != wanted:
         raise InputError(
-            f"{config.cache}: this cache was extended or replaced since the run began (fingerprint {wanted[:12]} -> {found[:12]}); "
-            "begin with another --out, or make the former cache, of as many draws, in another folder and continue with --cache"
+            f"{config.cache}: this cache was extended or replaced since the run started (fingerprint {wanted[:12]} -> {found[:12]}); "
+            "start with another --out, or build the earlier cache (same number of draws) in another folder and continue with --cache"
         )
 
 
 def new_model(config: TrainConfig) -> VOSModel:
-    """The network to train: from scratch (a function of the seed), from a checkpoint, or with ImageNet trunks."""
+    """Return the network to train: from scratch (a function of the seed), from a checkpoint, or with ImageNet trunks."""
     if config.init:
         model, info = load_model(config.init)
         if info["model"] != config.model:
@@ -185,15 +184,15 @@ def new_model(config: TrainConfig) -> VOSModel:
     if config.freeze_early:
         if not (config.trunk_weights or config.init):
             raise InputError(
-                "--freeze-early: these layers have learnt nothing yet; begin with --trunk-weights or --init, or add --no-freeze-early"
+                "--freeze-early: these layers are not trained yet; start with --trunk-weights or --init, or add --no-freeze-early"
             )
         model.freeze_early()
     return model.train()
 
 
 def standardise(model: VOSModel, source: CachedClips | DrawnClips) -> None:
-    """Fix what the heads see of ImageNet trunks to unit scale, measured on the first draws: the same on every worker."""
-    if not isinstance(model, Student):
+    """Scale the features of ImageNet trunks to unit scale, measured on the first draws; every worker finds the same."""
+    if not isinstance(model, MobileVOS):
         return
     batch = source.batch(list(range(min(STANDARD_CLIPS, source.num_draws))))
     device = next(model.parameters()).device
@@ -202,9 +201,9 @@ def standardise(model: VOSModel, source: CachedClips | DrawnClips) -> None:
 
 
 def validation_videos(config: TrainConfig, source: CachedClips | DrawnClips) -> list[Video]:
-    """The sequences that score a model in training; none where nothing is validated.
+    """Return the sequences that score a model in training; none without validation.
 
-    Raises InputError where none of them has ground truth: it would be missed after hours, and such a run cannot go on.
+    Raises InputError where none of them has ground truth, since the run would fail at its first validation.
     """
     if not config.validation.every:
         return []
@@ -217,14 +216,14 @@ def validation_videos(config: TrainConfig, source: CachedClips | DrawnClips) -> 
         frames = f" in the frames of --validation.max-frames {chosen.max_frames}" if chosen.max_frames else ""
         raise InputError(
             f"--validation.every {chosen.every}: none of the {len(videos)} sequences that --validation.videos takes has true masks to "
-            f"score{frames}, beyond those that introduce objects; name other --data, or leave --validation.every out"
+            f"score{frames}, except those that introduce objects; name other --data, or omit --validation.every"
         )
     return videos
 
 
 def validate(model: VOSModel, config: TrainConfig, videos: list[Video], ranks: Ranks) -> dict[str, float]:
-    """`val/j_and_f`, `val/j`, `val/f` of these videos, each segmented whole by the engine that jobs.evaluate uses."""
-    # Each rank has statistics of BatchNorm of its own; those of rank 0 are what is saved.
+    """Return `val/j_and_f`, `val/j`, `val/f` of these videos, each segmented in full, as jobs.evaluate does."""
+    # Each rank has its own BatchNorm statistics; those of rank 0 are saved.
     ranks.take_first(model.buffers())
     chosen, policy = config.validation, memory_policy(MemoryConfig(), infinite=config.role == "teacher")
     own = []
@@ -238,7 +237,7 @@ def validate(model: VOSModel, config: TrainConfig, videos: list[Video], ranks: R
 
 
 def manner(config: TrainConfig) -> dict[str, Any]:
-    """What changes the last bits of the weights and nothing else."""
+    """Return the settings that change only the last bits of the weights."""
     names = ("workers", "micro_batch", "threads", "compile")
     return {name: getattr(config, name) for name in names}
 
@@ -246,13 +245,13 @@ def manner(config: TrainConfig) -> dict[str, Any]:
 def _restored(
     config: TrainConfig, folder: Written, take: TrainingStep, ranks: Ranks
 ) -> tuple[Progress, list[tuple[int, dict[str, float]]]]:
-    """Go on from the newest checkpoint; returns also what its last steps measured."""
+    """Restore the newest checkpoint; returns its progress and the metrics of its last steps."""
     with ranks.together():
         saved = training_state.newest(folder)
     seen = ranks.gather(saved.progress.step if saved else 0)
     if len(set(seen)) > 1:
         raise InputError(
-            f"{config.out}: the workers see different checkpoints (steps {seen}); --out must be a folder that all of them share"
+            f"{config.out}: the workers see different checkpoints (steps {seen}); choose an --out that all of them share"
         )
     training_state.seed_everything(config.seed, ranks.rank)
     if saved is None:
@@ -260,12 +259,16 @@ def _restored(
     with ranks.together():
         path = storage.join(saved.folder, training_state.STATE)
         if saved.progress.step > config.steps:
-            raise InputError(f"{path}: is after step {saved.progress.step} of {config.steps}; delete {saved.folder}")
+            raise InputError(
+                f"{path}: holds step {saved.progress.step}, beyond the last one, {config.steps}; delete {saved.folder}"
+            )
         try:
             take.restore(saved.tensors())
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:120]
-            raise InputError(f"{path}: its tensors are not this network's ({reason}); delete {saved.folder}") from error
+            raise InputError(
+                f"{path}: its tensors do not fit this network ({reason}); delete {saved.folder}"
+            ) from error
         if len(saved.random) == ranks.size:
             training_state.set_random_state(saved.random[ranks.rank], path)
     return saved.progress, saved.recent
@@ -274,7 +277,7 @@ def _restored(
 def _save(
     config: TrainConfig, folder: Written, take: TrainingStep, about: dict[str, Any], progress: Progress, ranks: Ranks
 ) -> None:
-    """A checkpoint: every rank brings its random states, rank 0 writes."""
+    """Save a checkpoint: rank 0 writes it, with the random states of every rank."""
     states = ranks.gather(training_state.random_state())
     about = {**about, "manner": manner(config), "random": states}
     with ranks.together():
@@ -305,12 +308,12 @@ def _publish(folder: Written) -> None:
 
 
 def _best_place(step: int) -> str:
-    """One for each step that was the best: a checkpoint's best must stay until the next checkpoint, whatever comes between."""
+    """Return the folder of a best model, one per step: a checkpoint's best model must stay until the next checkpoint is written."""
     return f"{BEST}/{training_state.folder_name(step)}"
 
 
 def _drop_worse(folder: Written) -> None:
-    """Delete models that no checkpoint calls the best any more; folders of other names are the user's."""
+    """Delete best models that no checkpoint refers to any more; folders of other names are the user's."""
     steps = training_state.steps_in(os.path.dirname(folder.path(f"{BEST}/{WEIGHTS}")))
     for step in sorted(set(steps) - training_state.best_steps(folder)):
         training_state.remove_model(folder, _best_place(step), (DESCRIPTION, WEIGHTS))
@@ -318,11 +321,11 @@ def _drop_worse(folder: Written) -> None:
 
 @contextmanager
 def _writing() -> Iterator[None]:
-    """What the disk refuses is the user's to mend, on every rank."""
+    """Turn an OSError of a write into an InputError, which is raised on every rank."""
     try:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(
-            f"{error.filename or 'checkpoint'}: {reason}; mend it and run the same command again: it continues"
+            f"{error.filename or 'checkpoint'}: {reason}; fix this and run the same command again to continue"
         ) from error

@@ -1,13 +1,13 @@
-"""A training on disk: everything that a later process needs to go on as if nothing had happened, readable without unpickling.
+"""Save and load a training's state: everything that a later process needs for an exact resume, readable without unpickling.
 
     checkpoints/step-0000200/model.safetensors   the averaged weights, with model.json: a checkpoint like any other
                              state.safetensors   weights, average and moments of the optimiser, float32
                              state.json          step, place in the data, random states, configuration; digests of the others
 
-`state.json` is written last and sealed (`vos.files.seals`). A folder without it, or whose files are not the ones it names, is no
-checkpoint and is passed over with a note; a `state.json` that was edited, or is another training's, ends the training. A folder of
-any other name is the user's, and is left alone. The folder is not Ray Train's: a training without Ray, or with another number of
-workers, continues from the same files.
+`state.json` is written last and sealed (`vos.files.seals`). A folder without it, or with files of other digests, is not a checkpoint and
+is skipped with a note. A `state.json` that was edited, or belongs to another training, ends the training. A folder of any other name is
+the user's and is not touched. The format does not depend on Ray Train: a training without Ray, or with another number of workers,
+continues from the same files.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is."""
+    """The progress of a training."""
 
     step: int = 0
-    """Steps that are done."""
+    """Finished steps."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """What the last step measured."""
+    """Metrics of the last step."""
     best_step: int = 0
     best_score: float = -1.0
-    """The best validation so far: after which step, and its J&F (-1: none yet)."""
+    """J&F of the best validation so far, after `best_step` (-1: none yet)."""
     waited: int = 0
-    """Validations in a row since then."""
+    """Validations since then."""
     seconds: float = 0.0
-    """Time spent in steps, validations and checkpoints, over all processes that worked on it one after the other."""
+    """Wall time of steps, validations and checkpoints, summed over restarts."""
     cpu_seconds: float = 0.0
-    """Processor time of rank 0's process over the same, all of its threads: what a step costs on a machine with other work."""
+    """CPU time of rank 0's process over the same, all threads; it measures a step's cost on a machine with other work."""
     teacher_forwards: int = 0
-    """Clips that a teacher was shown meanwhile: none, with a cache."""
+    """Clips on which a teacher has run; none with a cache."""
     stopped: bool = False
     """Whether patience has ended the training before its last step."""
 
@@ -108,12 +108,12 @@ class _State(TypedDict):
 
 @dataclass(frozen=True)
 class Saved:
-    """A complete checkpoint of a training, as its `state.json` says."""
+    """A complete checkpoint of a training, from its `state.json`."""
 
     folder: str
     progress: Progress
     manner: dict[str, Any]
-    """What changes last bits and nothing else: workers, micro-batch, threads, compilation."""
+    """Settings that change only the last bits: workers, micro-batch, threads, compilation."""
     recent: list[tuple[int, dict[str, float]]]
     """(step, metrics) of the last steps"""
     random: list[RandomState]
@@ -136,11 +136,11 @@ def write(
     about: dict[str, Any],
     half: bool,
 ) -> None:
-    """Save a checkpoint and drop all but the newest ones, of which it is one.
+    """Save a checkpoint and delete all but the newest ones.
 
     folder   of the training
-    average  the network to ship, `half` in float16
-    about    JSON: `role`, `config`, `manner`, `recent`, `random`, `cache`, `commit` and the place in the data
+    average  the network to publish, in float16 with `half`
+    about    JSON: `role`, `config`, `manner`, `recent`, `random`, `cache`, `commit`, `size_px` and the place in the data
     """
     files = {TENSORS: save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})}
     files |= model_files(average, describe(about, progress), half)
@@ -150,23 +150,23 @@ def write(
         folder, f"{FOLDER}/{folder_name(progress.step)}", {**files, STATE: sealed(state, folder.job, folder.of)}
     )
     steps = _own_steps(folder, FOLDER)
-    # What lies beyond this step was passed over as damaged, or this step would not be done now: it is about to be made again.
+    # A checkpoint beyond this step was skipped as damaged, and will be made again.
     kept = [step for step in steps if step <= progress.step][-KEPT:]
     for step in sorted(set(steps) - set(kept)):
         remove_model(
             folder, f"{FOLDER}/{folder_name(step)}", (STATE, *files)
-        )  # the state first: half must not look whole
+        )  # the state first, so that a partly deleted checkpoint is not taken for a complete one
 
 
 def write_model(folder: Written, place: str, files: Mapping[str, bytes]) -> None:
-    """Write the files of a step, in their order; what this training wrote under their names is replaced, damaged or not."""
+    """Write the files of a step in their order; earlier files of this training with these names are replaced, damaged or not."""
     storage.make_folder(os.path.dirname(folder.path(f"{place}/{WEIGHTS}")))
     for name, data in files.items():
         folder.write(f"{place}/{name}", data, proven=folder.knows(f"{place}/{name}"))
 
 
 def remove_model(folder: Written, place: str, names: tuple[str, ...]) -> None:
-    """Delete the files of a step that this training wrote, damaged or not, in their order, and their folder if nothing else is there."""
+    """Delete the files of a step that this training wrote, damaged or not, in their order, and their folder if it is then empty."""
     for name in names:
         path = folder.path(f"{place}/{name}")
         if folder.knows(f"{place}/{name}"):
@@ -175,7 +175,7 @@ def remove_model(folder: Written, place: str, names: tuple[str, ...]) -> None:
 
 
 def _own_steps(folder: Written, place: str) -> list[int]:
-    """The steps of this training that a folder holds, in order."""
+    """Return the steps of this training that a folder holds, in order."""
     steps = steps_in(storage.join(folder.root, place))
     return [
         step for step in steps if any(folder.knows(f"{place}/{folder_name(step)}/{name}") for name in (STATE, WEIGHTS))
@@ -183,52 +183,52 @@ def _own_steps(folder: Written, place: str) -> list[int]:
 
 
 def folder_name(step: int) -> str:
-    """What the folder of a step is called."""
+    """Return the folder name of a step."""
     return f"step-{step:07d}"
 
 
 def steps_in(parent: str) -> list[int]:
-    """The steps that a folder holds folders of, in order; folders of other names are the user's."""
+    """Return the steps that have a subfolder, in order; folders of other names are the user's."""
     found = (re.fullmatch(r"step-(\d+)", name) for name in storage.list_folders(parent))
     return sorted(int(match[1]) for match in found if match and match[0] == folder_name(int(match[1])))
 
 
 def describe(about: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """What `model.json` says of a network in training."""
-    kept = {name: about[name] for name in ("role", "config", "cache", "commit")}
+    """Return the content of `model.json` for a network in training."""
+    kept = {name: about[name] for name in ("role", "config", "cache", "commit", "size_px")}
     return {**kept, "step": progress.step}
 
 
 def model_files(model: VOSModel, description: dict[str, Any], half: bool) -> dict[str, bytes]:
-    """The files of a checkpoint folder, by name, the description last."""
+    """Return the files of a checkpoint folder by name, the description last."""
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(folder, copy.deepcopy(model).half() if half else model, description)
         return {name: storage.read_bytes(os.path.join(folder, name)) for name in (WEIGHTS, DESCRIPTION)}
 
 
 def newest(folder: Written) -> Saved | None:
-    """The newest complete checkpoint of a training, None where there is none.
+    """Return the newest complete checkpoint of a training, None where there is none.
 
-    Raises InputError when one is there and cannot be read, was edited, or is another training's: to begin again from an older one
-    would lose steps in silence.
+    Raises InputError where one cannot be read, was edited, or belongs to another training: a resume from an older one would lose steps
+    without notice.
     """
     found = {place: _described(folder, place) for place in _folders(folder)}
     for place, saved in reversed(found.items()):
         if saved is not None and _intact(saved):
             return saved
         if storage.list_names(place):
-            print(f"note: {place}: damaged or unfinished, passed over", file=sys.stderr)
+            print(f"note: {place}: damaged or unfinished, skipped", file=sys.stderr)
     return None
 
 
 def best_steps(folder: Written) -> set[int]:
-    """The steps whose models the kept checkpoints call the best: one of them is shipped, whichever checkpoint is continued from."""
+    """Return the best steps of the kept checkpoints; one of their models is published, whichever checkpoint is resumed."""
     found = (_described(folder, place) for place in _folders(folder))
     return {saved.progress.best_step for saved in found if saved is not None and saved.progress.best_step}
 
 
 def _described(folder: Written, place: str) -> Saved | None:
-    """What the `state.json` of a checkpoint says, None where there is none that was ever sealed."""
+    """Return the checkpoint that a folder's `state.json` describes, None where it is absent or was never sealed."""
     path = storage.join(place, STATE)
     repair = f"delete {place} to continue from an older checkpoint, or choose another --out"
     data = _read(path)
@@ -252,13 +252,15 @@ def _described(folder: Written, place: str) -> Saved | None:
 
 
 def _check_state(state: _State, of: str, folder: Written, place: str, repair: str) -> None:
-    """Raise InputError where an unchanged `state.json`, of the identity `of`, is not this training's, or not of its folder's step."""
+    """Raise InputError where an unchanged `state.json` of identity `of` belongs to another training or to another step."""
     path, step = storage.join(place, STATE), state["progress"]["step"]
     if of != folder.of:
         changed = "; ".join(differences(identity_of(folder) or {}, state["config"])) or "another fingerprint"
         raise InputError(f"{path}: belongs to another training ({changed}); {repair}")
     if state["format"] != FORMAT or folder_name(step) != os.path.basename(place) or step < 1:
-        raise InputError(f"{path}: says step {step} and format {state['format']}, which its folder does not; {repair}")
+        raise InputError(
+            f"{path}: records step {step} and format {state['format']}, which do not fit its folder; {repair}"
+        )
 
 
 def _intact(saved: Saved) -> bool:
@@ -267,7 +269,7 @@ def _intact(saved: Saved) -> bool:
 
 
 def _read(path: str) -> bytes | None:
-    """A file of a checkpoint, None where there is none."""
+    """Return a file of a checkpoint, None where there is none."""
     try:
         return storage.read_bytes(path)
     except FileNotFoundError:
@@ -275,27 +277,27 @@ def _read(path: str) -> bytes | None:
     except OSError as error:
         reason = " ".join((error.strerror or str(error)).lower().split())
         raise InputError(
-            f"{path}: this checkpoint cannot be read ({reason}); mend that and run the same command again, "
+            f"{path}: this checkpoint cannot be read ({reason}); fix this and run the same command again, "
             "or delete the checkpoint's folder to continue from an older one"
         ) from error
 
 
 def publish(place: str, folder: Written) -> None:
-    """Make the model of a step's folder the result of the training, whatever happens in between."""
+    """Copy the model of a step's folder to the training's folder, as its result."""
     for name in (WEIGHTS, DESCRIPTION):
         folder.write(name, storage.read_bytes(storage.join(place, name)))
 
 
 def _folders(folder: Written) -> list[str]:
-    """Checkpoint folders, the newest last."""
+    """Return the checkpoint folders, the newest last."""
     parent = os.path.dirname(folder.path(f"{FOLDER}/{STATE}"))
     return [os.path.dirname(folder.path(f"{FOLDER}/{folder_name(step)}/{STATE}")) for step in steps_in(parent)]
 
 
 def random_state() -> RandomState:
-    """The global random states of this process, as JSON."""
+    """Return the global random states of this process, as JSON."""
     version, numbers, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  # the legacy generator is the one with a global state
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002  # only the legacy generator has a global state
     cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     return {
         "torch": _text(torch.get_rng_state()),
@@ -306,7 +308,7 @@ def random_state() -> RandomState:
 
 
 def set_random_state(state: RandomState, path: str) -> None:
-    """Restore them. Raises InputError, naming the file, for states that cannot be."""
+    """Restore the global random states. Raises InputError, naming the file, for states that cannot be restored."""
     try:
         _set_random_state(state)
     except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as error:
@@ -317,7 +319,7 @@ def _set_random_state(state: RandomState) -> None:
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, place, has_gauss, cached = state["numpy"]
-    if len(keys) != 624 or not 0 <= place <= 624:  # NumPy does not look, and reads beyond
+    if len(keys) != 624 or not 0 <= place <= 624:  # NumPy does not check this, and would read out of bounds
         raise ValueError(f"a Mersenne twister has 624 numbers, not {len(keys)}, and a place among them")
     np.random.set_state((name, np.array(keys, np.uint32), place, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(_tensor(state["torch"]))
@@ -326,7 +328,7 @@ def _set_random_state(state: RandomState) -> None:
 
 
 def seed_everything(seed: int, rank: int) -> None:
-    """Nothing of ours draws from a global random state; what a network of the user's own draws is a function of (seed, rank)."""
+    """Seed the global random states from (seed, rank). This project does not draw from them, but a user's network may."""
     state = np.random.SeedSequence([seed, rank]).generate_state(3)
     random.seed(int(state[0]))
     np.random.seed(int(state[1]))  # noqa: NPY002

@@ -15,6 +15,7 @@ from tests.fuzz.cases import Files, Mutation, NotTellableError, Reader
 from tests.fuzz.json_mutations import json_changes
 from vos.config import (
     CacheConfig,
+    CheckConfig,
     EvaluateConfig,
     ExportConfig,
     ReportConfig,
@@ -23,7 +24,8 @@ from vos.config import (
     TuneConfig,
     VerifyConfig,
 )
-from vos.config.command_line import PATH_FIELDS, PATH_LISTS, parse_config
+from vos.config.command_line import parse_config
+from vos.config.fields import leaves
 from vos.config.presets import preset
 from vos.files.canonical import dumps
 
@@ -33,6 +35,7 @@ JOBS: dict[str, Any] = {
     for cls in (
         TrainConfig,
         CacheConfig,
+        CheckConfig,
         EvaluateConfig,
         TuneConfig,
         SegmentConfig,
@@ -102,6 +105,10 @@ def _merged(default: Any, values: dict[str, Any]) -> Any:
     return dataclasses.replace(default, **changes)
 
 
+def _paths(config: Any) -> set[str]:
+    return {name.rpartition(".")[2] for name, _, mark in leaves(config) if mark.path}
+
+
 def _shown(config: Any, folder: Path) -> Any:
     """Paths from the folder, whether absolute already or not."""
 
@@ -110,12 +117,14 @@ def _shown(config: Any, folder: Path) -> Any:
             return value
         return os.path.relpath(os.path.join(str(folder), value), str(folder)) if value else value
 
+    paths = _paths(config)
+
     def walk(value: Any, name: str) -> Any:
         if isinstance(value, dict):
             return {key: walk(inner, key) for key, inner in value.items()}
-        if name in PATH_FIELDS and isinstance(value, str):
+        if name in paths and isinstance(value, str):
             return path(value)
-        if name in PATH_LISTS:
+        if name in paths:
             return [path(one) for one in value]
         return value
 

@@ -13,7 +13,8 @@ from numpy.random import Generator
 
 from tests.fuzz.cases import Files, Reader
 from tests.fuzz.read_configs import CONTROL, JOBS
-from vos.config.command_line import PATH_FIELDS, PATH_KEYWORDS, parse_config
+from vos.config.command_line import parse_config
+from vos.config.fields import leaves
 from vos.config.presets import preset
 
 VALUES = (
@@ -138,6 +139,7 @@ def flags_by_others(folder: Path) -> Any:
     if any(one in ("--help", "-h") for one in argv):
         return "help"
     hints = _flags(cls)
+    marks = {name: mark for name, _, mark in leaves(preset(cls, "smoke"))}
     found: list[Any] = []
     for flag, text in zip(argv[::2], argv[1::2], strict=True):
         current = hints[flag]
@@ -150,11 +152,10 @@ def flags_by_others(folder: Path) -> Any:
             found.append(float(text))
             assert math.isfinite(found[-1]), "not finite"
         elif (
-            flag.rpartition(".")[2].removeprefix("--").replace("-", "_") in PATH_FIELDS
-            and text
+            (mark := marks[flag.removeprefix("--").replace("-", "_")]).path
+            and text not in mark.keywords
             and "://" not in text
             and not text.startswith("models:/")
-            and text not in PATH_KEYWORDS.get(flag.rpartition(".")[2].removeprefix("--").replace("-", "_"), ())
         ):
             found.append(os.path.normpath(os.path.join(str(folder), os.path.expanduser(text))))
         else:

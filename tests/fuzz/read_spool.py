@@ -80,7 +80,7 @@ def read_spool(folder: Path) -> Any:
     os.environ["MOBILEVOS_HOME"], listener, said = str(folder), Listener(), io.StringIO()
     with contextlib.redirect_stderr(said):
         spool.replay(listener)
-    lines = [line for line in said.getvalue().splitlines() if "is with the server again" not in line]
+    lines = [line for line in said.getvalue().splitlines() if "was sent to the server" not in line]
     if any("OUTSIDE" in str(one) for one in listener.heard):
         raise AssertionError(f"a file outside the spool was sent: {listener.heard}")
     if lines:

@@ -1,7 +1,7 @@
-"""What can be configured: one frozen dataclass per job.
+"""The configuration: one frozen dataclass per job.
 
-No torch, no Ray here, so `--help` answers at once. A preset (`vos/config/presets.py`) is a whole value, flags change single fields
-(`vos/config/command_line.py`), and the resolved value is saved as `config.json` beside every output.
+Torch and Ray are not imported here, so `--help` is fast. A preset (`vos/config/presets.py`) is a complete configuration and flags change
+single fields (`vos/config/command_line.py`). The resolved configuration is saved as `config.json` beside every output.
 """
 
 from vos.config.base import (
@@ -18,10 +18,12 @@ from vos.config.base import (
 from vos.config.benchmark import BenchmarkConfig
 from vos.config.benchmark_fps import FpsBenchmarkConfig
 from vos.config.cache import CacheConfig, ClipConfig, FactorConfig, TeacherConfig
+from vos.config.check import CheckConfig
 from vos.config.demo import DemoConfig
 from vos.config.evaluate import EvaluateConfig, FpsConfig, MemoryConfig, VerifyConfig
 from vos.config.export import ExportConfig
 from vos.config.report import ReportConfig
+from vos.config.score import ScoreConfig
 from vos.config.segment import SegmentConfig
 from vos.config.train import LossConfig, OptimiserConfig, TrainConfig, ValidationConfig
 from vos.config.tune import SpaceConfig, TuneConfig
@@ -35,6 +37,7 @@ __all__ = [
     "BUILTIN_TEACHER",
     "BenchmarkConfig",
     "CacheConfig",
+    "CheckConfig",
     "ClipConfig",
     "DataConfig",
     "DemoConfig",
@@ -49,6 +52,7 @@ __all__ = [
     "OptimiserConfig",
     "Preset",
     "ReportConfig",
+    "ScoreConfig",
     "SegmentConfig",
     "SpaceConfig",
     "TeacherConfig",

@@ -1,4 +1,4 @@
-"""Configurations as JSON: what is saved beside every output, compared before a folder is used again, and fingerprinted."""
+"""Configurations as JSON: saved beside every output, compared before a folder is used again, and fingerprinted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Config = TypeVar("Config")
 
 
 def without(config: Any, fields: Sequence[str]) -> dict[str, Any]:
-    """The JSON form without some fields, named as their flags are: `out`, `teacher.workers`."""
+    """Return the JSON form without some fields, named like their flags: `out`, `teacher.workers`."""
     values = to_dict(config)
     for field in fields:
         *groups, name = field.split(".")
@@ -26,9 +26,9 @@ def without(config: Any, fields: Sequence[str]) -> dict[str, Any]:
 
 
 def from_dict(cls: type[Config], values: dict[str, Any], default: Config, origin: str) -> Config:
-    """`default` with the fields that `values` names; `origin` (a file) is named when a field is unknown or of the wrong type.
+    """Return `default` with the fields in `values` replaced.
 
-    Fields of other jobs are refused, so that a mistyped name is never silently ignored.
+    Raises InputError, naming `origin` (a file), for a field of a wrong type or an unknown name, fields of other jobs included.
     """
     hints = get_type_hints(cls)
     changes: dict[str, Any] = {}
@@ -78,6 +78,6 @@ def _as_float(value: int, name: str, origin: str) -> float:
 
 
 def _fits(items: list[Any], kinds: tuple[Any, ...]) -> bool:
-    """Whether a JSON list can be a `tuple[int, ...]`, `tuple[float, ...]` or `tuple[str, ...]`."""
+    """Return whether a JSON list fits a `tuple[int, ...]`, `tuple[float, ...]` or `tuple[str, ...]`."""
     allowed = (int, float) if float in kinds else (str,) if str in kinds else (int,)
     return all(type(item) in allowed for item in items)

@@ -1,10 +1,12 @@
-"""What every job takes, and where the videos are."""
+"""Options that every job has, and the location of the videos."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 from vos.files.limits import check_limit
 
@@ -17,21 +19,21 @@ BUILTIN_STUDENTS = {
     "mobilevos-mobilenetv2": "builtin-student-mobilenetv2",
     "mobilevos-resnet18": "builtin-student-resnet18",
 }
-"""The students that come with the project: architecture -> name."""
+"""Students included in the package: architecture -> name."""
 BUILTINS = (BUILTIN_TEACHER, BUILTIN_DAVIS_TEACHER, *BUILTIN_STUDENTS.values())
-"""Every network that comes with the project, by the names that a user may give."""
+"""Names of all networks included in the package."""
 AS_TRAINED = -1
-"""A working size: what the model's own description says, else the frames as they are."""
+"""Working size that stands for the one in the model's model.json, or full size if it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the videos are. Without a root, synthetic videos are made on the fly."""
+    """Location of the videos. Without a root, synthetic videos are generated."""
 
-    root: str = ""
+    root: str = path()
     """Folder of the data set (DAVIS, YouTube-VOS or frames with first masks). Default: $DAVIS_ROOT, else synthetic video."""
     kind: Literal["auto", "davis2016", "davis2017", "youtubevos", "folder", "synthetic"] = "auto"
-    """Layout of the folder; auto looks for the files that tell them apart."""
+    """Layout of the folder; auto detects it from the files in it."""
     synthetic_videos: int = 96
     """Number of synthetic training videos; the validation split is a sixth of it."""
     synthetic_frames: int = 30
@@ -58,27 +60,36 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class JobConfig:
-    """What every job takes."""
+    """Options that every job has."""
 
     least_threads: ClassVar[int] = 1
-    """0 where a job takes --threads 0 for all cores."""
+    """0 if the job accepts --threads 0 (all cores)."""
+    smoke_is_less: ClassVar[bool] = True
+    """Whether the preset smoke does less work than the others."""
 
-    preset: Preset = "smoke"
-    """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's recipe), davis-cpu (real video on a
-    few cores: the protocol of docs/results.md; cache, train, evaluate, tune and report have it)."""
-    out: str = "runs/out"
+    preset: Preset = cosmetic("paper")
+    """Named configuration that the other flags change: paper (the paper's recipe, default), davis-cpu (real video on a few cores, the
+    protocol of docs/results.md; for cache, train, evaluate, tune and report), demo (minutes), smoke (seconds, checks that it runs)."""
+    out: str = path("runs/out", decides=False, written=True)
     """Folder of the result."""
     seed: int = 0
-    """Seed of everything random."""
-    workers: int = 1
+    """Seed of all random numbers."""
+    workers: int = cosmetic(1)
     """Parallel processes, each with --threads threads."""
-    threads: int = 1
-    """Threads of each process. On few cores, one thread and several workers is the fastest."""
+    threads: int = cosmetic(1)
+    """Threads of each process. On few cores, one thread and several workers are fastest."""
     data: DataConfig = field(default_factory=DataConfig)
-    overwrite: bool = False
-    """Replace files that are in the way and that this job did not write; unrelated files are never deleted."""
-    debug: bool = False
+    overwrite: bool = cosmetic(False)
+    """Also replace existing files that this job did not write; unrelated files are never deleted."""
+    debug: bool = cosmetic(False)
     """Show the traceback of an error."""
+
+    def inert(self) -> Mapping[str, str]:
+        """Return flags that have no effect in this configuration, with advice; they are refused if given.
+
+        The name of a group stands for all its flags: "clip" for every --clip.…
+        """
+        return {}
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.threads < self.least_threads:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from vos.config.base import BUILTIN_TEACHER, JobConfig, Preset
+from vos.config.base import BUILTIN_TEACHER, BUILTINS, JobConfig, Preset
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig(JobConfig):
-    """Measure against named baselines, interleaved in one run; medians."""
+    """Measure against named baselines, interleaved in one run; medians are reported."""
 
-    preset: Preset = "paper"
-    """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's sizes)."""
+    preset: Preset = cosmetic("paper")
+    """Named configuration that the other flags change: smoke (seconds), demo (minutes), paper (the paper's sizes)."""
     what: Literal["cache", "train", "data", "start"] = "cache"
-    """What is measured; the first word of the command line says it too."""
-    out: str = "runs/benchmark"
-    """Folder of the figures and of what is built for them."""
-    teacher: str = BUILTIN_TEACHER
-    """Teacher of the size curve and of the actors (folder or .pth); the training step is measured with STCN of random weights."""
+    """What is measured; it can also be the first word of the command line."""
+    out: str = path("runs/benchmark", decides=False, written=True)
+    """Folder of the figures and of the caches built for them."""
+    teacher: str = path(BUILTIN_TEACHER, keywords=BUILTINS)
+    """Teacher of the cache measurements (size curve, actors): folder or .pth."""
     online_teacher: str = "stcn"
-    """Architecture (random weights) of the teacher that a cached training step is compared with."""
+    """Architecture (random weights) of the online teacher that a training step from the cache is compared with."""
     student: str = "mobilevos-mobilenetv2"
     """Architecture of the student whose training step is timed."""
     crop_px: int = 384
@@ -32,15 +34,23 @@ class BenchmarkConfig(JobConfig):
     draws: int = 24
     """Clips of each measurement."""
     rounds: int = 3
-    """Repetitions of each comparison, side after side."""
+    """Repetitions of each comparison; the two sides alternate."""
     search: bool = True
-    """train: time a search as well (half an hour)."""
+    """train: also time a search (half an hour)."""
     trials: int = 16
-    """train: trials of the search that is timed."""
+    """train: trials of the timed search."""
     trial_steps: int = 700
-    """train: steps of each of them (some three minutes of mobilevos-tiny at 112 px)."""
-    json: str = ""
-    """Another file for the rows; it is rows.json in --out otherwise."""
+    """train: steps of each trial (about three minutes of mobilevos-tiny at 112 px)."""
+    json: str = path(decides=False, written=True)
+    """File for the rows (default: rows.json in --out)."""
+
+    def inert(self) -> Mapping[str, str]:
+        found: dict[str, str] = dict.fromkeys(
+            ("workers", "threads"), "each measurement sets its own processes and threads; leave it out"
+        )
+        if self.what != "train":
+            found |= dict.fromkeys(("search", "trials", "trial_steps"), "it is for: python -m jobs.benchmark train")
+        return found
 
     def __post_init__(self) -> None:
         super().__post_init__()

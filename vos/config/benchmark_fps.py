@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vos.config.base import JobConfig, Preset
+from vos.config.base import BUILTINS, JobConfig, Preset
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
 SOAK_FROM = 100
-"""The frame whose resident memory a soak compares later ones with."""
+"""Frame whose resident memory is the baseline of --soak-frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FpsBenchmarkConfig(JobConfig):
-    """Frames per second and memory of every network by the field's protocol, all systems taking turns in one run."""
+    """Measure frames per second and memory of every network by the field's protocol; all systems take turns in one run."""
 
-    preset: Preset = "paper"
-    """Named configuration the other flags change: smoke (seconds), demo and paper (480p, a quarter of an hour on 2 cores)."""
-    out: str = "runs/benchmark-fps"
+    preset: Preset = cosmetic("paper")
+    """Named configuration that the other flags change: smoke (seconds), demo and paper (480p, a quarter of an hour on 2 cores)."""
+    out: str = path("runs/benchmark-fps", decides=False, written=True)
     """Folder of rows.json, the table, the plots and series.json."""
     threads: int = 2
     """Threads of each system; one system runs at a time."""
@@ -30,24 +32,27 @@ class FpsBenchmarkConfig(JobConfig):
     max_frames: int = 0
     """Only the first so many frames (0 = all)."""
     objects: tuple[int, ...] = (1, 2)
-    """Numbers of objects; where the first mask has fewer, its last object is cut in two."""
+    """Numbers of objects; if the first mask has fewer, its last object is cut in two."""
     long_repeats: int = 10
     """The long protocol plays the sequence this many times in a row."""
     systems: tuple[str, ...] = ()
-    """Only systems whose label has one of these words, such as: stcn mobilenetv2 openvino (default: all)."""
-    checkpoint: str = ""
-    """Folder of a trained MobileVOS student, whose weights take the place of random ones (speed does not depend on them)."""
-    exports: tuple[str, ...] = ()
+    """Only systems whose label contains one of these words, such as: stcn mobilenetv2 openvino (default: all)."""
+    checkpoint: str = path(keywords=BUILTINS)
+    """Folder of a trained MobileVOS student, used instead of random weights (speed does not depend on them)."""
+    exports: tuple[str, ...] = path(())
     """Folders of jobs.export --to onnx, timed as further systems (int8, for example)."""
-    evaluations: tuple[str, ...] = ()
-    """Folders of jobs.evaluate, whose J&F is drawn against the speed measured here."""
+    evaluations: tuple[str, ...] = path(())
+    """Folders of jobs.evaluate; their J&F is plotted against the speed measured here."""
     rounds: int = 12
-    """Rounds in which all systems take turns; each plays its share of its frames in every one."""
+    """Rounds in which all systems take turns; each system plays an equal share of its frames per round."""
     soak_frames: int = 0
-    """Also play this many frames on the fastest system, and compare its resident memory with that of frame 100 (0 = not, else more
-    than 100)."""
-    json: str = ""
-    """Another file for the rows; it is rows.json in --out otherwise."""
+    """Also play this many frames (more than 100) on the fastest system and compare its resident memory with that at frame 100
+    (0 = off)."""
+    json: str = path(decides=False, written=True)
+    """File for the rows (default: rows.json in --out)."""
+
+    def inert(self) -> Mapping[str, str]:
+        return dict.fromkeys(("seed", "workers"), "one system runs at a time, nothing is random; leave it out")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,11 +1,13 @@
-"""The clips and the targets that a teacher cache holds."""
+"""The clips and targets in a teacher cache."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vos.config.base import BUILTIN_TEACHER, JobConfig
+from vos.config.base import BUILTIN_TEACHER, BUILTINS, DataConfig, JobConfig
+from vos.config.fields import cosmetic, group, path
 from vos.errors import InputError
 
 
@@ -14,15 +16,15 @@ class ClipConfig:
     """One training clip. Every field is part of the cache fingerprint."""
 
     num_frames: int = 3
-    """Frames of a clip; the first is given with its masks, the others are query frames."""
+    """Frames of a clip; the first has given masks, the others are query frames."""
     max_skip_frames: int = 25
     """Largest gap between neighbouring frames of a clip, in frames of the video."""
     skip_curriculum: tuple[int, ...] = ()
-    """Largest gaps in stages instead, e.g. 10 15 20 25 5: draw n is of stage n mod S, and an epoch goes stage by stage."""
+    """Largest gaps in S stages instead, e.g. 10 15 20 25 5: draw n belongs to stage n mod S; an epoch visits the stages in order."""
     crop_px: int = 384
     """Side of the square crop, in pixels: a multiple of 16, the stride of the encoders."""
     max_objects: int = 2
-    """Most objects of one clip."""
+    """Most objects in one clip."""
     flip: bool = True
     """Mirror half of the clips from left to right."""
     scale_min: float = 0.9
@@ -34,8 +36,7 @@ class ClipConfig:
     shear_deg: float = 10.0
     """Largest shear either way, in degrees."""
     paste: float = 0.0
-    """Share of the clips with an object of another video laid over them, as a further object (where there is room for one) or as
-    background, 0 to 1."""
+    """Share of the clips with a pasted object of another video, 0 to 1. It is a further object (if there is room for one) or background."""
     colour: float = 0.1
     """Strength of the brightness, contrast and channel gains, 0 to 1."""
 
@@ -47,7 +48,7 @@ class ClipConfig:
         if min((self.max_skip_frames, *self.skip_curriculum)) < 1:
             raise InputError(
                 f"--clip.max-skip-frames {self.max_skip_frames} --clip.skip-curriculum {self.skip_curriculum}: "
-                "neighbours lie 1 frame apart at least; use 1 or more"
+                "neighbouring frames are at least 1 frame apart; use 1 or more"
             )
         if not 1 <= self.max_objects <= 255:
             raise InputError(f"--clip.max-objects {self.max_objects}: use 1 to 255")
@@ -69,23 +70,28 @@ class ClipConfig:
             raise InputError(f"--clip.colour {self.colour} --clip.paste {self.paste}: use 0 to 1")
 
     @property
+    def frame_size_px(self) -> int:
+        """Shorter side, in pixels, of whole frames whose objects are about as large as in these clips: 4/3 of the crop."""
+        return round(self.crop_px * 4 / 3 / 16) * 16
+
+    @property
     def stages(self) -> int:
         """Stages of the gap curriculum, 1 without one."""
         return max(1, len(self.skip_curriculum))
 
     def max_skip_of(self, number: int) -> int:
-        """Largest gap of draw `number`, in frames."""
+        """Return the largest gap of draw `number`, in frames."""
         return self.skip_curriculum[number % self.stages] if self.skip_curriculum else self.max_skip_frames
 
 
 @dataclass(frozen=True, kw_only=True)
 class FactorConfig:
-    """The factor Z_t of the teacher's correlations, C_t = Z_t Z_t' over the sampled pixels of one query frame."""
+    """Factor Z_t of the teacher's correlations, C_t = Z_t Z_t' over the sampled pixels of one query frame."""
 
     rank: int = 64
-    """Columns kept of it, the best possible ones; training may use fewer. 0 keeps all: exact, and large for wide teachers."""
+    """Columns of the closest low-rank factor; training may use fewer. 0 keeps all: exact, but large for wide teachers."""
     dtype: Literal["int8", "fp16", "fp32"] = "int8"
-    """How an entry is stored; int8 has one scale per query frame, so small columns take few bytes after compression."""
+    """Stored type of an entry; int8 has one scale per query frame, so small columns compress well."""
 
     def __post_init__(self) -> None:
         if self.rank < 0:
@@ -94,21 +100,21 @@ class FactorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
-    """The frozen network that is distilled, and what it is shown."""
+    """The frozen teacher network and its input."""
 
-    checkpoint: str = BUILTIN_TEACHER
-    """Folder written by jobs.train, or an official STCN file (.pth); two come with the project: 'builtin' (small, synthetic video) and
+    checkpoint: str = path(BUILTIN_TEACHER, decides=False, keywords=BUILTINS)
+    """Folder written by jobs.train, or an official STCN file (.pth); included are 'builtin' (small, trained on synthetic video) and
     'builtin-davis' (trained on DAVIS)."""
     top_k: int = 20
     """Memory positions that each query position reads."""
     context_frames: int = 0
-    """Further frames of the same video, before and between the clip's, that the teacher has in its memory and the student not."""
+    """Further frames of the video, before and between the clip's frames, in the teacher's memory only."""
     context_masks: Literal["predicted", "true"] = "predicted"
-    """Whose masks of the context frames the teacher remembers: its own, or the true ones (labels that the student never sees)."""
-    workers: int = 0
+    """Masks of the context frames in the teacher's memory: its own predictions, or the true ones (which the student never sees)."""
+    workers: int = cosmetic(0)
     """Teacher actors, each with --threads threads (0 = as many as --workers)."""
-    gpus: float = 1.0
-    """GPUs of one actor, where there are any; 0.5 puts two teachers on each."""
+    gpus: float = cosmetic(1.0)
+    """GPUs per actor, if there are any; 0.5 puts two teachers on each GPU."""
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -123,37 +129,41 @@ class TeacherConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig(JobConfig):
-    """Run the teacher once over clip draws and keep its targets in Parquet shards."""
+    """Run the teacher once over clip draws and store its outputs in Parquet shards."""
 
-    out: str = "runs/cache"
+    out: str = path("runs/cache", decides=False, written=True)
     """Folder of the cache."""
+    threads: int = 1
+    """Threads of each process. On few cores, one thread and several workers are fastest. Part of the cache's identity: the last bits of
+    a convolution depend on it."""
+    data: DataConfig = group(DataConfig, decides=False)
     draws: int = 2000
     """Number of clip draws."""
     shard_draws: int = 16
     """Draws of one shard (one Parquet file)."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     samples: int = 1024
-    """Pixels sampled per query frame (boundary first) on the grid of stride 4; any smaller density is a prefix of them."""
+    """Pixels sampled per query frame (boundary first) on the grid of stride 4; a smaller density is a prefix of them."""
     sampling: Literal["boundary", "uniform"] = "boundary"
-    """Order of the sampled pixels: the boundary mask first, or all pixels alike (what boundary-aware sampling is compared with)."""
+    """Order of the sampled pixels: the boundary mask first, or all pixels in random order (baseline of boundary-aware sampling)."""
     boundary_radius_px: int = 2
     """Radius of the boundary mask, in cells of the grid of stride 4."""
     factor: FactorConfig = field(default_factory=FactorConfig)
     logits: Literal["none", "int8", "fp16"] = "int8"
-    """How the teacher's logits at stride 4 are stored; none is enough for students that learn from correlations alone."""
+    """Stored type of the teacher's logits at stride 4; none is enough for students that learn only from correlations."""
     frames: Literal["replay", "store"] = "replay"
-    """replay: students crop the clip again from the videos; store: keep it in the shard (JPEG), for slow disks and absent videos."""
+    """replay: training reads the clips again from the videos; store: the shards hold them as JPEG, for slow disks or missing videos."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    extend: bool = False
+    extend: bool = cosmetic(False)
     """Add draws to the cache in --out: give the new total with --draws."""
-    plan: bool = False
-    """Measure for 20 seconds and print what the cache will take (bytes, teacher time), without building it."""
-    verify: bool = False
-    """Check a finished cache instead: every byte, every row, and some rows against the teacher again."""
-    verify_rows: int = 3
+    plan: bool = cosmetic(False)
+    """Measure for 20 seconds and print the size and teacher time that the cache will take, without building it."""
+    verify: bool = cosmetic(False)
+    """Check a finished cache instead: all bytes and rows, and some rows against the teacher."""
+    verify_rows: int = cosmetic(3)
     """With --verify: rows that the teacher computes again (0 = none)."""
-    show: int = 0
-    """Draw pictures of so many draws of a finished cache instead: frames, masks, sampled pixels, correlations."""
+    show: int = cosmetic(0)
+    """Plot this many draws of a finished cache instead: frames, masks, sampled pixels, correlations."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,7 +171,7 @@ class CacheConfig(JobConfig):
             raise InputError(f"--draws {self.draws} --shard-draws {self.shard_draws}: use 1 or more of each")
         if self.samples < 2:
             raise InputError(
-                f"--samples {self.samples}: a correlation needs 2 pixels at least; the paper's scale is 1024"
+                f"--samples {self.samples}: a correlation needs 2 pixels; use 2 or more (the paper's scale is 1024)"
             )
         if self.boundary_radius_px < 0:
             raise InputError(f"--boundary-radius-px {self.boundary_radius_px}: use 0 or more")
@@ -169,7 +179,25 @@ class CacheConfig(JobConfig):
             raise InputError(f"--verify-rows {self.verify_rows} --show {self.show}: use 0 or more of each")
         modes = [name for name in ("extend", "plan", "verify", "show") if getattr(self, name)]
         if len(modes) > 1:
-            raise InputError(f"--{' --'.join(modes)}: one at a time")
+            raise InputError(f"--{' --'.join(modes)}: give only one of them")
+
+    def inert(self) -> Mapping[str, str]:
+        found = {} if self.verify else {"verify_rows": "only --verify checks rows; add it, or leave this out"}
+        if self.verify or self.show:
+            made = (
+                "draws",
+                "shard_draws",
+                "clip",
+                "samples",
+                "sampling",
+                "boundary_radius_px",
+                "factor",
+                "logits",
+                "frames",
+            )
+            mode = "--verify" if self.verify else "--show"
+            found |= dict.fromkeys(made, f"the finished cache in --out decides it; leave it out with {mode}")
+        return found
 
     @property
     def actors(self) -> int:

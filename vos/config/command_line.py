@@ -1,4 +1,4 @@
-"""From `argv` to a configuration, and from an outcome to an exit code: 0 done, 2 bad input (one line), 130 interrupted, 1 our fault."""
+"""From `argv` to a configuration, and from an outcome to an exit code: 0 done, 2 bad input (one line), 130 interrupted, 1 our error."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from collections.abc import Callable
 from errno import EACCES, EDQUOT, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from typing import Any, TypeVar
 
-from vos.config import BUILTINS, JobConfig, SegmentConfig
+from vos.config import JobConfig, SegmentConfig
 from vos.config.as_json import from_dict
+from vos.config.fields import Mark, leaves, marked_fields
 from vos.config.paths import absolute, check_address, check_number, check_path, check_secret, check_text, is_address
 from vos.config.presets import preset
 from vos.errors import InputError, printable
@@ -21,45 +22,13 @@ from vos.files.seals import SEAL
 from vos.redaction import redact_all, redacted_streams
 
 Job = TypeVar("Job", bound=JobConfig)
-PATH_FIELDS = frozenset(
-    {
-        "root",
-        "out",
-        "cache",
-        "checkpoint",
-        "init",
-        "trunk_weights",
-        "gt",
-        "pred",
-        "csv",
-        "meta",
-        "train_meta",
-        "golden",
-        "weights",
-        "json",
-        "teacher",
-        "evaluation",
-        "video",
-        "first_mask",
-        "masks",
-        "docs",
-    }
-)
-PATH_LISTS = frozenset({"exports", "evaluations"})
-WRITTEN = frozenset({"out", "csv", "json", "masks", "docs"})
-"""Path fields that results go to."""
-OPENED_BY_FFMPEG = frozenset({"video"})
-"""Path fields whose addresses are not of a store: a camera's may have a password, and none of them is saved."""
-PATH_KEYWORDS = {
-    "checkpoint": ("", *BUILTINS, "copy"),
-    "init": ("", *BUILTINS),
-    "teacher": ("", *BUILTINS),
-    "video": ("", "-"),
-}
+
+
+SMOKE = "note: --preset smoke: a short run to check that everything works; its figures mean nothing for the method"
 
 
 def run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: list[str] | None = None) -> int:
-    """Parse `argv`, run `job` with the configuration and return the exit code. What is printed meanwhile is redacted."""
+    """Parse `argv`, run `job` with the configuration and return the exit code. All printed text is redacted."""
     argv = sys.argv[1:] if argv is None else argv
     with redacted_streams():
         return _run_job(cls, description, job, argv)
@@ -67,7 +36,10 @@ def run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: 
 
 def _run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: list[str]) -> int:
     try:
-        job(parse_config(cls, description, argv))
+        config = parse_config(cls, description, argv)
+        job(config)
+        if config.preset == "smoke" and cls.smoke_is_less:
+            print(SMOKE, file=sys.stderr)
     except SystemExit as stop:  # tyro's own after --help, or a job's verdict
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
@@ -82,14 +54,14 @@ def _run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv:
     return 0
 
 
-# Errors of the operating system about a path or a full disk: the user's to mend when they name a file.
+# Errors of the operating system about a path or a full disk: the user can fix them if they name a file.
 _PATH_ERRORS = frozenset(
     (EACCES, EPERM, ENOENT, EEXIST, ENOTDIR, EISDIR, EROFS, ENOSPC, EDQUOT, ENAMETOOLONG, ELOOP)  # fmt: skip
 )
 
 
 def input_error(error: BaseException | None) -> str | None:
-    """The user's part in an error, in one line, also where Ray wrapped it on its way from a worker; None when it is ours."""
+    """Return the one-line message if an error is the user's, also if Ray wrapped it; None if it is an internal error."""
     seen: set[int] = set()
     queue = [error]
     while queue:
@@ -97,10 +69,10 @@ def input_error(error: BaseException | None) -> str | None:
         if current is None or id(current) in seen:
             continue
         seen.add(id(current))
-        # Ray's copy of a worker's exception has the remote traceback as its text and the exception itself as its cause.
+        # Ray's copy of a worker's exception has the remote traceback as its text and the original exception as its cause.
         original = getattr(current, "cause", None)
         if isinstance(current, InputError) and not isinstance(original, BaseException):
-            # Redacted once more: the worker's environment is not this one's.
+            # Redacted again: this process has another environment than the worker.
             text = redact_all(str(current).rsplit("vos.errors.InputError: ", 1)[-1])
             return printable(" ".join(text.split()))
         if isinstance(current, OSError) and current.errno in _PATH_ERRORS and current.filename:
@@ -117,7 +89,7 @@ def input_error(error: BaseException | None) -> str | None:
 def parse_config(cls: type[Job], description: str, argv: list[str]) -> Job:
     """Read a job's configuration: the preset, then --config FILE, then DAVIS_ROOT, then the other flags.
 
-    Raises InputError for a value that cannot be, SystemExit (tyro's) for --help.
+    Raises InputError for an invalid value, SystemExit (tyro's) for --help.
     """
     for before, argument in zip(["", *argv], argv, strict=False):
         check_text(before if before.startswith("--") else "argument", argument)
@@ -134,22 +106,23 @@ def parse_config(cls: type[Job], description: str, argv: list[str]) -> Job:
     if use_root:
         default = dataclasses.replace(default, data=dataclasses.replace(default.data, root=root))
     config = _parse_flags(cls, default, description, rest)
+    _check_honoured(config, rest)
     if use_root and config.data.kind == "synthetic":
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=""))
     return resolve_paths(config, home)
 
 
 def _parse_flags(cls: type[Job], default: Job, description: str, argv: list[str]) -> Job:
-    """tyro over the dataclass; what it refuses becomes one line instead of a box of several."""
+    """Parse flags with tyro; its errors become one line instead of a box."""
     import tyro
 
     job = cls.__name__.removesuffix("Config").removeprefix("Fps").lower()
-    said = io.StringIO()
-    # Objects are added one by one, and there is a --no-masks already; markers at the fields would import tyro with every config.
-    text = f"{description.rstrip()}\n\nEvery job also takes --config FILE, a saved config.json such as that beside an output."
+    printed = io.StringIO()
+    # For jobs.segment: repeated flags add objects, and --no-masks is a flag already. Markers at the fields would always import tyro.
+    text = f"{description.rstrip()}\n\nEvery job also takes --config FILE: a saved config.json, for example the one beside an output."
     markers = (tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff) if cls is SegmentConfig else ()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(printed):
             return tyro.cli(
                 cls, args=argv, default=default, description=text, prog=f"python -m jobs.{job}", config=markers
             )
@@ -161,58 +134,73 @@ def _parse_flags(cls: type[Job], default: Job, description: str, argv: list[str]
             cause = cause.__context__
         if isinstance(cause, InputError):
             raise cause from None
-        lines = [line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()]
+        lines = [line.strip("│╭╮╰╯─ ") for line in printed.getvalue().splitlines()]
         raise InputError("; ".join(line for line in lines if line)) from None
 
 
+def _check_honoured(config: JobConfig, argv: list[str]) -> None:
+    """Raise InputError for a given flag that has no effect in this configuration."""
+    inert, known = config.inert(), {name for name, _, _ in leaves(config)}
+    for argument in argv:
+        flag = argument.partition("=")[0]
+        *groups, name = flag.removeprefix("--").replace("-", "_").split(".")
+        path = ".".join([*groups, name])
+        if path not in known:  # --no-flip sets the field `flip`
+            path = ".".join([*groups, name.removeprefix("no_")])
+        for inert_name, advice in inert.items():
+            if argument.startswith("--") and f"{path}.".startswith(f"{inert_name}."):
+                raise InputError(f"{flag}: has no effect here: {advice}")
+
+
 def read_config_file(path: str, home: str) -> dict[str, Any]:
-    """A configuration saved as JSON; a relative path is one under `home`. Raises InputError naming the file."""
+    """Read a configuration saved as JSON; a relative path is relative to `home`. Raises InputError naming the file."""
     check_secret("--config", path)
     if is_address(path):
-        raise InputError(f"--config {path}: only a file on this machine can be read here; copy it and name the copy")
+        raise InputError(f"--config {path}: only local files can be read; copy it and give the copy")
     path = absolute(path, home, "--config")
     advice = "name a JSON file such as a run's config.json"
     values = checked(read_json_file(path, advice), dict[str, Any], path, advice)
-    return {name: value for name, value in values.items() if name != SEAL}  # a user may have edited it, and may
+    return {name: value for name, value in values.items() if name != SEAL}  # unsealed: users may edit it
 
 
 def resolve_paths(config: Any, home: str, prefix: str = "--") -> Any:
-    """`config` with its relative paths made absolute under `home`, so that they mean the same on every worker.
+    """Return `config` with relative paths made absolute under `home`, so that they mean the same on every worker.
 
-    A submitted job runs in a copy of the project: there the cluster sets MOBILEVOS_HOME to the folder that relative paths mean.
-    URIs (`s3://…`) stay as they are. Raises InputError for text, paths and addresses that cannot be used or would give away a secret.
+    A submitted job runs in a copy of the project; there the cluster sets MOBILEVOS_HOME to the folder of relative paths.
+    URIs (`s3://…`) stay as they are. Raises InputError for invalid text, paths and addresses, and for addresses with a secret.
     """
     changes: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value, flag = getattr(config, field.name), f"{prefix}{field.name.replace('_', '-')}"
+    for name, value, mark in marked_fields(config):
+        flag = f"{prefix}{name.replace('_', '-')}"
         if dataclasses.is_dataclass(value):
-            changes[field.name] = resolve_paths(value, home, f"{flag}.")
+            changes[name] = resolve_paths(value, home, f"{flag}.")
             continue
         for one in value if isinstance(value, tuple) else (value,):
             check_number(flag, one)
             if isinstance(one, str):
                 check_text(flag, one)
-                if field.name not in OPENED_BY_FFMPEG:
+                if not mark.streamed:
                     check_secret(flag, one)
-        if field.name in PATH_LISTS:
-            changes[field.name] = tuple(_resolved(flag, field.name, one, home) for one in value)
-        elif isinstance(value, str) and field.name in PATH_FIELDS and value not in PATH_KEYWORDS.get(field.name, ("",)):
-            changes[field.name] = _resolved(flag, field.name, value, home)
+        if mark.path and isinstance(value, tuple):
+            changes[name] = tuple(_resolved(flag, mark, one, home) for one in value)
+        elif mark.path:
+            changes[name] = _resolved(flag, mark, value, home)
     return dataclasses.replace(config, **changes)
 
 
-def _resolved(flag: str, name: str, value: str, home: str) -> str:
-    written = name in WRITTEN
+def _resolved(flag: str, mark: Mark, value: Any, home: str) -> str:
+    if value in mark.keywords:
+        return value
     if not is_address(value):
         value = absolute(value, home, flag)
-        check_path(flag, value, written)
-    elif "://" in value and name not in OPENED_BY_FFMPEG:
-        check_address(flag, value, written)
+        check_path(flag, value, mark.written)
+    elif "://" in value and not mark.streamed:
+        check_address(flag, value, mark.written)
     return value
 
 
 def _take_flag(argv: list[str], flag: str) -> tuple[str | None, list[str]]:
-    """The value of `--flag value` or `--flag=value`, and the other arguments: it decides the defaults that tyro then shows."""
+    """Return the value of `--flag value` or `--flag=value`, and the other arguments. tyro needs this value for its defaults."""
     rest: list[str] = []
     value: str | None = None
     items = iter(argv)

@@ -1,34 +1,41 @@
-"""The demo of the whole product."""
+"""The demo of the whole pipeline."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vos.config.base import JobConfig, Preset
+from vos.config.base import AS_TRAINED, JobConfig, Preset
+from vos.config.evaluate import check_working_size
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig(JobConfig):
-    """See the whole product work: cache, train with and without distillation, evaluate, compare."""
+    """Run the whole pipeline: adapt the built-in student to new videos from a cache of its teacher, and compare before and after."""
 
-    preset: Preset = "demo"
-    """Named configuration the other flags change: smoke (seconds), demo (minutes), paper (the paper's recipe)."""
-    out: str = "runs/demo"
+    preset: Preset = cosmetic("demo")
+    """Named configuration that the other flags change: smoke (seconds), demo (minutes), paper (the paper's recipe)."""
+    out: str = path("runs/demo", decides=False, written=True)
     """Folder of the demo's results."""
-    workers: int = 2
+    workers: int = cosmetic(2)
     """Parallel processes, each with --threads threads."""
-    draws: int = 500
+    draws: int = 240
     """Clip draws in the cache."""
-    steps: int = 300
-    """Optimiser steps of each student."""
-    teacher_steps: int = 150
-    """Steps that fine-tune the built-in teacher on your videos (real data only)."""
+    steps: int = 120
+    """Optimiser steps of the adaptation, for each seed."""
+    seeds: int = 3
+    """Trainings with consecutive seeds from --seed on; their spread shows how reliable a difference is."""
+    lr: float = 3e-4
+    """Learning rate of the adaptation; smaller than from scratch, since the student is already trained."""
+    size_px: int = AS_TRAINED
+    """Shorter side of the frames in the evaluations, in pixels (0 = original size, -1 = the size each network was trained for)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.draws < 1 or self.steps < 1 or self.teacher_steps < 0:
+        check_working_size(self.size_px, 0, as_trained=True)
+        if min(self.draws, self.steps, self.seeds) < 1 or not 0 < self.lr < 1:
             raise InputError(
-                f"--draws {self.draws} --steps {self.steps} --teacher-steps {self.teacher_steps}: "
-                "use 1 or more, 1 or more, and 0 or more"
+                f"--draws {self.draws} --steps {self.steps} --seeds {self.seeds} --lr {self.lr:g}: "
+                "use 1 or more of each, and a rate above 0 and below 1"
             )

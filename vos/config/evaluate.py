@@ -1,25 +1,27 @@
-"""Scoring a checkpoint, or folders of masks."""
+"""Evaluation of a checkpoint."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from vos.config.base import BUILTIN_TEACHER, JobConfig
+from vos.config.base import AS_TRAINED, BUILTIN_TEACHER, BUILTINS, JobConfig
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
-    """Which frames a query frame reads from."""
+    """Memory frames that a query frame reads from."""
 
     kind: Literal["auto", "infinite", "first_recent", "first", "recent"] = "auto"
-    """first_recent has constant cost, first and recent are one of the two alone; infinite grows; auto takes what the checkpoint was
-    trained for."""
+    """first_recent has constant cost; first and recent are one of the two alone; infinite grows; auto is the kind the checkpoint was
+    trained with."""
     every: int = 5
-    """Infinite memory: a memory frame every so many frames."""
+    """Infinite memory: frames between two memory frames."""
     include_last: bool = False
-    """Infinite memory: the most recent frame too, until the next one comes (STCN's option of this name)."""
+    """Infinite memory: also read the most recent frame (STCN's option of this name)."""
     top_k: int = 20
     """Memory positions that each query position reads (0 = all)."""
 
@@ -28,8 +30,8 @@ class MemoryConfig:
             raise InputError(f"--memory.every {self.every} --memory.top-k {self.top_k}: use 1 or more, and 0 or more")
 
 
-def check_working_size(size_px: int, max_frames: int) -> None:
-    if size_px < 0:
+def check_working_size(size_px: int, max_frames: int, as_trained: bool = False) -> None:
+    if size_px < 0 and not (as_trained and size_px == AS_TRAINED):
         raise InputError(f"--size-px {size_px}: use 0 (frames as they are) or more")
     if max_frames < 0 or max_frames == 1:
         raise InputError(f"--max-frames {max_frames}: use 0 (all), or 2 or more, since the first frame is given")
@@ -37,10 +39,10 @@ def check_working_size(size_px: int, max_frames: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FpsConfig:
-    """Speed protocol: batch 1, first frame excluded, after warm-up, decoding excluded."""
+    """Speed protocol: batch 1, after a warm-up, without the first frame and without decoding."""
 
     sequences: int = 1
-    """Sequences that are timed, the first ones by name (0 = no timing)."""
+    """Sequences to time, the first ones by name (0 = no timing)."""
     long_repeats: int = 10
     """The long protocol plays a sequence this many times in a row."""
 
@@ -53,73 +55,72 @@ class FpsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(JobConfig):
-    """Segment the sequences of a split, write palette PNGs, score J&F and measure FPS; or score two folders of masks."""
+    """Segment the sequences of a split, write palette PNGs, score J&F and measure FPS."""
 
-    out: str = "runs/evaluation"
+    out: str = path("runs/evaluation", decides=False, written=True)
     """Folder of the masks and scores."""
-    checkpoint: str = BUILTIN_TEACHER
+    checkpoint: str = path(BUILTIN_TEACHER, keywords=(*BUILTINS, "copy"))
     """Folder written by jobs.train, models:/NAME/3 or models:/NAME@champion, an official STCN file (.pth), 'builtin' (the small teacher),
     'builtin-student', 'builtin-student-mobilenetv2', 'builtin-student-resnet18' and 'builtin-davis' (trained on DAVIS), or 'copy'
     (repeat the first mask). With --runtime also a folder of jobs.export."""
-    register: bool = False
-    """Make it a version in the registry: champion where this very evaluation is better than the champion's, else challenger."""
+    register: bool = cosmetic(False)
+    """Register the model: as champion if it scores better than the champion in the same evaluation, else as challenger."""
     split: str = "val"
     """Split of the data set."""
-    size_px: int = 0
-    """Shorter side at which the network sees frames, in pixels (0 = as they are); masks are scored at full size."""
+    size_px: int = AS_TRAINED
+    """Shorter side of the network's input, in pixels (0 = original size, -1 = the size in model.json, else original size); masks are
+    scored at full size."""
     max_frames: int = 0
-    """Only the first so many frames of each sequence (0 = all)."""
+    """Use only this many frames from the start of each sequence (0 = all)."""
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     runtime: Literal["", "auto", "eager", "compile", "onnxruntime", "openvino"] = ""
     """Segment with the real-time engine on this runtime, with first and recent memory (empty: the reference loop with --memory)."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-    """Arithmetic of the engine; auto takes bf16 where it is faster (AMX) and the runtime can."""
+    """Arithmetic of the engine; auto is bf16 if it is faster (AMX) and the runtime supports it, else fp32."""
     fps: FpsConfig = field(default_factory=FpsConfig)
-    gt: str = ""
-    """Score only: folder of true masks, one folder per sequence."""
-    pred: str = ""
-    """Score only: folder of predicted masks, one folder per sequence."""
-    csv: str = ""
-    """Another file for the per-object table; it is scores.csv in --out otherwise."""
-    protocol: Literal["davis2017", "davis2016", "youtubevos"] = "davis2017"
-    """Score only: davis2017 averages over objects, davis2016 over sequences of one object, youtubevos scores sparse masks."""
-    meta: str = ""
-    """Score only, youtubevos: meta.json of these videos; with --train-meta the scores are split into seen and unseen."""
-    train_meta: str = ""
-    """Score only, youtubevos: meta.json of the training set, whose categories are the seen ones."""
-    sequences: str = ""
-    """Score only: sequences to score, separated by commas, or a file with one per line (default: all that --gt has)."""
+    csv: str = path(decides=False, written=True)
+    """File for the per-object table (default: scores.csv in --out)."""
+
+    def inert(self) -> Mapping[str, str]:
+        found = {"seed": "nothing is random here; leave it out"}
+        if self.runtime:
+            names = ("every", "include_last", "top_k")
+            found |= {f"memory.{name}": "the engine has first and recent memory; leave --runtime out" for name in names}
+        if not self.fps.sequences:
+            found["fps.long_repeats"] = "nothing is timed; leave it out, or give --fps.sequences"
+        return found
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if bool(self.gt) != bool(self.pred):
-            raise InputError("--gt and --pred go together: the folder of true masks and the folder of predicted masks")
-        if bool(self.meta) != bool(self.train_meta):
-            raise InputError("--meta and --train-meta go together: the categories of these videos and the seen ones")
-        if self.register and (self.gt or self.checkpoint == "copy" or self.runtime):
+        if self.register and (self.checkpoint == "copy" or self.runtime):
             raise InputError(
-                "--register: there is no network to register; name one with --checkpoint, without --gt or --runtime"
+                "--register: there is no network to register; give one with --checkpoint, without --runtime"
             )
         if self.precision != "auto" and not self.runtime:
             raise InputError(
-                f"--precision {self.precision}: the reference loop is fp32; name the engine's --runtime too"
+                f"--precision {self.precision}: the reference loop is fp32; also give the engine's --runtime"
             )
         if self.runtime and (self.checkpoint == "copy" or self.memory.kind not in ("auto", "first_recent")):
             raise InputError(
                 f"--runtime {self.runtime}: the engine runs networks with first and recent memory; leave it out"
             )
-        check_working_size(self.size_px, self.max_frames)
+        check_working_size(self.size_px, self.max_frames, as_trained=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig(JobConfig):
-    """Check that models, losses, sampling and scores are the published ones, number by number."""
+    """Check models, losses, sampling and scores against the published numbers."""
 
-    out: str = ""
+    smoke_is_less: ClassVar[bool] = False
+
+    out: str = path(decides=False, written=True)
     """Folder for checks.json (empty: the checks are only printed)."""
-    golden: str = ""
-    """Folder of golden numbers of the official code; nothing in it is executed (empty: its checks are skipped)."""
-    weights: str = ""
-    """ImageNet weights of MobileNetV2, a file or its folder (empty: its checks are skipped)."""
+    golden: str = path()
+    """Folder of reference numbers from the official code; nothing in it is executed (empty: skip these checks)."""
+    weights: str = path()
+    """ImageNet weights of MobileNetV2, a file or its folder (empty: skip these checks)."""
     strict: bool = False
-    """Fail also where a check was skipped for want of a file."""
+    """Also fail if a check was skipped because a file is missing."""
+
+    def inert(self) -> Mapping[str, str]:
+        return {} if self.out else {"overwrite": "nothing is written without --out; leave it out"}

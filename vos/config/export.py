@@ -1,12 +1,14 @@
-"""Taking a model to a device."""
+"""Export of a model to another runtime."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from vos.config.base import BUILTIN_STUDENT, JobConfig, Preset
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
 FREE = "free"
@@ -14,27 +16,33 @@ FREE = "free"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(JobConfig):
-    """Write the whole video pipeline, memory included, as files for another runtime, and check them against PyTorch."""
+    """Export the whole video pipeline, memory included, for another runtime, and check it against PyTorch."""
 
-    preset: Preset = "paper"
-    """Named configuration the other flags change: smoke and demo (small synthetic frames), paper (854x480)."""
-    out: str = "runs/export"
-    """Folder of the graphs, their description (graphs.json), the card (README.md) and the example program (segment.py)."""
+    preset: Preset = cosmetic("paper")
+    """Named configuration that the other flags change: smoke and demo (small synthetic frames), paper (854x480)."""
+    out: str = path("runs/export", decides=False, written=True)
+    """Folder of the graphs, their description (graphs.json), the model card (README.md) and the example program (segment.py)."""
     model: str = BUILTIN_STUDENT
     """Folder of jobs.train, .safetensors or .pth file, champion, NAME@champion, models:/NAME/3, the id of an MLflow run,
     builtin-student, builtin-student-mobilenetv2, builtin-student-resnet18, builtin-davis or builtin."""
     to: Literal["onnx", "openvino", "torch-export", "executorch"] = "onnx"
     """Format of the files."""
     size: str = "854x480"
-    """WIDTHxHEIGHT of the frames, any size (padded inside), or 'free': sides that are multiples of 16."""
+    """WIDTHxHEIGHT of the frames, any size (padded inside), or 'free': any sides that are multiples of 16."""
     objects: int = 0
-    """Number of objects (0 = any; executorch: the most, for which its memory is planned)."""
+    """Number of objects (0 = any; executorch: the largest number, for which memory is reserved)."""
     int8: bool = False
-    """Calibrate to int8 on clips of the training split (onnx and openvino; needs NNCF)."""
+    """Quantise to int8, calibrated on clips of the training split (onnx and openvino; needs NNCF)."""
     calibration_clips: int = 10
     """Clips of four frames for --int8, spread over the training split."""
-    evaluation: str = ""
-    """Folder of jobs.evaluate, whose figures the card then tells (empty: 'not measured')."""
+    evaluation: str = path()
+    """Folder of jobs.evaluate; the model card reports its scores (empty: 'not measured')."""
+
+    def inert(self) -> Mapping[str, str]:
+        found: dict[str, str] = dict.fromkeys(
+            ("seed", "workers"), "one process writes the files, nothing is random; leave it out"
+        )
+        return found if self.int8 else found | {"calibration_clips": "only --int8 uses it; add that, or leave this out"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,14 +54,14 @@ class ExportConfig(JobConfig):
             )
         if self.to == "executorch" and (not self.objects or self.size == FREE):
             raise InputError(
-                "--to executorch: it plans its memory ahead; give --objects 1 (or more) and --size WIDTHxHEIGHT"
+                "--to executorch: its memory is fixed at export; give --objects 1 (or more) and --size WIDTHxHEIGHT"
             )
         if self.int8 and self.to not in ("onnx", "openvino"):
-            raise InputError(f"--int8 --to {self.to}: int8 graphs are written for onnx and openvino")
+            raise InputError(f"--int8 --to {self.to}: int8 is available for onnx and openvino; use one of them")
 
     @property
     def frame_size(self) -> tuple[int, int] | None:
-        """(H, W), or None where sides are free."""
+        """(H, W), or None if the size is free."""
         if self.size == FREE:
             return None
         width, height = self.size.split("x")

@@ -1,4 +1,4 @@
-"""Named configurations. A preset is a whole value of a job's dataclass; flags change single fields of it."""
+"""Named configurations. A preset is a complete configuration of a job; flags change single fields of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from vos.config import (
     BenchmarkConfig,
     CacheConfig,
+    CheckConfig,
     ClipConfig,
     DataConfig,
     DemoConfig,
@@ -20,6 +21,7 @@ from vos.config import (
     LossConfig,
     OptimiserConfig,
     ReportConfig,
+    ScoreConfig,
     SegmentConfig,
     TeacherConfig,
     TrainConfig,
@@ -37,12 +39,12 @@ DEMO_CLIP = ClipConfig(crop_px=112, max_skip_frames=8, max_objects=2)
 PAPER_CLIP = ClipConfig(skip_curriculum=(10, 15, 20, 25, 5))
 DEMO_OPTIMISER = OptimiserConfig(lr=1.5e-3, ema=0.98, warmup_steps=20)
 
-# STCN's main training (PAPER.md, section 7): Adam at 1e-5 with a step at 125 k. Ours is AdamW with polynomial decay at the same
+# STCN's main training is Adam at 1e-5 with a step at 125 k. Here it is AdamW with polynomial decay at the same
 # rate; 150 k steps of 4 clips of 3 frames of 384².
 PAPER_OPTIMISER = OptimiserConfig(lr=1e-5, weight_decay=1e-7, warmup_steps=1000)
 PAPER_LOSS = LossConfig(hardest=0.15)
 
-# docs/results.md: DAVIS on two CPU cores in minutes to an hour a run. ImageNet trunks learn slowly, what is new quickly.
+# docs/results.md: DAVIS on two CPU cores, minutes to an hour per run. ImageNet trunks get a low learning rate, new layers a high one.
 DAVIS_CLIP = ClipConfig(crop_px=240, max_skip_frames=15, max_objects=1)
 DAVIS_OPTIMISER = OptimiserConfig(query_trunk_scale=0.15, value_trunk_scale=0.3)
 DAVIS_LOSS = LossConfig(kd=8.0)
@@ -156,9 +158,9 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         ),
     },
     DemoConfig: {
-        "smoke": lambda: DemoConfig(preset="smoke", draws=24, steps=6, teacher_steps=4, data=SMOKE_DATA),
+        "smoke": lambda: DemoConfig(preset="smoke", draws=24, steps=4, seeds=2, data=SMOKE_DATA),
         "demo": lambda: DemoConfig(data=DEMO_DATA),
-        "paper": lambda: DemoConfig(preset="paper", draws=60_000, steps=150_000),
+        "paper": lambda: DemoConfig(preset="paper", draws=60_000, steps=150_000, lr=1e-5),
     },
     BenchmarkConfig: {
         "smoke": lambda: BenchmarkConfig(
@@ -193,7 +195,7 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         "demo": lambda: FpsBenchmarkConfig(preset="demo", data=DEMO_DATA),
         "paper": lambda: FpsBenchmarkConfig(),
     },
-    # Only davis-cpu writes to the folders that are committed.
+    # Only davis-cpu writes to folders that are committed to the repository.
     ReportConfig: {
         "smoke": lambda: ReportConfig(
             preset="smoke", out="runs/results-smoke", docs="runs/results-smoke/results", data=SMOKE_DATA
@@ -204,11 +206,21 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         "paper": lambda: ReportConfig(preset="paper", out="runs/results-paper", docs="runs/results-paper/results"),
         "davis-cpu": lambda: ReportConfig(),
     },
-    # A user's video is neither small nor large by preset: they differ in who computes, the fastest or the reference.
+    # The presets differ in the runtime: the fastest, or the reference (paper).
     SegmentConfig: {
         "smoke": lambda: SegmentConfig(preset="smoke"),
         "demo": lambda: SegmentConfig(preset="demo"),
         "paper": lambda: SegmentConfig(preset="paper", runtime="eager", precision="fp32"),
+    },
+    ScoreConfig: {
+        "smoke": lambda: ScoreConfig(preset="smoke"),
+        "demo": lambda: ScoreConfig(preset="demo"),
+        "paper": lambda: ScoreConfig(preset="paper"),
+    },
+    CheckConfig: {
+        "smoke": lambda: CheckConfig(preset="smoke", data=SMOKE_DATA),
+        "demo": lambda: CheckConfig(preset="demo", data=DEMO_DATA),
+        "paper": lambda: CheckConfig(preset="paper"),
     },
     VerifyConfig: {
         "smoke": lambda: VerifyConfig(preset="smoke"),
@@ -219,14 +231,14 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
 
 
 def preset(cls: type[Job], name: str | None) -> Job:
-    """The named configuration of a job; None gives the job's own default.
+    """Return the named configuration of a job; None gives the job's default preset.
 
     Raises InputError for an unknown name.
     """
-    table = PRESETS[cls]
+    default = cls()
+    table = PRESETS.get(cls, {default.preset: lambda: default})  # a job without presets has only its defaults
     if name is None:
-        usual = {DemoConfig: "demo", BenchmarkConfig: "paper", FpsBenchmarkConfig: "paper", ExportConfig: "paper"}
-        name = (usual | {ReportConfig: "davis-cpu"}).get(cls, "smoke")
+        name = default.preset
     if not isinstance(name, str) or name not in table:
         raise InputError(f"--preset {name}: unknown; use one of {', '.join(table)}")
     return table[name]()

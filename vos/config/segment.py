@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vos.config.base import AS_TRAINED, BUILTIN_STUDENT, JobConfig
+from vos.config.base import AS_TRAINED, BUILTIN_STUDENT, JobConfig, Preset
 from vos.config.evaluate import check_working_size
+from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
 OUT_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv")
@@ -19,17 +21,23 @@ class SegmentConfig(JobConfig):
     """Follow the objects of a first mask through a video: an overlay video and palette PNGs."""
 
     least_threads: ClassVar[int] = 0
+    smoke_is_less: ClassVar[bool] = False
 
-    video: str = ""
+    preset: Preset = cosmetic("demo")
+    """Named configuration the other flags change: demo (the default) and smoke take the fastest runtime, paper the reference: PyTorch as it
+    is, in fp32."""
+    video: str = path(streamed=True, keywords=("-",))
     """Video file (MP4, MOV, MKV, WebM, AVI, MPEG, TS, Y4M, GIF, Ogg), folder of JPEG or PNG frames, or - for raw frames on standard
     input; the first word of the command line says it too."""
-    first_mask: str = ""
+    sample: bool = False
+    """Segment the video that comes with the package, with its own first mask: a rabbit and the rocks beside it."""
+    first_mask: str = path()
     """PNG with the objects of the first frame: palette or grey, 0 is background, each other value an object; 0 and 255 mean one object."""
     add: tuple[str, ...] = ()
     """FRAME:MASK.png, objects that appear in that frame, counted from 0; may be given several times (default: none)"""
-    out: str = "runs/segment.mp4"
-    """The overlay video (.mp4, .m4v, .mov or .mkv): H.264 where PyAV can."""
-    masks: str = ""
+    out: str = path(decides=False, written=True)
+    """The overlay video (.mp4, .m4v, .mov or .mkv): H.264 where PyAV can. Default: runs/segment.mp4, or runs/sample.mp4 with --sample."""
+    masks: str = path(decides=False, written=True)
     """Folder of the palette PNGs. Default: --out without its ending, with -masks."""
     no_masks: bool = False
     """Write no palette PNGs."""
@@ -46,20 +54,32 @@ class SegmentConfig(JobConfig):
     are); outputs have the video's size."""
     upsampling: Literal["bilinear", "edge"] = "bilinear"
     """From --size-px to the video's size; edge follows the picture's edges."""
-    threads: int = 0
+    threads: int = cosmetic(0)
     """Threads of the network (0 = all cores)."""
     fps: float = 0.0
     """Frames per second of the overlay video (0 = the video's own; 25 for a folder and for standard input)."""
     pipe_size: str = ""
     """WIDTHxHEIGHT of the raw RGB24 frames on standard input."""
 
+    def inert(self) -> Mapping[str, str]:
+        return {
+            **dict.fromkeys(("seed", "workers", "data"), "one video is segmented, by one process; leave it out"),
+            **(
+                {"masks": "no palette PNGs are written with --no-masks; leave one of them out"} if self.no_masks else {}
+            ),
+        }
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.out.lower().endswith(OUT_ENDINGS):
+        if self.sample and (self.video or self.first_mask):
+            raise InputError(
+                "--sample: has its own video and first mask; leave out --video and --first-mask, or --sample"
+            )
+        if self.out and not self.out.lower().endswith(OUT_ENDINGS):
             raise InputError(f"--out {self.out}: name a video file that ends in {', '.join(OUT_ENDINGS)}")
         if not 0 <= self.fps <= 1000:
             raise InputError(f"--fps {self.fps:g}: use 0 (the video's own) to 1000")
-        check_working_size(0 if self.size_px == AS_TRAINED else self.size_px, 0)
+        check_working_size(self.size_px, 0, as_trained=True)
         for one in self.add:
             if not re.fullmatch(r"[1-9][0-9]{0,9}:.+", one):
                 raise InputError(f"--add {one}: use FRAME:MASK.png with FRAME from 1 on; frame 0 has --first-mask")

@@ -1,8 +1,7 @@
-"""Taking a clip: the frames and masks of a draw, cropped and coloured as its numbers say.
+"""Reading a clip: the frames and masks of a clip draw, with its crop and colour augmentation applied.
 
-Everything here is integer arithmetic on bytes (positions in 1/32 pixel, colours by table), so a draw gives the same
-bytes on the teacher's side and the student's, on every worker, in any order. Frames and their labels continue past the
-edge as their reflection.
+Everything here is integer arithmetic on bytes (positions in 1/32 pixel, colours by table). A draw therefore gives the
+same bytes for teacher and student, on every worker, in any order. Frames and labels are reflected at their borders.
 """
 
 from __future__ import annotations
@@ -14,40 +13,40 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vos.data.datasets import Video
 from vos.data.draws import Augmentation, ClipDraw
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.media import images
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """frames (T, crop, crop, 3) uint8 RGB; labels (T, crop, crop) uint8 in 0..O, numbered in the order of the draw's
-    objects.
-    """
+    """frames (T, crop, crop, 3) uint8 RGB; labels (T, crop, crop) uint8 in 0..O, in the order of the draw's objects."""
 
     frames: np.ndarray
     labels: np.ndarray
 
 
 def read_clip(video: Video, draw: ClipDraw, crop_px: int, pasted: Video | None = None) -> Clip:
-    """Read the clip of a draw, bit-exactly. `crop_px` is the one it was drawn with, `pasted` the video of `draw.paste`.
+    """Read the clip of a draw, bit-exactly.
 
-    Raises InputError if a frame has no mask or a file is bad.
+    crop_px  the value that the draw was made with
+    pasted   the video of `draw.paste`
+    Raises InputError if a frame has no mask or a file is damaged.
     """
     assert video.name == draw.video, f"draw {draw.number} is of {draw.video}, not of {video.name}"
     return _taken(video, draw, draw.frames, crop_px, pasted, need_masks=True)
 
 
 def replay(videos: Mapping[str, Video], draw: ClipDraw, crop_px: int) -> Clip:
-    """`read_clip` where videos are known by name."""
+    """Read the clip of a draw (`read_clip`) from videos given by name."""
     return read_clip(videos[draw.video], draw, crop_px, videos[draw.paste.video] if draw.paste else None)
 
 
 def _paste_over(
     frames: np.ndarray, labels: np.ndarray, draw: ClipDraw, indices: tuple[int, ...], pasted: Video | None, crop_px: int
 ) -> None:
-    """Lay the pasted object over the frames of these indices, and their labels, in place. Without a mask of it a frame stays as it is."""
+    """Paste the object of `draw.paste` over these frames and labels, in place. A frame is unchanged if its mask is missing."""
     paste = draw.paste
     assert paste is not None and pasted is not None and pasted.name == paste.video, f"draw {draw.number} has a paste"
     crop = Cropper(paste.augmentation, crop_px)
@@ -64,9 +63,9 @@ def _paste_over(
 
 
 def read_context(video: Video, draw: ClipDraw, crop_px: int, masks: bool, pasted: Video | None = None) -> Clip:
-    """The context frames of a draw under the clip's own augmentation; labels are zeros unless `masks`.
+    """Read the context frames of a draw with the clip's own augmentation; labels are zeros unless `masks`.
 
-    Raises InputError as `read_clip` does, for a frame without a mask only where `masks` are asked for.
+    Raises InputError as `read_clip` does, but for a missing mask only with `masks`.
     """
     clip = _taken(video, draw, draw.context, crop_px, pasted, need_masks=masks)
     return clip if masks else Clip(clip.frames, np.zeros_like(clip.labels))
@@ -75,7 +74,7 @@ def read_context(video: Video, draw: ClipDraw, crop_px: int, masks: bool, pasted
 def _taken(
     video: Video, draw: ClipDraw, indices: tuple[int, ...], crop_px: int, pasted: Video | None, need_masks: bool
 ) -> Clip:
-    """These frames of the draw's video as it says. Masks that nobody needs are read only where an object is pasted behind them."""
+    """Read these frames of the draw's video, augmented. Masks are read if `need_masks`, or if the draw has a paste."""
     crop = Cropper(draw.augmentation, crop_px)
     frames = np.empty((len(indices), crop_px, crop_px, 3), np.uint8)
     labels = np.zeros((len(indices), crop_px, crop_px), np.uint8)
@@ -93,13 +92,14 @@ def _taken(
 
 
 def checksum(clip: Clip) -> int:
-    """CRC-32 of the frames' bytes and then the labels': what a replayed clip is compared with."""
+    """Return the CRC-32 of the frames' bytes, then the labels'; a replayed clip is compared with it."""
     return zlib.crc32(clip.labels.tobytes(), zlib.crc32(clip.frames.tobytes()))
 
 
 def encode_clip(clip: Clip) -> tuple[list[bytes], list[bytes]]:
-    """Frames as JPEG (quality 95, full colour resolution) and labels as PNG, T files each. Frames do not survive bit by bit:
-    what a teacher is to see must be decoded from them.
+    """Encode frames as JPEG (quality 95, full colour resolution) and labels as PNG, T files each.
+
+    JPEG is lossy: the teacher must be given the decoded frames.
     """
     settings = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     frames = [_encoded(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), settings) for frame in clip.frames]
@@ -107,7 +107,7 @@ def encode_clip(clip: Clip) -> tuple[list[bytes], list[bytes]]:
 
 
 def decode_clip(frames: list[bytes], labels: list[bytes], origin: str = "a stored clip") -> Clip:
-    """The inverse of `encode_clip`. Raises InputError, naming `origin`, where they are not whole JPEG and PNG files, all of one size."""
+    """Invert `encode_clip`. Raises InputError, naming `origin`, for files that are damaged or differ in size or number."""
     pictures = [images.decode(data, f"{origin}, frame {i}", cv2.IMREAD_COLOR_RGB) for i, data in enumerate(frames)]
     masks = [images.decode(data, f"{origin}, mask {i}", cv2.IMREAD_GRAYSCALE) for i, data in enumerate(labels)]
     sizes = {one.shape[:2] for one in (*pictures, *masks)}
@@ -123,13 +123,13 @@ def _encoded(kind: str, image: np.ndarray, settings: list[int]) -> bytes:
 
 
 class Cropper:
-    """An augmentation made ready for any number of frames of a video: sampling grids and colour tables."""
+    """An augmentation prepared for the frames of a video: sampling grids and colour tables."""
 
     def __init__(self, augmentation: Augmentation, crop_px: int) -> None:
         a, b, c, d, e, f = augmentation.affine
         size = (crop_px, crop_px)
         self._label_grid = images.affine_grid(augmentation.affine, size, nearest=True)
-        # Bilinear sampling skips pixels beyond a factor of 2 and would alias: whole blocks are averaged first.
+        # Beyond a factor of 2, bilinear sampling skips pixels and aliases: whole blocks are averaged first.
         self._times = max(1, int(augmentation.source_px))
         shift, times = (self._times - 1) / 2, self._times
         reduced = (a / times, b / times, (c - shift) / times, d / times, e / times, (f - shift) / times)
@@ -138,7 +138,7 @@ class Cropper:
         self._colours = np.clip(np.rint(colours), 0, 255).astype(np.uint8)[:, None, :]
 
     def frame(self, frame: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 -> (crop, crop, 3) uint8."""
+        """Augment a frame: (H, W, 3) uint8 -> (crop, crop, 3) uint8."""
         if self._times > 1:
             height, width = frame.shape[0] // self._times, frame.shape[1] // self._times
             whole_blocks = frame[: height * self._times, : width * self._times]
@@ -146,7 +146,7 @@ class Cropper:
         return cv2.LUT(images.sample(frame, self._frame_grid), self._colours)
 
     def labels(self, labels: np.ndarray, objects: tuple[int, ...]) -> np.ndarray:
-        """(H, W) uint8 ids -> (crop, crop) uint8: objects[k] becomes k + 1, every other object background."""
+        """Crop labels: (H, W) uint8 ids -> (crop, crop) uint8; objects[k] becomes k + 1, other objects background."""
         table = np.zeros(256, np.uint8)
         table[list(objects)] = np.arange(1, len(objects) + 1)
         return cv2.LUT(images.sample(labels, self._label_grid), table)

@@ -1,8 +1,8 @@
-"""The fingerprint of videos: a digest of every byte that they are made of, as fast as a look at the files' times where nothing changed.
+"""The fingerprint of videos: a digest of all their bytes. Unchanged files are recognised by size, times and inode and not read again.
 
-Names and sizes alone would call other masks of equal size the same videos. Contents are read once; a small file per video in the user's
-private cache folder then says which files (size, times of change, inode) had which digest. A file that was changed so recently that another
-change could have the same time is read again, as git does.
+Names and sizes are not enough: other masks may have equal sizes. Contents are read once. A small file per video in the user's private
+cache folder then records which files (size, times of change, inode) had which digest. If a file changed so recently that a second change
+could have the same time, it is read again, as git does.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
 
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.json_files import checked, read_json_file
 from vos.files.whole import code_cache, open_regular, write_atomic
 
 FORM = "c1-"
-"""How a fingerprint of contents begins. Those without it are of names and sizes, from before contents were read."""
+"""Prefix of a fingerprint of contents. Older fingerprints have no prefix and cover names and sizes only."""
 RACY_S = 2.0
-"""A file system may keep times to the second only."""
+"""A file system may store times in whole seconds."""
 CHUNK_BYTES = 1 << 20
 
 
 class Known(TypedDict):
-    """What the cache says of a video: its files as they were when they were read, the digest of their contents, and a digest of both."""
+    """The cache entry of a video: state of its files when they were read, digest of their contents, and a digest of both."""
 
     files: str
     content: str
@@ -36,10 +36,10 @@ class Known(TypedDict):
 
 
 def fingerprint(videos: Sequence[Video], on_read: Callable[[int, int], None] | None = None) -> str:
-    """`c1-` and 64 hex digits: names, sizes, meaning and contents of all frames and masks; no absolute path.
+    """Return `c1-` and 64 hex digits of names, sizes, meaning and contents of all frames and masks, without absolute paths.
 
-    on_read  told (videos read, videos to read) while contents are read
-    Raises InputError where a file is gone.
+    on_read  called with (videos read, videos to read) while contents are read
+    Raises InputError if a file is missing.
     """
     kept = code_cache("contents") if any(video.files() for video in videos) else ""
     contents: dict[int, str] = {}
@@ -63,7 +63,7 @@ def fingerprint(videos: Sequence[Video], on_read: Callable[[int, int], None] | N
 
 
 def index_fingerprint(videos: Sequence[Video]) -> str:
-    """64 hex digits of names, sizes and meaning alone: the fingerprint of caches and records that are older than `fingerprint`."""
+    """Return 64 hex digits of names, sizes and meaning only: the fingerprint of caches and records older than `fingerprint`."""
     digest = hashlib.sha256()
     for video in videos:
         digest.update(video.signature().encode() + b"\n")
@@ -71,12 +71,12 @@ def index_fingerprint(videos: Sequence[Video]) -> str:
 
 
 def same_videos(videos: Sequence[Video], known: str) -> bool:
-    """Whether these are the videos of a fingerprint, by contents, or, for one of before, by names and sizes."""
+    """Return whether these are the videos of a fingerprint: by contents, or for an old fingerprint by names and sizes."""
     return known == (fingerprint(videos) if known.startswith(FORM) else index_fingerprint(videos))
 
 
 def _state(video: Video) -> str:
-    """Digest of what the file system says of a video's files."""
+    """Return a digest of path, size, times and inode of a video's files."""
     digest = hashlib.blake2b(digest_size=16)
     for path in video.files():
         try:
@@ -91,7 +91,7 @@ def _state(video: Video) -> str:
 
 
 def _read(video: Video, state: str, kept: str) -> str:
-    """Digest of a video's contents, remembered unless a file may have changed meanwhile."""
+    """Return the digest of a video's contents, and store it unless a file may have changed meanwhile."""
     began, newest = time.time(), 0.0
     digest = hashlib.blake2b(digest_size=32)
     for path in video.files():
@@ -110,7 +110,7 @@ def _read(video: Video, state: str, kept: str) -> str:
 
 
 def _recalled(video: Video, state: str, kept: str) -> str | None:
-    """The digest of a video's contents as the cache has it; None where it does not know these very files."""
+    """Return the cached digest of a video's contents; None if the cache has no entry for these files in this state."""
     if not video.files():
         return hashlib.blake2b(digest_size=32).hexdigest()
     try:

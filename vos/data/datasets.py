@@ -1,9 +1,9 @@
-"""Where the videos are: DAVIS, YouTube-VOS, a folder of frames with first masks, or synthetic video; listed and
-checked, read lazily.
+"""Data sets: DAVIS, YouTube-VOS, a folder of frames with first masks, or synthetic video.
 
-An index is a list of small pickle-able records. Every file is looked at once when the index is made (header and last
-bytes, no decoding: some 10^4 files per second), so that a bad file is named before any long work starts. What only
-decoding can tell, an object index that should not be there, is checked when that mask is read.
+An index is a list of small picklable records; frames and masks are read on demand. Every file is checked once when the
+index is made (header and last bytes, no decoding: about 10^4 files per second), so a bad file is named before long work
+starts. Some faults, such as an unknown object index, need decoding: they are found when that mask is read.
+`vos.data.checking` reads all of them.
 
     davis2016    ROOT/JPEGImages/480p/V/*.jpg, ROOT/Annotations/480p/V/*.png, ROOT/ImageSets/2016/SPLIT.txt;
                  any nonzero index is object 1
@@ -14,184 +14,45 @@ decoding can tell, an object index that should not be there, is checked when tha
                  or one video: ROOT/*.jpg (or ROOT/frames/*.jpg) and ROOT/masks/*.png.
                  ROOT/SPLIT.txt lists the videos of a split; without any split file every split holds all videos
 
-A mask has the name of its frame. Index 255 is DAVIS's "void" and read as background, except in a folder whose mask
-holds nothing else (a black-and-white mask). Frames are ordered by the numbers in their names (2 before 10).
+A mask has the name of its frame. Index 255 is DAVIS's "void" and read as background; in kind `folder`, a mask that holds
+only 255 is a black-and-white mask of one object. Frames are ordered by the numbers in their names (2 before 10).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Literal, Protocol, TypedDict
-
-import cv2
-import numpy as np
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypedDict
 
 from vos.data.synthetic import synthetic_index
+from vos.data.videos import FolderVideo, MaskMeaning, Video
 from vos.errors import InputError
 from vos.files.json_files import checked, read_json_file
 from vos.files.names import check_name, read_names
 from vos.media import images
 from vos.media.frame_files import entries, image_files
 
-VOID_INDEX = 255
 OUTSIDE_LINKS = "MOBILEVOS_OUTSIDE_LINKS"
-"""Set to 1, this environment variable lets links lead out of a data set."""
-MaskMeaning = Literal["foreground", "palette", "black_and_white_or_palette"]
+"""If this environment variable is 1, links may lead out of a data set."""
+Tell = Callable[[InputError], None]
+"""Called with each fault. If it raises, indexing stops at the first fault; if it returns, all faults are reported."""
 
 
-class Video(Protocol):
-    """One video: small, hashable, pickle-able; frames and masks are read when asked for."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def num_frames(self) -> int: ...
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of every frame and mask, in pixels."""
-        ...
-
-    @property
-    def annotated(self) -> tuple[int, ...]:
-        """The frames that have a mask, ascending; the first of them comes with every object of `first_seen` at that
-        frame.
-        """
-        ...
-
-    @property
-    def first_seen(self) -> dict[int, int]:
-        """Object id -> the frame whose mask gives it."""
-        ...
-
-    def frame_name(self, index: int) -> str:
-        """Name of a frame without folder and ending, as its mask is called, such as "00000"."""
-        ...
-
-    def frame(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
-        ...
-
-    def mask(self, index: int) -> np.ndarray | None:
-        """(H, W) uint8 object ids, 0 is background; None where there is no annotation."""
-        ...
-
-    def signature(self) -> str:
-        """What it is, independent of where it is stored: names and sizes, or, where there are no files, all that decides the content."""
-        ...
-
-    def files(self) -> tuple[str, ...]:
-        """Paths of all files that it is read from; none where it is made on the fly."""
-        ...
+def raise_fault(fault: InputError) -> None:
+    raise fault
 
 
-@dataclass(frozen=True)
-class FolderVideo:
-    """A video of frame and mask files.
-
-    `objects` are (id, first frame) pairs, or None to take the ids of the first mask.
-    """
-
-    name: str
-    frame_folder: str
-    frame_files: tuple[str, ...]
-    mask_folder: str
-    mask_files: tuple[str | None, ...]
-    size: tuple[int, int]
-    meaning: MaskMeaning = "palette"
-    objects: tuple[tuple[int, int], ...] | None = None
-
-    @property
-    def num_frames(self) -> int:
-        return len(self.frame_files)
-
-    @property
-    def annotated(self) -> tuple[int, ...]:
-        return tuple(i for i, file in enumerate(self.mask_files) if file)
-
-    @property
-    def first_seen(self) -> dict[int, int]:
-        return self._first_seen
-
-    @cached_property
-    def _first_seen(self) -> dict[int, int]:
-        if self.objects is not None:
-            return dict(self.objects)
-        if self.meaning == "foreground":
-            return {1: 0}
-        first = self.annotated[0]
-        objects = _indices(self._labels(self._mask_path(first)))
-        if not objects:
-            raise InputError(f"{self._mask_path(first)}: the first mask shows no object; paint one, or drop the video")
-        return dict.fromkeys(objects, first)
-
-    def frame_name(self, index: int) -> str:
-        return os.path.splitext(self.frame_files[index])[0]
-
-    def frame(self, index: int) -> np.ndarray:
-        path = os.path.join(self.frame_folder, self.frame_files[index])
-        frame = images.read_frame(path)
-        self._check_size(path, frame)
-        return frame
-
-    def mask(self, index: int) -> np.ndarray | None:
-        if not self.mask_files[index]:
-            return None
-        path = self._mask_path(index)
-        labels = self._labels(path)
-        known = self.first_seen
-        unknown = [i for i in _indices(labels) if i not in known] if self.meaning != "foreground" else []
-        if unknown:
-            where = "meta.json" if self.objects is not None else f"the first mask {self._mask_path(self.annotated[0])}"
-            ids = ", ".join(map(str, sorted(known)))
-            raise InputError(
-                f"{path}: palette index {unknown[0]}, but {where} has only objects {ids}; renumber it or add it there"
-            )
-        return labels
-
-    def signature(self) -> str:
-        masks = [file and os.path.getsize(os.path.join(self.mask_folder, file)) for file in self.mask_files]
-        frames = [(file, os.path.getsize(os.path.join(self.frame_folder, file))) for file in self.frame_files]
-        return json.dumps([self.name, self.size, self.meaning, self.objects, frames, masks])
-
-    def files(self) -> tuple[str, ...]:
-        return self._files
-
-    @cached_property
-    def _files(self) -> tuple[str, ...]:
-        frames = [os.path.join(self.frame_folder, file) for file in self.frame_files]
-        return (*frames, *(os.path.join(self.mask_folder, file) for file in self.mask_files if file))
-
-    def _mask_path(self, index: int) -> str:
-        return os.path.join(self.mask_folder, self.mask_files[index] or "")
-
-    def _labels(self, path: str) -> np.ndarray:
-        labels = images.read_mask(path)
-        self._check_size(path, labels)
-        if self.meaning == "foreground":
-            return (labels > 0).astype(np.uint8)
-        indices = _indices(labels)
-        if VOID_INDEX in indices:
-            black_and_white = self.meaning == "black_and_white_or_palette" and indices == [VOID_INDEX]
-            labels[labels == VOID_INDEX] = 1 if black_and_white else 0
-        return labels
-
-    def _check_size(self, path: str, pixels: np.ndarray) -> None:
-        if pixels.shape[:2] != self.size:
-            raise InputError(_size_message(path, (pixels.shape[0], pixels.shape[1]), self.size, self.name))
-
-
-def load_index(root: str, kind: str = "auto", split: str = "train") -> list[Video]:
-    """The videos of a split, sorted by name; every file is checked to be there, whole and of one size.
+def load_index(root: str, kind: str = "auto", split: str = "train", tell: Tell = raise_fault) -> list[Video]:
+    """List the videos of a split, sorted by name; every file is checked to be present, complete and of one size.
 
     root   folder of the data set; "" means synthetic video
-    kind   one of `KINDS`, or "auto" to look for the files that tell them apart
+    kind   one of `KINDS`, or "auto" to detect it from the files in the folder
     split  "train", "val" or the name of another split file
-    Raises InputError, one line with the file and the mend.
+    tell   called with each fault of a video or file. If it returns, videos with faults stay in the index if they can be
+           read at all; use such an index only to find further faults
+    Raises InputError, one line with the file and the fix. Faults of the folder, the split or meta.json are always raised.
     """
     if kind not in ("auto", *KINDS):
         raise InputError(f"--data.kind {kind}: unknown; use one of auto, {', '.join(KINDS)}")
@@ -202,66 +63,72 @@ def load_index(root: str, kind: str = "auto", split: str = "train") -> list[Vide
     root = os.path.expanduser(root)
     if "\0" in root or not os.path.isdir(root):
         raise InputError(f"{root}: no such data folder; give another --data.root, or none for synthetic video")
-    videos = KINDS[detect_kind(root) if kind == "auto" else kind](root, split)
+    videos = KINDS[detect_kind(root) if kind == "auto" else kind](root, split, tell)
     return sorted(videos, key=lambda video: video.name)
 
 
 def detect_kind(root: str) -> str:
-    """The kind of data set in a folder, by the files that tell them apart.
+    """Return the kind of data set in a folder, from the files in it.
 
-    Raises InputError listing what was looked for.
+    Raises InputError that lists the files looked for.
     """
     for kind, marks in _MARKS.items():
         if any(os.path.exists(os.path.join(root, mark)) for mark in marks):
             return kind
     looked_for = "; ".join(f"{kind}: {' or '.join(marks)}" for kind, marks in _MARKS.items())
     raise InputError(
-        f"{root}: no known data set; looked for {looked_for}. Point --data.root at the folder that holds one of these"
+        f"{root}: no known data set; looked for {looked_for}. Give the folder that holds one of these as --data.root"
     )
 
 
-def _index_davis(root: str, split: str, year: str, meaning: MaskMeaning) -> Iterator[Video]:
+def _index_davis(root: str, split: str, tell: Tell, year: str, meaning: MaskMeaning) -> Iterator[Video]:
     frames, masks = os.path.join(root, "JPEGImages/480p"), os.path.join(root, "Annotations/480p")
-    for name in _read_split(root, os.path.join(root, "ImageSets", year), split):
-        video = _scan(root, name, frames, masks, meaning)
-        # test-dev and test-challenge come with first masks only; a hole in any other pattern is a lost file.
+
+    def indexed(name: str) -> Video:
+        video = _scan(root, name, frames, masks, meaning, tell)
+        # test-dev and test-challenge have first masks only; in any other split, a missing mask is a lost file.
         if split == "train" or video.annotated != (0,):
-            _require_masks(video, range(video.num_frames))
-        yield video
+            _require_masks(video, range(video.num_frames), tell)
+        return video
+
+    return _each(_read_split(root, os.path.join(root, "ImageSets", year), split), indexed, tell)
 
 
-def _index_youtubevos(root: str, split: str) -> Iterator[Video]:
+def _index_youtubevos(root: str, split: str, tell: Tell) -> Iterator[Video]:
     folder = root
     if not os.path.exists(os.path.join(root, "meta.json")):
         folder = os.path.join(root, {"val": "valid"}.get(split, check_name(split, "--data.split")))
     meta_path = os.path.join(folder, "meta.json")
     _check_inside(root, meta_path)
     all_frames, all_masks = os.path.join(folder, "JPEGImages"), os.path.join(folder, "Annotations")
-    for name, objects in _read_meta(meta_path, entries(all_frames)).items():
-        video = _scan(root, name, all_frames, all_masks, "palette")
+    meta = _read_meta(meta_path, entries(all_frames))
+
+    def indexed(name: str) -> Video:
+        video = _scan(root, name, all_frames, all_masks, "palette", tell)
         position = {video.frame_name(i): i for i in range(video.num_frames)}
         first_seen = []
-        for number, frames in sorted(objects.items()):
+        for number, frames in sorted(meta[name].items()):
             if not frames or frames[0] not in position:
                 missing = f"frame {frames[0]}, which is not in {video.frame_folder}" if frames else "no frame"
-                raise InputError(f"{meta_path}: object {number} of video {name} has {missing}; extract it again")
-            first_seen.append((number, position[frames[0]]))
-        listed = {position[f] for frames in objects.values() for f in frames if f in position}
-        _require_masks(video, sorted(listed) if split == "train" else sorted({i for _, i in first_seen}))
-        yield replace(video, objects=tuple(first_seen))
+                tell(InputError(f"{meta_path}: object {number} of video {name} has {missing}; extract it again"))
+            first_seen.append((number, position.get(frames[0], 0) if frames else 0))
+        listed = {position[f] for frames in meta[name].values() for f in frames if f in position}
+        _require_masks(video, sorted(listed) if split == "train" else sorted({i for _, i in first_seen}), tell)
+        return replace(video, objects=tuple(first_seen))
+
+    return _each(meta, indexed, tell)
 
 
-def _index_folder(root: str, split: str) -> Iterator[Video]:
+def _index_folder(root: str, split: str, tell: Tell) -> Iterator[Video]:
     masks = os.path.join(root, "masks")
     if not os.path.isdir(masks):
         raise InputError(f"{masks}: no such folder; put the first mask of each video there, masks/VIDEO/00000.png")
     frames = os.path.join(root, "frames")
     single = next((folder for folder in (root, frames) if os.path.isdir(folder) and image_files(folder)), None)
     if single:
-        video = _scan(root, "", single, masks, "black_and_white_or_palette")
-        _require_masks(video, [0])
-        yield replace(video, name=check_name(os.path.basename(os.path.abspath(root)), "--data.root"))
-        return
+        video = _scan(root, "", single, masks, "black_and_white_or_palette", tell)
+        _require_masks(video, [0], tell)
+        return iter([replace(video, name=check_name(os.path.basename(os.path.abspath(root)), "--data.root"))])
     if any(file.endswith(".txt") for file in entries(root)):
         names = _read_split(root, root, split)
     else:
@@ -269,55 +136,73 @@ def _index_folder(root: str, split: str) -> Iterator[Video]:
         names = [check_name(entry, frames) for entry in folders]
     if not names:
         raise InputError(f"{root}: no frames; put them in frames/VIDEO/00000.jpg, or one video beside the folder masks")
+
+    def indexed(name: str) -> Video:
+        video = _scan(root, name, frames, masks, "black_and_white_or_palette", tell)
+        _require_masks(video, [0], tell)
+        return video
+
+    return _each(names, indexed, tell)
+
+
+def _each(names: Iterable[str], indexed: Callable[[str], Video], tell: Tell) -> Iterator[Video]:
+    """Yield the videos of these names; one that cannot be indexed is reported to `tell` and left out."""
     for name in names:
-        video = _scan(root, name, frames, masks, "black_and_white_or_palette")
-        _require_masks(video, [0])
-        yield video
+        try:
+            video = indexed(name)
+        except InputError as fault:
+            tell(fault)
+        else:
+            yield video
 
 
-def _scan(root: str, name: str, all_frames: str, all_masks: str, meaning: MaskMeaning) -> FolderVideo:
+def _scan(root: str, name: str, all_frames: str, all_masks: str, meaning: MaskMeaning, tell: Tell) -> FolderVideo:
     """List and check the files of one video.
 
-    Masks are optional here; `_require_masks` says which the data set promises.
+    Masks are optional here; `_require_masks` checks those that the data set must have.
     """
     frame_folder, mask_folder = os.path.join(all_frames, name), os.path.join(all_masks, name)
     if not os.path.isdir(frame_folder):
         raise InputError(
             f"{frame_folder}: the split names this video, but its folder is missing; add it or drop the name"
         )
-    for folder in (frame_folder, mask_folder):
-        _check_inside(root, folder, *_links(folder))
+    places = [path for folder in (frame_folder, mask_folder) for path in (folder, *_links(folder))]
+    outside = [fault for path in places if (fault := _outside(root, path)) is not None]
+    for fault in outside:
+        tell(fault)
+    if outside:  # nothing is read there
+        raise outside[0]
     frame_files = image_files(frame_folder)
     if not frame_files:
         raise InputError(f"{frame_folder}: no frame in it (.jpg, .jpeg or .png); add them or drop the video")
     mask_of = {os.path.splitext(file)[0]: file for file in entries(mask_folder) if file.lower().endswith(".png")}
     mask_files = tuple(mask_of.get(os.path.splitext(file)[0]) for file in frame_files)
-    size = images.check_complete(os.path.join(frame_folder, frame_files[0]))
-    paths = [os.path.join(frame_folder, file) for file in frame_files[1:]]
-    paths += [os.path.join(mask_folder, file) for file in mask_files if file]
-    for path in paths:
-        found = images.check_complete(path)
-        if found != size:
-            raise InputError(_size_message(path, found, size, name))
-    return FolderVideo(name, frame_folder, frame_files, mask_folder, mask_files, size, meaning)
+    video = FolderVideo(name, frame_folder, frame_files, mask_folder, mask_files, (0, 0), meaning)
+    for path in video.files():
+        try:
+            if video.size == (0, 0):
+                video = replace(video, size=images.check_complete(path))
+            else:
+                video.check_file(path)
+        except InputError as fault:
+            tell(fault)
+    if video.size == (0, 0):
+        raise InputError(
+            f"{frame_folder}: none of its frames and masks is a complete image; copy it again or drop the video"
+        )
+    return video
 
 
-def _require_masks(video: FolderVideo, indices: Sequence[int]) -> None:
+def _require_masks(video: FolderVideo, indices: Sequence[int], tell: Tell) -> None:
     for i in indices:
         if not video.mask_files[i]:
             path = os.path.join(video.mask_folder, f"{video.frame_name(i)}.png")
             frame = os.path.join(video.frame_folder, video.frame_files[i])
-            raise InputError(f"{path}: the mask of frame {frame} is missing; add it or drop the video from the split")
-
-
-def _indices(labels: np.ndarray) -> list[int]:
-    """The nonzero values of (H, W) uint8, ascending. A histogram is ten times as quick as np.unique."""
-    counts = cv2.calcHist([labels], [0], None, [256], [0, 256])
-    return [int(i) for i in np.flatnonzero(counts) if i]
+            tell(InputError(f"{path}: the mask of frame {frame} is missing; add it or drop the video from the split"))
 
 
 def _links(folder: str) -> list[str]:
-    """The entries of a folder that are links; none if there is no such folder."""
+    """List the links in a folder; none if there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.path for entry in entries if entry.is_symlink())
@@ -325,15 +210,20 @@ def _links(folder: str) -> list[str]:
         return []
 
 
-def _check_inside(root: str, *paths: str) -> None:
-    """Raise InputError for a path that a link within the data set leads out of it. The root may be a link itself."""
+def _check_inside(root: str, path: str) -> None:
+    """Raise InputError if a link within the data set leads this path out of it. The root itself may be a link."""
+    if (fault := _outside(root, path)) is not None:
+        raise fault
+
+
+def _outside(root: str, path: str) -> InputError | None:
     inside = os.path.join(os.path.realpath(root), "")
-    for path in paths:
-        if not os.path.join(os.path.realpath(path), "").startswith(inside) and os.environ.get(OUTSIDE_LINKS) != "1":
-            raise InputError(
-                f"{path}: leads out of the data folder {root} by a link; copy what it leads to, give the folder itself as --data.root, "
-                f"or set {OUTSIDE_LINKS}=1 if all that its links lead to is yours"
-            )
+    if os.path.join(os.path.realpath(path), "").startswith(inside) or os.environ.get(OUTSIDE_LINKS) == "1":
+        return None
+    return InputError(
+        f"{path}: a link leads out of the data folder {root}; copy its target, give the target folder as --data.root, "
+        f"or set {OUTSIDE_LINKS}=1 if you trust all link targets"
+    )
 
 
 def _read_split(root: str, folder: str, split: str) -> list[str]:
@@ -341,7 +231,7 @@ def _read_split(root: str, folder: str, split: str) -> list[str]:
     _check_inside(root, path)
     if not os.path.exists(path):
         there = ", ".join(file[:-4] for file in entries(folder) if file.endswith(".txt")) or "no others"
-        raise InputError(f"{path}: no such split file; there are {there}; write one video name per line")
+        raise InputError(f"{path}: no such split file (found: {there}); write one video name per line")
     names = read_names(path, "write one video name per line")
     if not names:
         raise InputError(f"{path}: the split is empty; write one video name per line")
@@ -361,37 +251,32 @@ class _Meta(TypedDict):
 
 
 def _read_meta(path: str, folders: Collection[str]) -> dict[str, dict[int, list[str]]]:
-    """meta.json as video -> object id -> names of its frames. It has no more videos than there are `folders`."""
-    advice = "take the meta.json of YouTube-VOS (video, objects, frames), which lies by JPEGImages in train and valid"
+    """Read meta.json as video -> object id -> names of its frames. It may not list more videos than there are `folders`."""
+    advice = "use the meta.json of YouTube-VOS (video, objects, frames), which is beside JPEGImages in train and valid"
     meta = checked(read_json_file(path, advice), dict[str, Any], path, advice)
     if isinstance(meta.get("videos"), dict) and len(meta["videos"]) > len(folders):
         known = set(folders)
         missing = next(name for name in meta["videos"] if name not in known)
         raise InputError(
-            f"{path}: names {len(meta['videos']):,} videos, but there are {len(folders):,} folders of frames; add {missing[:80]} and "
-            "what else is missing, or drop them"
+            f"{path}: lists {len(meta['videos']):,} videos, but there are {len(folders):,} folders of frames; add {missing[:80]} and "
+            "any other missing folder, or drop the videos"
         )
     videos = checked(meta, _Meta, path, advice)["videos"]
     if not videos:
-        raise InputError(f"{path}: the split is empty; it names no video")
+        raise InputError(f"{path}: the split is empty; list at least one video")
     for name, video in videos.items():
         check_name(name, path)
         number = next(
             (one for one in video["objects"] if not re.fullmatch("[1-9][0-9]{0,2}", one) or int(one) > 254), ""
         )
         if number:
-            raise InputError(f"{path}: the object {number[:40]!r} of video {name} is no number from 1 to 254; {advice}")
+            raise InputError(
+                f"{path}: the object {number[:40]!r} of video {name} is not a number from 1 to 254; {advice}"
+            )
     return {
         name: {int(number): entry["frames"] for number, entry in video["objects"].items()}
         for name, video in videos.items()
     }
-
-
-def _size_message(path: str, found: tuple[int, int], size: tuple[int, int], name: str) -> str:
-    return (
-        f"{path}: {found[1]}x{found[0]} pixels, but the first frame of {name} has {size[1]}x{size[0]}; "
-        "frames and masks of a video must have one size, resize it (masks by the nearest pixel)"
-    )
 
 
 _MARKS = {
@@ -401,10 +286,10 @@ _MARKS = {
     "folder": ("masks",),
 }
 
-KINDS: dict[str, Callable[[str, str], Iterator[Video]]] = {
-    "davis2016": lambda root, split: _index_davis(root, split, "2016", "foreground"),
-    "davis2017": lambda root, split: _index_davis(root, split, "2017", "palette"),
+KINDS: dict[str, Callable[[str, str, Tell], Iterator[Video]]] = {
+    "davis2016": lambda root, split, tell: _index_davis(root, split, tell, "2016", "foreground"),
+    "davis2017": lambda root, split, tell: _index_davis(root, split, tell, "2017", "palette"),
     "youtubevos": _index_youtubevos,
     "folder": _index_folder,
-    "synthetic": lambda root, split: iter(synthetic_index(split=split)),
+    "synthetic": lambda root, split, tell: iter(synthetic_index(split=split)),
 }

@@ -1,11 +1,11 @@
-"""What to take: the clip draw, a record of plain numbers that says which frames, objects, crop and colours make a clip.
+"""The clip draw: a record of plain numbers that determines frames, objects, crop and colours of a clip.
 
-All randomness of the data path is here. A draw is a pure function of (data set, clip configuration, seed, draw number);
-everything after it, on any worker and in any order, is a function of the draw. The numbers of one pass over the data
-set are a permutation of its videos, so every video is drawn equally often.
+All randomness of the data path is here. A draw is a pure function of (data set, clip configuration, seed, draw number).
+Everything after it is a function of the draw, on any worker and in any order. Each pass over the data set is a
+permutation of its videos, so every video is drawn equally often.
 
-A draw looks at the mask of its first frame, since the crop must show an object there. What it needs of a mask (a point
-deep inside each object) is a few numbers, and these are kept per process.
+Drawing reads the mask of the first frame, since the crop must show an object there. Only a point deep inside each
+object is needed; these points are cached per process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.random import Generator
 
 from vos.config import ClipConfig
-from vos.data.datasets import Video
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.json_files import checked
 from vos.media import images
@@ -30,10 +30,13 @@ Affine = tuple[float, float, float, float, float, float]
 Rgb = tuple[float, float, float]
 
 _ORDER_STREAM, _DRAW_STREAM = 0, 1
-_ATTEMPTS = 8  # First frames to try before settling for the frame where an object is surely seen.
+_ATTEMPTS = 8  # First frames to try at random before searching for a frame that shows an object.
 _MOST_HIDDEN = 0.5  # Largest share of an object that a pasted one may cover in the first frame, or be covered itself.
-_SMALLEST, _LARGEST = 1e-4, 1e6  # Of the numbers of an augmentation: pixels, and pixels per pixel.
-_OFF_CENTRE = 0.35  # The chosen object lies at most this share of the crop's side off its centre, each way.
+_SMALLEST, _LARGEST = 1e-4, 1e6  # Bounds of the numbers of an augmentation: pixels, and pixels per pixel.
+_MAX_REACH_PX = 32_766  # Largest extent of a frame and its reflected border that OpenCV can sample.
+_OFF_CENTRE = (
+    0.35  # Largest distance of the chosen object from the crop's centre, as a share of its side, in x and in y.
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Augmentation:
     """The explicit numbers of one augmentation, the same for every frame of the clip.
 
     affine         (a, b, c, d, e, f): crop pixel (x, y) shows source pixel (a*x + b*y + c, d*x + e*y + f); pixel
-                   centres are whole numbers. Zoom, rotation, shear, crop position and mirroring are all inside
+                   centres are whole numbers. It contains zoom, rotation, shear, crop position and mirroring
     gain, offset   (3,): a colour channel value v in 0..255 becomes gain * v + offset, rounded and clipped
     """
 
@@ -51,19 +54,19 @@ class Augmentation:
 
     @property
     def source_px(self) -> float:
-        """Source pixels per crop pixel (above 1: the crop is smaller than what it shows)."""
+        """Source pixels per crop pixel (above 1: the source is shrunk)."""
         a, b, _, d, e, _ = self.affine
         return math.sqrt(abs(a * e - b * d))
 
 
 @dataclass(frozen=True)
 class Paste:
-    """An object of another video, laid over every frame of the clip: something else that moves, and may be mistaken.
+    """An object of another video, pasted over every frame of the clip as a moving distractor or a further object.
 
-    first, direction   its video is at `first` when the clip is at its first frame, and goes on from there frame by frame, forwards
-                       or backwards, turning round at its ends
+    first, direction   its video is at frame `first` at the clip's first frame, then moves forwards (1) or backwards (-1) frame by
+                       frame and reverses at its ends
     behind             the clip's own objects stay in front of it
-    labelled           it is one of the clip's objects, the last; otherwise it is background
+    labelled           it is the last of the clip's objects; otherwise it is background
     """
 
     video: str
@@ -75,19 +78,19 @@ class Paste:
     labelled: bool
 
     def frame(self, offset: int, num_frames: int) -> int:
-        """Its video's frame (of so many) when the clip is `offset` frames from its first one."""
+        """Return the frame of the pasted video (it has `num_frames`) when the clip is `offset` frames from its first one."""
         place = (self.first + self.direction * offset) % max(1, 2 * num_frames - 2)
         return min(place, 2 * num_frames - 2 - place) if num_frames > 1 else 0
 
 
 @dataclass(frozen=True)
 class ClipDraw:
-    """Which clip: the first frame is given with the masks of `objects`, the others are query frames.
+    """One clip draw: the first frame is given with the masks of `objects`, the others are query frames.
 
     frames    indices in the video, in the clip's order (ascending or descending)
-    objects   ids in the video; the clip calls them 1, 2, ... in this order
-    context   indices of further frames that only the teacher sees, in the order in which it does; see `with_context`
-    paste     an object of another video over it, or None
+    objects   ids in the video; in the clip they are 1, 2, ... in this order
+    context   indices of further frames that only the teacher sees, in its order; see `with_context`
+    paste     a pasted object of another video, or None
     """
 
     number: int
@@ -100,19 +103,19 @@ class ClipDraw:
 
     @property
     def num_objects(self) -> int:
-        """Objects of the clip, a pasted one included."""
+        """Number of objects of the clip, including a labelled paste."""
         return len(self.objects) + (self.paste is not None and self.paste.labelled)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; floats survive `json` exactly."""
+        """Return plain JSON values; `json` preserves floats exactly."""
         values = asdict(self)
         return values if self.paste else {name: value for name, value in values.items() if name != "paste"}
 
     @staticmethod
     def from_dict(values: Any, origin: str = "a draw's record") -> ClipDraw:
-        """The inverse of `to_dict`, for JSON that anybody may have written.
+        """Invert `to_dict`, for untrusted JSON.
 
-        Raises InputError, which begins with `origin`, for values that no draw has: of another type, out of range, not finite.
+        Raises InputError, which begins with `origin`, for values of a wrong type, out of range, or not finite.
         """
         advice = "make it again"
         record = checked(values, _DrawRecord, origin, advice)
@@ -169,45 +172,42 @@ def _augmentation_from(values: _AugmentationRecord) -> Augmentation:
 
 
 def _impossible(draw: ClipDraw) -> str:
-    """What of a draw no clip has, "" where it may be one."""
+    """Describe why no clip can have the values of a draw; "" if they are valid."""
     shown = (*draw.frames, *draw.context, *((draw.paste.first,) if draw.paste else ()))
     ids = (*draw.objects, *((draw.paste.object_id,) if draw.paste else ()))
     augmentations = (draw.augmentation, *((draw.paste.augmentation,) if draw.paste else ()))
     if not 0 <= draw.number < 2**62 or len(draw.frames) < 2 or not all(0 <= one < 2**31 for one in shown):
-        return "its numbers of frames are not those of a clip"
+        return "its draw number or frame indices are out of range"
     if not all(1 <= one <= 255 for one in ids) or not 1 <= len(set(draw.objects)) == len(draw.objects) <= 255:
         return "its objects are not different numbers from 1 to 255"
     for one in augmentations:
         if max(map(abs, (*one.affine, *one.gain, *one.offset))) > _LARGEST or not _SMALLEST < one.source_px < _LARGEST:
-            return "its crop or its colours are beyond all sizes"
+            return "its crop or its colours are out of range"
     return ""
 
 
 def video_of_draw(num_videos: int, seed: int, number: int) -> int:
-    """Position in the index of the video that draw `number` takes."""
+    """Return the position in the index of the video of draw `number`."""
     pass_number, position = divmod(number, num_videos)
     return int(np.random.default_rng([_ORDER_STREAM, seed, pass_number]).permutation(num_videos)[position])
 
 
 def draw_clip(videos: Sequence[Video], clip: ClipConfig, seed: int, number: int) -> ClipDraw:
-    """Draw number `number` (0, 1, ...) of the endless list of clips that (videos, clip, seed) defines.
+    """Return draw `number` (0, 1, ...) of the endless list of clips that (videos, clip, seed) defines.
 
-    Raises InputError if the video has fewer than two frames with masks, or no object in any of them.
+    Raises InputError if the video cannot have clips (`check_drawable`), or no mask of it shows an object.
     """
     if seed < 0:
         raise InputError(f"--seed {seed}: use 0 or more")
     if not videos:
         raise InputError("no video to draw clips from; check --data.root and the split")
     video = videos[video_of_draw(len(videos), seed, number)]
-    if len(video.annotated) < 2:
-        raise InputError(
-            f"{video.name}: {len(video.annotated)} frame with a mask; a clip for training needs 2 at least, add masks"
-        )
+    check_drawable(video)
     rng = np.random.default_rng([_DRAW_STREAM, seed, number])
     clip = replace(clip, max_skip_frames=clip.max_skip_of(number), skip_curriculum=())
     frames, spots = _first_frame_with_object(rng, video, clip)
     zoom = rng.uniform(clip.scale_min, clip.scale_max) * clip.crop_px / min(video.size)
-    # An object thinner than a crop pixel can vanish under nearest sampling: take one only when there is no other.
+    # An object thinner than a crop pixel can vanish under nearest sampling: take one only if there is no other.
     large = [spot for spot in spots if spot.depth_px * zoom >= 1.0] or [max(spots, key=lambda spot: spot.depth_px)]
     target = large[int(rng.integers(len(large)))]
     affine = _crop(rng, clip, video.size, target, zoom)
@@ -219,12 +219,27 @@ def draw_clip(videos: Sequence[Video], clip: ClipConfig, seed: int, number: int)
     return _with_paste(rng, draw, video, videos, clip) if clip.paste and rng.random() < clip.paste else draw
 
 
+def check_drawable(video: Video) -> None:
+    """Raise InputError if no clip can be drawn from a video: it has fewer than two masks, or its frames are too large."""
+    if len(video.annotated) < 2:
+        raise InputError(
+            f"{video.name}: {len(video.annotated)} frame with a mask; a clip for training needs 2 at least, add masks"
+        )
+    height, width = video.size
+    if height + width > _MAX_REACH_PX:
+        raise InputError(
+            f"{video.name}: {width}x{height} pixels; width and height of a clip for training add up to {_MAX_REACH_PX:,} at most, "
+            "resize the video (masks by the nearest pixel)"
+        )
+
+
 def _with_paste(rng: Generator, draw: ClipDraw, video: Video, videos: Sequence[Video], clip: ClipConfig) -> ClipDraw:
-    """The draw with an object of another video over it; unchanged where one of the objects would be hidden in the first frame."""
+    """Return the draw with a pasted object of another video; unchanged if an object would be hidden in the first frame."""
     others = [other for other in videos if other is not video]
     if not others:
         return draw
     other = others[int(rng.integers(len(others)))]
+    check_drawable(other)
     first = other.annotated[int(rng.integers(len(other.annotated)))]
     spots = _spots(other, first)
     if not spots:
@@ -249,23 +264,22 @@ def _with_paste(rng: Generator, draw: ClipDraw, video: Video, videos: Sequence[V
         hidden = (over & np.isin(own, draw.objects)).sum() > _MOST_HIDDEN * over.sum()
     else:
         hidden = any((over & (own == one)).sum() > _MOST_HIDDEN * (own == one).sum() for one in draw.objects)
-    hidden = hidden or (paste.labelled and not over.any())  # so small that it vanished: an object without a first mask
+    hidden = hidden or (paste.labelled and not over.any())  # too small to be visible: it would have no first mask
     return draw if hidden else replace(draw, paste=paste)
 
 
 def _shown(video: Video, index: int, augmentation: Augmentation, crop_px: int) -> np.ndarray:
-    """The labels of a frame in the crop, (crop, crop) uint8 with the video's own ids."""
+    """Return the labels of a frame in the crop, (crop, crop) uint8 with the video's own ids."""
     labels = video.mask(index)
     assert labels is not None, f"{video.name}: frame {index} is listed as annotated"
     return images.sample(labels, images.affine_grid(augmentation.affine, (crop_px, crop_px), nearest=True))
 
 
 def with_context(draw: ClipDraw, video: Video, clip: ClipConfig, count: int, annotated_only: bool) -> ClipDraw:
-    """The draw with up to `count` context frames: spread evenly over the frames that the teacher would have passed on its way,
-    from one largest gap before the clip's first frame to its last frame, the clip's own left out.
+    """Return the draw with up to `count` context frames, fewer if the video has no more; there is no randomness.
 
+    They are spread evenly from one largest gap before the clip's first frame to its last frame. The clip's own frames are left out.
     annotated_only   take only frames with true masks
-    Fewer frames than `count` where the video has no more. A function of its arguments, without randomness.
     """
     direction = 1 if draw.frames[-1] >= draw.frames[0] else -1
     begin = draw.frames[0] - direction * clip.max_skip_of(draw.number)
@@ -277,9 +291,9 @@ def with_context(draw: ClipDraw, video: Video, clip: ClipConfig, count: int, ann
 
 
 def viewing_order(draw: ClipDraw) -> tuple[int, ...]:
-    """The order in which the teacher goes through (*frames, *context), as positions there, without the first frame.
+    """Return the teacher's order of (*frames, *context), as positions there, without the first frame.
 
-    From the first frame back to the earliest context frame, then on through the rest as the clip goes.
+    From the first frame back to the earliest context frame, then through the rest in the clip's direction.
     """
     shown = (*draw.frames, *draw.context)
     return tuple(sorted(range(1, len(shown)), key=lambda position: _way(draw, shown[position])))
@@ -307,7 +321,7 @@ def _first_frame_with_object(
         frames = _frames(rng, video.annotated, clip)
         if spots := _spots(video, frames[0]):
             return frames, spots
-    # Objects are rare in this video: begin where one is, and go on from there.
+    # Objects are rare in this video: begin at a frame that shows one.
     for first in sorted(set(video.first_seen.values())) + list(video.annotated):
         if first in video.annotated and (spots := _spots(video, first)):
             later = [i for i in video.annotated if i >= first]
@@ -323,9 +337,9 @@ def _frames(rng: Generator, annotated: Sequence[int], clip: ClipConfig) -> tuple
 
 
 def _walk(rng: Generator, annotated: Sequence[int], start: int, clip: ClipConfig) -> tuple[int, ...]:
-    """Frames from `annotated[start]` on, each at most `max_skip_frames` after the last and leaving room for the rest.
+    """Return frames from `annotated[start]` on, each at most `max_skip_frames` after the previous one, with room for the rest.
 
-    Sparse masks may lie farther apart than that: then the next one is taken. A short video repeats its last frame.
+    If sparse masks are farther apart than that, the next one is taken. A short video repeats its last frame.
     """
     position, frames = start, [annotated[start]]
     for still_to_come in range(clip.num_frames - 2, -1, -1):
@@ -353,7 +367,7 @@ def _spots(video: Video, index: int) -> tuple[_Spot, ...]:
             continue
         rows, columns = (np.flatnonzero((labels == object_id).any(axis=axis)) for axis in (1, 0))
         box = labels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] == object_id
-        # In the L1 distance, with one row of background around it: whole numbers, so the same point everywhere.
+        # L1 distance, with a border of background: whole numbers, so every machine finds the same point.
         depth = cv2.distanceTransform(np.pad(box, 1).astype(np.uint8), cv2.DIST_L1, 3, dstType=cv2.CV_8U)[1:-1, 1:-1]
         y, x = np.unravel_index(int(depth.argmax()), depth.shape)
         spots.append(_Spot(int(object_id), int(columns[0] + x), int(rows[0] + y), int(depth.max())))
@@ -361,7 +375,7 @@ def _spots(video: Video, index: int) -> tuple[_Spot, ...]:
 
 
 def _crop(rng: Generator, clip: ClipConfig, size: tuple[int, int], target: _Spot, zoom: float) -> Affine:
-    """The map from crop to source pixels that shows the target somewhere in the middle part of the crop."""
+    """Return the map from crop to source pixels that shows the target in the middle part of the crop."""
     turn = math.radians(rng.uniform(-clip.rotate_deg, clip.rotate_deg))
     shear = math.tan(math.radians(rng.uniform(-clip.shear_deg, clip.shear_deg)))
     mirror = -1.0 if rng.random() < 0.5 and clip.flip else 1.0
@@ -372,7 +386,7 @@ def _crop(rng: Generator, clip: ClipConfig, size: tuple[int, int], target: _Spot
     d, e = sine * mirror, sine * shear + cosine
     half = clip.crop_px / 2
     centre_x, centre_y = target.x - (a * at_x + b * at_y), target.y - (d * at_x + e * at_y)
-    # Keep to the frame where the crop fits in it; a crop that is larger lies centred.
+    # Keep the crop within the frame if it fits; centre it if it is larger.
     kept_x = _clamp(centre_x, (abs(a) + abs(b)) * half, size[1])
     kept_y = _clamp(centre_y, (abs(d) + abs(e)) * half, size[0])
     middle = (clip.crop_px - 1) / 2
@@ -400,8 +414,9 @@ def _is_inside(affine: Sequence[float], spot: _Spot, crop_px: int) -> bool:
 
 
 def _colours(rng: Generator, strength: float) -> tuple[Rgb, Rgb]:
-    """Contrast about mid-grey, brightness, and a gain per channel, each within +- strength (brightness in units of
-    128).
+    """Draw gain and offset per channel from contrast about mid-grey, brightness (in units of 128) and a gain per channel.
+
+    Contrast and brightness are within +- strength, the channel gains within half of it.
     """
     contrast, brightness = 1 + rng.uniform(-strength, strength, 2)
     gain = contrast * (1 + rng.uniform(-strength, strength, 3) / 2)

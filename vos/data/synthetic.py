@@ -1,11 +1,10 @@
-"""Moving shapes with exact masks: the data set that needs no download.
+"""Synthetic video: moving shapes with exact masks, a data set without a download.
 
-Textured blobs, polygons, stars and ellipses move, turn, grow, deform, hide each other, leave and come back over a
-textured, moving background; light changes, and things that are not objects are painted too, some of them moving. Every
-frame is a pure function of (seed, split, video number, frame number): endless, in any order, about a millisecond each.
-Objects share some colours with their background, so colour alone does not tell them apart, and they move far enough
-that copying the first mask fails.
-What a video is made of (its scene: textures, paths) is kept in a small cache per process.
+Textured blobs, polygons, stars and ellipses move, turn, grow, deform, occlude each other, leave and come back. The
+background is textured and moves, the light changes, and some painted shapes are not objects. Every frame is a pure
+function of (seed, split, video number, frame number) and takes about a millisecond. Objects share some colours with
+their background, so colour alone does not separate them. They move so far that copying the first mask fails.
+The scene of a video (textures, paths) is kept in a small cache per process.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _REACH = 1.6  # A texture covers this many radii around its sprite's centre; con
 
 @dataclass(frozen=True)
 class SyntheticVideo:
-    """One synthetic video; it has the interface of `vos.data.datasets.Video` and is a few numbers when pickled."""
+    """One synthetic video with the interface of `vos.data.videos.Video`; pickled, it is a few numbers."""
 
     split: str
     seed: int
@@ -60,11 +59,11 @@ class SyntheticVideo:
         return f"{index:05d}"
 
     def frame(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
+        """Return a frame, (H, W, 3) uint8 RGB."""
         return _paint(self._scene(), range(self.num_frames)[index])
 
     def mask(self, index: int) -> np.ndarray:
-        """(H, W) uint8 object ids, 0 is background."""
+        """Return a mask, (H, W) uint8 object ids, 0 is background."""
         return _labels(self._scene().sprites, self.size, range(self.num_frames)[index])
 
     def signature(self) -> str:
@@ -80,7 +79,7 @@ class SyntheticVideo:
 def synthetic_index(
     num_videos: int | None = None, num_frames: int = 30, size: Size = DEFAULT_SIZE, seed: int = 0, split: str = "train"
 ) -> list[SyntheticVideo]:
-    """The first `num_videos` videos of a split; no video is in two splits.
+    """Return the first `num_videos` videos of a split; no video is in two splits.
 
     num_videos  default: 96 for training, 16 for any other split
     num_frames  frames of each video; a longer video begins with the frames of a shorter one
@@ -101,9 +100,9 @@ def synthetic_index(
 def write_davis(videos: Sequence[SyntheticVideo], root: str, split: str, overwrite: bool = False) -> str:
     """Write videos as a DAVIS-2017 tree under `root` and return the path of its split file, which is written last.
 
-    Masks come back exactly; frames are JPEG at quality 95, as the layout demands, and lose a little.
-    Raises InputError where that would replace a file that was not written by this function, or was changed since; with `overwrite`
-    such files are replaced.
+    Masks are lossless; frames are JPEG at quality 95, as the layout requires.
+    Raises InputError if it would replace a file that this function did not write or that was changed since. With `overwrite` such
+    files are replaced.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
         raise InputError(f"--split {split!r}: use letters, digits, - and _")
@@ -119,7 +118,7 @@ def write_davis(videos: Sequence[SyntheticVideo], root: str, split: str, overwri
 
 
 def _names(video: SyntheticVideo) -> list[str]:
-    """The frame and the mask of each index, in turn."""
+    """List the file names of a video: frame and mask of index 0, then of index 1, and so on."""
     stems = (f"480p/{video.name}/{video.frame_name(index)}" for index in range(video.num_frames))
     return [name for stem in stems for name in (f"JPEGImages/{stem}.jpg", f"Annotations/{stem}.png")]
 
@@ -139,7 +138,7 @@ class _Wave:
 
 @dataclass(frozen=True, eq=False)
 class _Sprite:
-    """One moving thing. Label 0 is painted like the others and belongs to the background."""
+    """One moving shape. Shapes with label 0 are painted like the others but belong to the background."""
 
     label: int
     radius_px: float
@@ -152,7 +151,7 @@ class _Sprite:
     texture: np.ndarray  # (S, S, 3) uint8
 
     def placed(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Contour (N, 2) in pixels, the 2x2 matrix from radii to pixels, and the centre (2,)."""
+        """Return contour (N, 2) in pixels, the 2x2 matrix from radii to pixels, and the centre (2,)."""
         size, stretch, turn = self.pose.at(frame)
         matrix = (
             _rotation(turn + self.spin * frame)
@@ -167,7 +166,7 @@ class _Sprite:
         return corners @ matrix.T + centre, matrix, centre
 
     def cover(self, frame: int, size: Size) -> tuple[slice, slice, np.ndarray] | None:
-        """Rows and columns it touches and its coverage there (uint8, soft at the edge); None when out of the frame."""
+        """Return the rows and columns it touches and its coverage there (uint8, soft at the edge); None if out of the frame."""
         contour, _, _ = self.placed(frame)
         left, top = np.maximum(np.floor(contour.min(axis=0)).astype(int) - 1, 0)
         right, bottom = np.minimum(np.ceil(contour.max(axis=0)).astype(int) + 2, (size[1], size[0]))
@@ -252,7 +251,7 @@ def _make_scene(split: str, seed: int, number: int, size: Size) -> _Scene:
         skin, own = _skin(rng, shared, taken, unit)
         skins.append(skin)
         taken = np.concatenate([taken, own])
-    # Every object must be seen in the first frame: draw shapes and paths again until all are, at last smaller ones.
+    # Every object must be visible in the first frame: redraw shapes and paths until all are, smaller ones after 20 attempts.
     sprites: list[_Sprite] = []
     for attempt in range(40):
         shrink = 1.0 if attempt < 20 else 0.7
@@ -269,14 +268,14 @@ def _make_scene(split: str, seed: int, number: int, size: Size) -> _Scene:
 
 
 def _crossing(sprites: list[_Sprite], frame: int) -> list[_Sprite]:
-    """The same sprites, the path of the foremost moved so that it hides the hindmost in the given frame."""
+    """Return the sprites with the path of the front one moved so that it hides the rearmost in the given frame."""
     back, front = sprites[0].centre.at(frame), sprites[-1].centre
     centre = replace(front, offset=front.offset + back - front.at(frame))
     return [*sprites[:-1], replace(sprites[-1], centre=centre)]
 
 
 def _all_seen(sprites: Sequence[_Sprite], size: Size) -> bool:
-    """Whether each object is mostly inside the first frame and mostly not hidden there."""
+    """Return whether each object is mostly inside the first frame and mostly visible there."""
     seen = np.bincount(_labels(sprites, size, 0).ravel(), minlength=4)
     alone = [(s, np.count_nonzero(_labels([s], size, 0))) for s in sprites if s.label]
     return all(seen[s.label] >= 0.7 * area and area >= 1.1 * s.radius_px**2 for s, area in alone)
@@ -292,7 +291,7 @@ def _sprite(rng: Generator, label: int, skin: np.ndarray, size: Size, unit: floa
     height, width = size
     radius = rng.uniform(23, 36) * unit
     if leaves:
-        # It swings across one edge of the frame: wholly out at one end, wholly in at the other, where it starts.
+        # It swings across one edge of the frame: fully outside at one end, fully inside at the other, where it starts.
         side = rng.choice([-1, 1])
         offset = np.array([width / 2 + side * (width / 2 + 0.1 * radius), rng.uniform(0.3, 0.7) * height])
         amplitude = np.array([side * 2.1 * radius, rng.uniform(0.15, 0.25) * height])
@@ -306,7 +305,7 @@ def _sprite(rng: Generator, label: int, skin: np.ndarray, size: Size, unit: floa
 
 
 def _contour(rng: Generator, speed: float) -> tuple[np.ndarray, np.ndarray, _Harmonics]:
-    """Corner angles (N,), their reach in radii (N,), and the harmonics by which it deforms, `speed` turns per frame."""
+    """Draw a contour: corner angles (N,), their reach in radii (N,), and harmonics that deform it, `speed` turns per frame."""
     kind = rng.choice(["blob", "ellipse", "polygon", "star"], p=[0.4, 0.2, 0.25, 0.15])
     strength = {"blob": 0.45, "ellipse": 0.1, "polygon": 0.12, "star": 0.12}[kind]
     corners = {"blob": 48, "ellipse": 48, "polygon": int(rng.integers(4, 8)), "star": 2 * int(rng.integers(5, 8))}[kind]
@@ -326,7 +325,7 @@ def _contour(rng: Generator, speed: float) -> tuple[np.ndarray, np.ndarray, _Har
 
 
 def _background(rng: Generator, size: Size, shared: np.ndarray, unit: float) -> np.ndarray:
-    """Two textures in patches, with still things on it that look like objects."""
+    """Paint two textures in patches, with static shapes that look like objects."""
     canvas = _texture(rng, size, shared[:2], 1.5 * unit)
     patches = _noise(rng, size, 5) > 140
     canvas[patches] = _texture(rng, size, shared[1:3], unit)[patches]
@@ -340,7 +339,7 @@ def _background(rng: Generator, size: Size, shared: np.ndarray, unit: float) -> 
 
 
 def _skin(rng: Generator, shared: np.ndarray, taken: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Texture of a sprite, darker to one side, and its own two colours; its third one the background has too."""
+    """Return the texture of a sprite, darker to one side, and its own two colours; it shares a third one with the background."""
     side = max(16, round(100 * unit))
     candidates = _colours(rng, 8)
     apart = np.abs(candidates[:, None].astype(int) - taken[None]).sum(axis=2).min(axis=1)
@@ -352,20 +351,20 @@ def _skin(rng: Generator, shared: np.ndarray, taken: np.ndarray, unit: float) ->
 
 
 def _colours(rng: Generator, count: int) -> np.ndarray:
-    """Random colours (count, 3) uint8 RGB, from muted to strong, neither black nor white."""
+    """Draw random colours (count, 3) uint8 RGB, from muted to strong, neither black nor white."""
     hsv = np.stack([rng.integers(0, 180, count), rng.integers(40, 190, count), rng.integers(70, 235, count)], axis=1)
     return cv2.cvtColor(hsv.astype(np.uint8)[None], cv2.COLOR_HSV2RGB)[0]
 
 
 def _noise(rng: Generator, size: Size, cells: int) -> np.ndarray:
-    """Smooth noise (H, W) uint8 with about `cells` bumps along the shorter side."""
+    """Draw smooth noise (H, W) uint8 with about `cells` bumps along the shorter side."""
     rows, columns = (max(2, round(cells * side / min(size))) + 1 for side in size)
     coarse = rng.integers(0, 256, (rows, columns), dtype=np.uint8)
     return cv2.resize(coarse, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
 
 
 def _texture(rng: Generator, size: Size, palette: np.ndarray, unit: float) -> np.ndarray:
-    """A procedural texture (H, W, 3) uint8: a pattern bent by noise, coloured from the palette."""
+    """Draw a procedural texture (H, W, 3) uint8: a pattern distorted by noise, coloured from the palette."""
     y, x = np.mgrid[: size[0], : size[1]].astype(np.int32)
     cells = max(3, round(min(size) / (rng.uniform(9, 22) * unit)))
     bend = _noise(rng, size, cells).astype(np.int32)

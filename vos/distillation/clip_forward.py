@@ -1,7 +1,7 @@
-"""A clip through a network: the same few lines for the teacher that is cached and for the student that is trained.
+"""Forward pass of a clip, shared by the teacher that fills the cache and the student in training.
 
-The first frame's masks are given; each later frame reads a memory and is decoded; its own *predicted* masks are what the next frame's
-memory holds (PAPER.md, section 7). The query encoder runs once per frame, whatever the number of objects.
+The first frame's masks are given. Each later frame reads a memory and is decoded; its *predicted* masks enter the memory of the next
+frame (docs/method.md, clips in training). The query encoder runs once per frame, whatever the number of objects.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ GRID_STRIDE = 4
 
 
 class Context(NamedTuple):
-    """Further frames that only a teacher sees (K of them), under the clip's own augmentation."""
+    """K further frames that only a teacher sees, with the clip's own augmentation."""
 
     frames: Tensor
     """(B, K, 3, H, W) normalised"""
     labels: Tensor | None
-    """(B, K, H, W) integer true masks to remember, or None: the teacher remembers its own"""
+    """(B, K, H, W) integer true masks for the memory, or None: the teacher's own predictions are used"""
     order: tuple[int, ...]
-    """positions in (clip's frames, context frames), without the first, in the order in which they are seen"""
+    """positions in (clip's frames, context frames), without the first, in viewing order"""
 
 
 class ClipOutput(NamedTuple):
-    """What a network says of the Q query frames of B clips, with O objects (absent ones are zero)."""
+    """Outputs of a network for the Q query frames of B clips, with O objects (absent ones are zero)."""
 
     logits: Tensor
     """(B, Q, O+1, H, W), background first; softmax over dimension 2 gives probabilities"""
@@ -41,10 +41,10 @@ class ClipOutput(NamedTuple):
 
 
 class ClipSegmenter(nn.Module):
-    """Segments clips with `model`; a module, so that DDP sees the whole clip as one forward pass.
+    """Segment clips with `model`. It is a module, so that DDP sees the whole clip as one forward pass.
 
     infinite   the memory holds every earlier frame of the clip (teacher); otherwise the first and the most recent (student).
-               In a clip of three frames the two are the same.
+               In a clip of three frames both are equal.
     top_k      memory positions that each query position reads; None reads all, as in training
     """
 
@@ -62,9 +62,10 @@ class ClipSegmenter(nn.Module):
         max_objects: int,
         context: Context | None = None,
     ) -> ClipOutput:
-        """frames (B, T, 3, H, W) normalised, first_labels (B, H, W) integer, num_objects (B,); H and W multiples of 16.
+        """Segment the query frames of a batch of clips.
 
-        Context frames enter the memory of an infinite one in their order; only the clip's own query frames are returned.
+        frames (B, T, 3, H, W) normalised, first_labels (B, H, W) integer, num_objects (B,); H and W multiples of 16.
+        Context frames need an infinite memory and enter it in their order. Only the clip's own query frames are returned.
         """
         assert context is None or self.infinite, "a finite memory has no place for context frames"
         clip_frames = frames.shape[1]
@@ -83,7 +84,7 @@ class ClipSegmenter(nn.Module):
         queries = [type(encoded)(*(part.unflatten(0, (B, T))[:, t] for part in encoded)) for t in range(T)]
         values = {0: model.encode_value(frames[:, 0], queries[0].f16, masks_of(first_labels))}
 
-        said: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        outputs: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         for t in order:
             if context is not None and context.labels is not None and t >= clip_frames:
                 true_masks = masks_of(context.labels[:, t - clip_frames])
@@ -98,24 +99,24 @@ class ClipSegmenter(nn.Module):
             prob = torch.sigmoid(F.interpolate(low, size=(H, W), mode="bilinear", align_corners=False)) * present
             aggregated = soft_aggregate(prob)
             if t < clip_frames:
-                said[t] = aggregated, low, decoded.features * present[..., None]
+                outputs[t] = aggregated, low, decoded.features * present[..., None]
             if t != order[-1]:
                 predicted = torch.softmax(aggregated, dim=1)[:, 1:] * present
                 values[t] = model.encode_value(frames[:, t], queries[t].f16, predicted)
-        logits, object_logits, features = zip(*(said[t] for t in range(1, clip_frames)), strict=True)
+        logits, object_logits, features = zip(*(outputs[t] for t in range(1, clip_frames)), strict=True)
         return ClipOutput(torch.stack(logits, 1), torch.stack(object_logits, 1), torch.stack(features, 1))
 
 
 def grid_labels(labels: Tensor) -> Tensor:
-    """Labels (..., H, W) on the grid of stride 4: the label at each cell's centre, (..., H/4, W/4)."""
+    """Sample labels (..., H, W) on the grid of stride 4: the label at each cell's centre, (..., H/4, W/4)."""
     return labels[..., GRID_STRIDE // 2 :: GRID_STRIDE, GRID_STRIDE // 2 :: GRID_STRIDE]
 
 
 def sampled_features(features: Tensor, index: Tensor) -> Tensor:
-    """Features of the sampled cells, objects side by side: one row per pixel.
+    """Return the features of the sampled cells, one row per cell, with the objects' features side by side.
 
     features (B, Q, O, Cd, h, w), index (B, Q, N) cells y * w + x; returns (B, Q, N, O * Cd). The Gram matrix of the rows is the sum
-    of the objects' Gram matrices, so it depends neither on the order of objects nor on the widths of student and teacher.
+    of the objects' Gram matrices, so it does not depend on the order of objects, and its shape does not depend on Cd.
     """
     B, Q, O, C, h, w = features.shape
     flat = features.reshape(B, Q, O * C, h * w)

@@ -1,4 +1,4 @@
-"""Numbers as int8 with a scale, or as shorter floats: what the cache stores of the teacher."""
+"""Number formats of the cache: int8 with a scale, or float16 and float32."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ FLOATS = {"fp16": np.float16, "fp32": np.float32}
 
 
 def quantise(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric int8: values ~ q * scale, rounded to the nearest, half to even.
+    """Quantise to symmetric int8: values ~ q * scale, rounded to nearest, half to even.
 
     values  float array; one scale for each position along the axes that are not in `axes`
-    returns q int8 of the same shape, scale float32 without `axes` (1 where every value is 0)
+    returns q int8 of the same shape, scale float32 without `axes` (1 if all values are 0)
     """
     largest = np.abs(values).max(axis=axes, keepdims=True)
     scale = np.where(largest > 0, largest / LEVELS, 1).astype(np.float32)
@@ -20,14 +20,14 @@ def quantise(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.
 
 
 def dequantise(q: np.ndarray, scale: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """The inverse of `quantise` up to half a step: float32."""
+    """Invert `quantise`, up to half a step: float32."""
     return q.astype(np.float32) * np.expand_dims(np.asarray(scale, np.float32), axes)
 
 
 def stored_as(
     values: np.ndarray, dtype: str, axes: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """(what is stored, its scale, what is read back) of a float array as int8, fp16 or fp32; floats have no scale."""
+    """Return (stored array, scale, array as read back) of a float array as int8, fp16 or fp32; floats have no scale."""
     if dtype == "int8":
         stored, scale = quantise(values, axes)
         return stored, scale, dequantise(stored, scale, axes)

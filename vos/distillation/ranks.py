@@ -1,6 +1,6 @@
-"""The processes of one training, talking through torch.distributed; a process alone is a world of one and talks to nobody.
+"""Communication between the processes of one training through torch.distributed; a single process needs none.
 
-They exchange tensors and JSON only. torch's own object collectives unpickle what a peer sends, which is to run what a peer sends.
+They exchange only tensors and JSON. torch's own object collectives unpickle a peer's message, which can execute code.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from vos.errors import InputError, NotFiniteError
 from vos.files.json_files import checked, parse_json
 
 MESSAGE_BYTES = 64 * 2**20
-"""The longest message that is taken from a peer."""
+"""Longest message accepted from a peer."""
 
 
 class Ranks:
-    """What a process knows of the others. Every method is called by all of them, in the same order."""
+    """The process group as one process sees it. All processes must call every method, in the same order."""
 
     def __init__(self, device: torch.device | None = None) -> None:
         joined = dist.is_available() and dist.is_initialized()
@@ -30,7 +30,7 @@ class Ranks:
         self.device = device or torch.device("cpu")
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over the ranks, element by element; a NaN of one rank is a NaN of all."""
+        """Return the element-wise mean over the ranks; a NaN on one rank is a NaN on all."""
         if self.size == 1:
             return values
         values = values.clone()
@@ -38,14 +38,14 @@ class Ranks:
         return values / self.size
 
     def gather(self, value: Any) -> list[Any]:
-        """One value (any JSON) of every rank, in their order. Raises InputError where a peer's message is none of ours."""
+        """Return one JSON value from every rank, in rank order. Raises InputError for a peer's message in another format."""
         if self.size == 1:
             return [value]
         own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(self.device)
         lengths = [int(length) for length in self._gathered(torch.tensor([len(own)], device=self.device))]
         for rank, length in enumerate(lengths):
             if not 0 < length <= MESSAGE_BYTES:
-                raise InputError(_misbehaves(f"{rank} announces a message of {length} bytes"))
+                raise InputError(_misbehaves(f"{rank} declares a message of {length} bytes"))
         padded = own.new_zeros(max(lengths))
         padded[: len(own)] = own
         texts = [part[:length] for part, length in zip(self._gathered(padded), lengths, strict=True)]
@@ -61,7 +61,7 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """A block that ends with the same InputError on every rank when it raised one on any: nobody waits for a rank that left."""
+        """Run a block and raise the same InputError on every rank if any rank raised one, so that no rank waits for another."""
         own: InputError | None = None
         try:
             yield
@@ -71,21 +71,19 @@ class Ranks:
             flag = torch.tensor([float(own is not None)], device=self.device)
             dist.all_reduce(flag)
             if flag.item():
-                said = self.gather([type(own).__name__, str(own)] if own else [])
-                problems = checked(said, list[list[str]], "a worker", _misbehaves("sends no error"))
-                kind, text = next((one for one in problems if len(one) == 2), ("", _misbehaves("tells no error")))
+                gathered = self.gather([type(own).__name__, str(own)] if own else [])
+                problems = checked(gathered, list[list[str]], "a worker", _misbehaves("sends no error"))
+                kind, text = next((one for one in problems if len(one) == 2), ("", _misbehaves("reports no error")))
                 own = (NotFiniteError if kind == NotFiniteError.__name__ else InputError)(text)
         if own is not None:
             raise own
 
     def take_first(self, tensors: Iterable[Tensor]) -> None:
-        """Give every rank what rank 0 has in these tensors."""
+        """Copy these tensors from rank 0 to every rank."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
 
 def _misbehaves(how: str) -> str:
-    return (
-        f"worker {how}: another program may be talking on the training's port; run the same command again to continue"
-    )
+    return f"worker {how}: another program may be using the training's port; run the same command again to resume"

@@ -1,12 +1,12 @@
-"""How the processes of one training find each other: a store of keys at one address, and connections on one interface.
+"""Rendezvous of the processes of one training: a key store at one address, and connections on one interface.
 
-PyTorch's own rendezvous opens its store (`TCPStore`) on every interface of the machine, without a token. Here the first process binds the
-socket itself, to the address that it is told. gloo and NCCL are bound to the interface of that address. Ranks exchange tensors
-and JSON, never pickles (`vos.distillation.ranks`), so whoever reaches these sockets can disturb a training but runs nothing in it.
+PyTorch's own rendezvous opens its store (`TCPStore`) on every interface of the machine, without a token. Here the first process binds
+the socket to a given address, and gloo and NCCL are bound to the interface of that address. Ranks exchange tensors and JSON, never
+pickles (`vos.distillation.ranks`): an attacker who reaches these sockets can disturb a training but not execute code in it.
 
-What remains: neither the store nor gloo asks for a password, and nothing is encrypted. On one machine its other accounts, on several
-machines the private network between them, can reach these ports while a training runs; who can also read that network could take a
-rank's place and send wrong numbers. A wait that this causes ends after the timeout.
+Limits: neither the store nor gloo asks for a password, and nothing is encrypted. During a training, other accounts of the machine, or
+hosts in the private network of several machines, can reach these ports. An attacker who can also read that network could replace a rank
+and send wrong numbers. A wait caused in this way ends after the timeout.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPri
 from vos.errors import InputError
 
 LOOPBACK = "127.0.0.1"
-SIOCGIFADDR = 0x8915  # of linux/sockios.h: the IPv4 address of an interface
+SIOCGIFADDR = 0x8915  # linux/sockios.h: the IPv4 address of an interface
 _served: list[TCPStore] = []
-"""The store of this process, kept until its next training: the clients of other processes end with it."""
+"""The store of this process, kept open until its next training, because clients in other processes need it."""
 
 
 def open_store(address: str, size: int, timeout_s: float) -> int:
-    """Serve the store of `size` processes at one address of this machine, and nowhere else; returns its port."""
+    """Serve the store of `size` processes at one address of this machine only; return its port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind((address, 0))
         listener.listen(size + 16)
@@ -44,10 +44,10 @@ def open_store(address: str, size: int, timeout_s: float) -> int:
 def join(address: str, port: int, own_address: str, secret: str, rank: int, size: int, timeout_s: float) -> None:
     """Make this process rank `rank` of the default process group.
 
-    address, port  of the store; rank 0 is the process that serves it
-    own_address    of this machine, on the interface that all ranks share
-    secret         random, the same on all ranks: keys of another run, or set by others in advance, are not taken for ours
-    timeout_s      the longest wait for a peer, now and later
+    address, port  address of the store; rank 0 is the process that serves it
+    own_address    address of this machine on the interface that all ranks share
+    secret         random prefix of all keys, the same on all ranks: keys of other runs or programs are ignored
+    timeout_s      longest wait for a peer, now and later
     """
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface_of(own_address)
     store = _served[0] if rank == 0 else _connect(address, port, timeout_s)
@@ -61,7 +61,7 @@ def join(address: str, port: int, own_address: str, secret: str, rank: int, size
 
 
 def interface_of(address: str) -> str:
-    """The name of this machine's interface that has an IPv4 address. Raises InputError where none has."""
+    """Return the name of this machine's interface with an IPv4 address. Raises InputError if there is none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             try:

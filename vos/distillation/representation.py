@@ -1,16 +1,16 @@
-"""What the student learns from the teacher: the representation loss (PAPER.md, equations 1-3) and the logit KL.
+"""The distillation losses: the representation loss (MobileVOS, arXiv:2303.07815, equations 1 to 3) and the logit KL.
 
-The representation loss compares correlation matrices C = Z Zᵀ of the N sampled pixels without holding N² entries:
+The representation loss compares correlation matrices C = Z Zᵀ of the N sampled pixels without storing N² entries:
 
-- ‖C_s‖² is ‖Z_sᵀ Z_s‖², a d x d matrix, at any w. At w = 0 the second term is the same class by class. Both are exact.
-- For w > 0 there is no useful d x d form of ‖C_s ∘ C_ty‖² (its factor has d_s·d_t = 4096 columns, more than N), so it
-  is summed over strips of rows. C_ty = w C_t + (1 - w) Y Yᵀ is itself the Gram matrix of [√w Z_t | √(1-w) Y], so the
-  mixture costs a few more columns instead of more passes over N² entries; C_s and C_ty are symmetric, so each strip
-  starts at the diagonal.
+- ‖C_s‖² is ‖Z_sᵀ Z_s‖², a d x d matrix, at any w. At w = 0 the second term is the same sum per class. Both are exact.
+- For w > 0, ‖C_s ∘ C_ty‖² is summed over strips of rows; its d x d form would have d_s·d_t = 4096 columns, more than N.
+  C_ty = w C_t + (1 - w) Y Yᵀ is the Gram matrix of [√w Z_t | √(1-w) Y], so the mixture adds only a few columns.
+  C_s and C_ty are symmetric, so each strip starts at the diagonal.
 
-The gradient is formed beside the value, strip by strip, and kept as N x d. Backward is then one multiplication, which
-autocast cannot lower. Measured at N = 1024, d = 64, w = 0.95, one thread, forward + backward, beside other busy
-processes: 5.5 to 8 ms against 14 to 25 ms for explicit N x N matrices under autograd. The cost: differentiable once.
+The gradient is computed together with the value, strip by strip, and stored as N x d. Backward is then one
+multiplication, whose precision autocast cannot lower; the loss is differentiable once. Measured at N = 1024, d = 64,
+w = 0.95, one thread on a busy machine, forward + backward: 5.5 to 8 ms, and 14 to 25 ms for explicit N x N matrices
+under autograd.
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ from vos.distillation.supervised import as_float32, mask_absent_objects
 from vos.errors import InputError
 
 STRIP_ROWS = 128
-"""Rows of the correlation matrices held at a time: at N = 1024 a strip is 512 KiB (measured best of 32 to 512)."""
+"""Rows of the correlation matrices per strip: at N = 1024 a strip is 512 KiB (fastest of 32 to 512)."""
 
 
 def representation_loss(
     z_student: Tensor, z_teacher: Tensor | None, labels: Tensor, w: float, normalise_teacher: bool = True
 ) -> Tensor:
-    """Equation 1 with the target of equation 2: (1/N) (log2 ‖C_s‖² - log2 ‖C_s ∘ C_ty‖²), C_ty = w C_t + (1 - w) Y Yᵀ.
+    """Return the paper's equation 1 with the target of equation 2.
+
+    (1/N) (log2 ‖C_s‖² - log2 ‖C_s ∘ C_ty‖²) with C_ty = w C_t + (1 - w) Y Yᵀ.
 
     z_student  (N, ds) the student's features at the N sampled pixels of one frame; rows are L2-normalised here
     z_teacher  (N, dt) the teacher's features, rows are L2-normalised here; None only at w = 0, where it is not read
     labels     (N,) integers, the object ids of the pixels, of any values
     w          in [0, 1]: 1 is the teacher alone, 0 the labels alone (equation 3, supervised contrastive)
-    normalise_teacher  False for a truncated_factor, whose rows are shorter than 1 by what was cut: taken as it is, its
-               Gram matrix is the closest to C_t; lengthening the rows again made it 4 times worse (measured, rank 64)
-    returns    scalar >= 0 (to rounding) in bits (log2), float32 (float64 for a float64 student) whatever the autocast mode
+    normalise_teacher  False for a truncated_factor: its rows are shorter than 1, and its Gram matrix is the closest to
+               C_t; normalising the rows again made the error 4 times larger (measured at rank 64)
+    returns    scalar >= 0 (to rounding) in bits (log2), float32 (float64 for a float64 student) in any autocast mode
 
-    A row of zeros correlates with nothing and gets no gradient. Where nothing is left to compare (every row zero, or
-    the student correlates nowhere that the target does) the value is 0 with a gradient of 0. N = 1 and, at w = 0, a
-    single class give 0: there is nothing to tell apart.
-    Raises InputError for N = 0, shapes that do not belong together, labels that are not integers, w outside [0, 1], and
-    no teacher at w > 0.
+    A row of zeros correlates with nothing and gets no gradient. Value and gradient are 0 if every row is zero or C_s and
+    C_ty have no common nonzero entry. N = 1 gives 0, and so does a single class at w = 0.
+    Raises InputError for N = 0, mismatched shapes, labels that are not integers, w outside [0, 1], and no teacher at
+    w > 0.
     """
     if z_student.ndim != 2 or labels.ndim != 1:
         raise InputError(
@@ -61,9 +62,9 @@ def representation_loss(
 def representation_losses(
     z_student: Tensor, z_teacher: Tensor | None, labels: Tensor, w: float, normalise_teacher: bool = True
 ) -> Tensor:
-    """representation_loss of B frames at once, each compared only with itself.
+    """Return representation_loss of B frames at once, each on its own.
 
-    z_student (B, N, ds), z_teacher (B, N, dt) | None, labels (B, N); returns (B,). All else as in representation_loss.
+    z_student (B, N, ds), z_teacher (B, N, dt) | None, labels (B, N); returns (B,). Otherwise as in representation_loss.
     """
     _check_features(z_student, z_teacher, labels, w)
     with torch.autocast(z_student.device.type, enabled=False):
@@ -75,7 +76,7 @@ def representation_losses(
             teacher = z_teacher.to(student.dtype)
             teacher = _unit_rows(teacher) if normalise_teacher else teacher
             shared = _product_square(student, _target_factor(teacher, labels, w))
-        # A zero `own` means a zero `shared`. `<=` lets NaN through: broken features must show, not turn into 0.
+        # If `own` is 0, `shared` is 0 too. `<=` is False for NaN, so that broken features give NaN and not 0.
         nothing = shared <= torch.finfo(student.dtype).tiny
         bits = torch.log2(own.masked_fill(nothing, 1.0)) - torch.log2(shared.masked_fill(nothing, 1.0))
         return bits / student.shape[1]
@@ -88,19 +89,18 @@ def logit_kl(
     weight: Tensor | None = None,
     valid: Tensor | None = None,
 ) -> Tensor:
-    """τ² KL(softmax(teacher / τ) ‖ softmax(student / τ)), averaged over pixels.
+    """Return τ² KL(softmax(teacher / τ) ‖ softmax(student / τ)), averaged over pixels.
 
-    The τ² keeps the gradient's scale when τ changes (Hinton et al., 2015).
+    The τ² keeps the gradient's scale independent of τ (Hinton et al., 2015).
 
     student_logits  (B, K+1, h, w), all objects and background (channel 0) in one softmax
-    teacher_logits  (B, K+1, h, w), any float dtype: any numbers are the logits of a distribution, so quantised ones are
-                    fine once multiplied by their scale
-    temperature     τ > 0; the paper's secondary reading is 0.1 with a boundary weight
-    weight          (B, h, w) >= 0 | None: Σ weight·KL / Σ weight of each image, then the mean over images (so that the
-                    mean over workers is that of the whole batch); e.g. the boundary mask. An image without weight counts as 0
-    valid           (B, K+1) bool | None, channels that exist, see losses.mask_absent_objects
+    teacher_logits  (B, K+1, h, w), any float dtype; dequantised logits are fine
+    temperature     τ > 0; a secondary source of the paper gives 0.1 with a boundary weight
+    weight          (B, h, w) >= 0 | None, e.g. the boundary mask: Σ weight·KL / Σ weight of each image, then the mean over
+                    images, so that the mean over workers is that of the whole batch. An image without weight counts as 0
+    valid           (B, K+1) bool | None, channels that exist, see supervised.mask_absent_objects
     returns         scalar >= 0 (to rounding), in nats, float32 (float64 stays)
-    Raises InputError for a temperature that is not positive and for shapes that do not belong together.
+    Raises InputError for a temperature that is not positive and for mismatched shapes.
     """
     if not 0 < temperature < math.inf:
         raise InputError(f"logit_kl: temperature={temperature}; use a finite value above 0")
@@ -124,9 +124,9 @@ def logit_kl(
 
 
 def correlation(z: Tensor) -> Tensor:
-    """C = Z Zᵀ of the L2-normalised rows: (..., N, d) -> (..., N, N), entries in [-1, 1] to rounding.
+    """Return C = Z Zᵀ of the L2-normalised rows: (..., N, d) -> (..., N, N), entries in [-1, 1] to rounding.
 
-    For pictures and checks: training never needs the N x N matrix.
+    For plots and checks; training never builds the N x N matrix.
     """
     unit = _unit_rows(z)
     with torch.autocast(z.device.type, enabled=False):
@@ -135,21 +135,21 @@ def correlation(z: Tensor) -> Tensor:
 
 @torch.no_grad()
 def truncated_factor(z: Tensor, rank: int) -> Tensor:
-    """The best rank-r factor of the correlation matrix of z: U_r S_r of its normalised rows' SVD (PAPER.md, 6).
+    """Return the best rank-r factor of the correlation matrix of z: U_r S_r from the SVD of its normalised rows.
 
-    No other (N, r) matrix A brings A Aᵀ closer to C in the Frobenius norm, and no basis has to be stored, since only
-    Gram matrices meet. Found through the d x d matrix Zᵀ Z: U_r S_r is Z times its leading eigenvectors.
+    No other (N, r) matrix A brings A Aᵀ closer to C in the Frobenius norm (docs/method.md, what the cache stores). The
+    basis is not stored, since only Gram matrices are compared. U_r S_r is Z times the leading eigenvectors of Zᵀ Z.
 
     z        (..., N, d) features, any float dtype
     rank     r >= 1; columns beyond min(N, d) are zero (to rounding), so that the shape does not depend on the teacher
-    returns  (..., N, r) float32 (float64 stays), columns by falling singular value
+    returns  (..., N, r) float32 (float64 stays), columns by decreasing singular value
     Raises InputError for a rank below 1.
     """
     if rank < 1:
         raise InputError(f"truncated_factor: rank={rank}; use 1 or more")
     unit = _unit_rows(z)
     with torch.autocast(z.device.type, enabled=False):
-        # float64: eigenvectors of the Gram matrix see squared singular values, and the matrix is only d x d.
+        # float64, because the Gram matrix squares the singular values; it is only d x d.
         double = unit.double()
         vectors = torch.linalg.eigh(double.mT @ double).eigenvectors.flip(-1)[..., :rank]
         factor = (double @ vectors).to(unit.dtype)
@@ -158,14 +158,14 @@ def truncated_factor(z: Tensor, rank: int) -> Tensor:
 
 @torch.no_grad()
 def relative_correlation_error(z: Tensor, factor: Tensor) -> float:
-    """‖C - F Fᵀ‖ / ‖C‖ (Frobenius) for the correlation matrix C of z, without any N x N matrix.
+    """Return ‖C - F Fᵀ‖ / ‖C‖ (Frobenius) for the correlation matrix C of z, without an N x N matrix.
 
-    From ‖C - F Fᵀ‖² = ‖Zᵀ Z‖² - 2 ‖Zᵀ F‖² + ‖Fᵀ F‖² in float64; the subtraction leaves a floor of about 1e-8. The
-    factor is taken as it is, without normalising its rows again.
+    From ‖C - F Fᵀ‖² = ‖Zᵀ Z‖² - 2 ‖Zᵀ F‖² + ‖Fᵀ F‖² in float64; the subtraction limits the accuracy to about 1e-8. The
+    rows of the factor are not normalised.
 
     z        (N, d) features, rows are L2-normalised here
-    factor   (N, r) as truncated_factor gives it, after any quantisation and its inverse
-    Raises InputError when the shapes do not belong together or every row of z is zero.
+    factor   (N, r) from truncated_factor, after any quantisation and its inverse
+    Raises InputError for mismatched shapes, and if every row of z is zero.
     """
     if z.ndim != 2 or factor.ndim != 2 or z.shape[0] != factor.shape[0]:
         raise InputError(
@@ -174,16 +174,14 @@ def relative_correlation_error(z: Tensor, factor: Tensor) -> float:
     unit, rebuilt = _unit_rows(z.double()), factor.double()
     reference = (unit.mT @ unit).square().sum().item()
     if reference == 0:
-        raise InputError(
-            "relative_correlation_error: every row of z is zero, so there is no correlation to compare with"
-        )
+        raise InputError("relative_correlation_error: every row of z is zero; give features with a nonzero row")
     cross = (unit.mT @ rebuilt).square().sum().item()
     own = (rebuilt.mT @ rebuilt).square().sum().item()
     return math.sqrt(max(0.0, reference - 2 * cross + own) / reference)
 
 
 class _KnownGradient(torch.autograd.Function):
-    """The value (B,), with the gradients (B, N, d) formed beside it for the student's and the target's features."""
+    """A value (B,) with precomputed gradients (B, N, d) for the student's and the target's features."""
 
     @staticmethod
     def forward(
@@ -205,13 +203,13 @@ class _KnownGradient(torch.autograd.Function):
 
 
 def _own_square(student: Tensor) -> Tensor:
-    """‖C_s‖² of (B, N, d) -> (B,)."""
+    """Return ‖C_s‖² of (B, N, d) as (B,)."""
     value, gradient = _gram_square(student.detach())
     return _KnownGradient.apply(value, student, gradient, None, None)
 
 
 def _same_class_square(student: Tensor, labels: Tensor) -> Tensor:
-    """‖C_s ∘ Y Yᵀ‖² of (B, N, d) -> (B,): ‖C‖² of each class's rows alone, N d² operations however many classes."""
+    """Return ‖C_s ∘ Y Yᵀ‖² of (B, N, d) as (B,): the sum of ‖C‖² over classes, N d² operations for any number of classes."""
     features = student.detach()
     value, gradient = features.new_zeros(len(features)), torch.empty_like(features)
     for frame, frame_labels in enumerate(labels):
@@ -225,7 +223,7 @@ def _same_class_square(student: Tensor, labels: Tensor) -> Tensor:
 
 
 def _gram_square(z: Tensor) -> tuple[Tensor, Tensor]:
-    """‖Z Zᵀ‖² = ‖Zᵀ Z‖² and its gradient 4 Z Zᵀ Z, by the smaller matrix: (B, N, d) -> (B,), (B, N, d)."""
+    """Return ‖Z Zᵀ‖² = ‖Zᵀ Z‖² and its gradient 4 Z Zᵀ Z, from the smaller matrix: (B, N, d) -> (B,), (B, N, d)."""
     if z.shape[1] < z.shape[2]:
         gram = z @ z.mT
         return gram.square().sum((1, 2)), 4 * (gram @ z)
@@ -234,7 +232,7 @@ def _gram_square(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _product_square(student: Tensor, target: Tensor) -> Tensor:
-    """‖S Sᵀ ∘ T Tᵀ‖² of (B, N, ds) and (B, N, k) -> (B,), strip by strip from the diagonal on."""
+    """Return ‖S Sᵀ ∘ T Tᵀ‖² of (B, N, ds) and (B, N, k) as (B,), strip by strip from the diagonal on."""
     s, t = student.detach(), target.detach()
     s_gradient, t_gradient = (torch.zeros_like(z) if z.requires_grad else None for z in (student, target))
     value = s.new_zeros(len(s))
@@ -248,20 +246,20 @@ def _product_square(student: Tensor, target: Tensor) -> Tensor:
         if s_gradient is not None:
             _add_strip(s_gradient, s, slope, strip)
         square = slope.mul_(own)
-        # The block on the diagonal holds both (i, k) and (k, i); the rest of the strip only one of them.
+        # The block on the diagonal holds both (i, k) and (k, i); the rest of the strip holds only one of them.
         value += 2 * square.sum((1, 2)) - square[:, :, : strip.stop - start].sum((1, 2))
     return _KnownGradient.apply(value, student, s_gradient, target, t_gradient)
 
 
 def _add_strip(gradient: Tensor, z: Tensor, slope: Tensor, strip: slice) -> None:
-    """gradient += 4 slope z for a strip (B, rows, N - start) of a symmetric slope and its mirror below the diagonal."""
+    """Add 4 slope z to the gradient, for a strip (B, rows, N - start) of a symmetric slope and its mirror below the diagonal."""
     width = strip.stop - strip.start
     gradient[:, strip] += 4 * (slope @ z[:, strip.start :])
     gradient[:, strip.stop :] += 4 * (slope[:, :, width:].mT @ z[:, strip])
 
 
 def _target_factor(teacher: Tensor, labels: Tensor, w: float) -> Tensor:
-    """A factor of C_ty: [√w Z_t | √(1-w) Y], (B, N, dt + number of classes)."""
+    """Return a factor of C_ty: [√w Z_t | √(1-w) Y], (B, N, dt + number of classes)."""
     if w == 1:
         return teacher
     classes, index = labels.unique(return_inverse=True)
@@ -270,7 +268,7 @@ def _target_factor(teacher: Tensor, labels: Tensor, w: float) -> Tensor:
 
 
 def _unit_rows(z: Tensor) -> Tensor:
-    """Rows of length 1 in float32 (float64 stays); a row of zeros stays zero."""
+    """Normalise rows to length 1 in float32 (float64 stays); a row of zeros stays zero."""
     return F.normalize(as_float32(z), dim=-1)
 
 

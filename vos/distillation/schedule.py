@@ -11,9 +11,9 @@ from vos.config import OptimiserConfig
 
 
 def parameter_groups(model: nn.Module, config: OptimiserConfig) -> list[dict[str, object]]:
-    """AdamW groups: trunks at their own share of the learning rate, and no weight decay for biases and norms (vectors).
+    """Return AdamW parameter groups: trunks have scaled learning rates, biases and norms (vectors) no weight decay.
 
-    STCN calls its trunks encoders. Groups come in a fixed order, so that an optimiser's state can be loaded again.
+    STCN calls its trunks encoders. The order of groups is fixed, so that an optimiser's state can be loaded again.
     """
     scales = {
         "query_trunk.": config.query_trunk_scale,
@@ -35,7 +35,7 @@ def parameter_groups(model: nn.Module, config: OptimiserConfig) -> list[dict[str
 
 
 def learning_rate(step: int, steps: int, config: OptimiserConfig) -> float:
-    """Linear warm-up, then a decay that reaches zero after the last step (polynomial, cosine), or a constant with one drop (step)."""
+    """Return the learning rate of a step: linear warm-up, then decay to zero (polynomial, cosine) or a constant with one drop (step)."""
     warmup = min(config.warmup_steps, steps // 2)
     if step < warmup:
         return config.lr * (step + 1) / warmup
@@ -49,7 +49,7 @@ def learning_rate(step: int, steps: int, config: OptimiserConfig) -> float:
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average of the weights, in place; the first steps average over what there is, not over the start."""
+    """Update the exponential moving average of the weights in place; the decay is smaller in the first steps."""
     decay = min(decay, (1 + step) / (10 + step))
     for kept, current in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         if kept.is_floating_point():

@@ -1,9 +1,8 @@
 """Supervised segmentation terms over logits whose channel 0 is background.
 
-A batch may hold clips with fewer objects than channels. `valid` (B, K+1) says which channels exist; the others are
-taken out of the softmax by a large negative logit, so they receive no probability and no gradient. Everything is
-computed in float32 (float64 stays), whatever the autocast mode: exp and log of half-precision logits lose the small
-probabilities that the hardest pixels are about.
+A batch may hold clips with fewer objects than channels. `valid` (B, K+1) marks the channels that exist. The others get
+a large negative logit, so they have no probability and no gradient. Everything is computed in float32 (float64 stays)
+in any autocast mode: half precision loses the small probabilities that the hardest pixels depend on.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ ABSENT_LOGIT = -1e9
 
 
 def mask_absent_objects(logits: Tensor, valid: Tensor | None) -> Tensor:
-    """Take the padded channels out of the softmax.
+    """Exclude padded channels from the softmax.
 
     logits   (B, K+1, ...) of any float dtype
     valid    (B, K+1) bool, False for a channel that pads the batch; None: every channel exists
     returns  logits in float32 (float64 stays), ABSENT_LOGIT where the channel does not exist or the logit is lower
-    Raises InputError when the shapes do not belong together.
+    Raises InputError for mismatched shapes.
     """
     logits = as_float32(logits).clamp(min=ABSENT_LOGIT)
     if valid is None:
@@ -38,15 +37,14 @@ def mask_absent_objects(logits: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def bootstrapped_cross_entropy(logits: Tensor, labels: Tensor, keep: float, valid: Tensor | None = None) -> Tensor:
-    """Cross-entropy over the hardest pixels of each image (STCN's training loss).
+    """Return the cross-entropy over the hardest pixels of each image (STCN's training loss).
 
     logits   (B, K+1, H, W), channel 0 is background
-    labels   (B, H, W) integers in 0..K, each naming a channel that exists
-    keep     share of each image's pixels that is averaged, the ones with the largest loss, in (0, 1]; 1 is plain
-             cross-entropy
+    labels   (B, H, W) integers in 0..K, of channels that exist
+    keep     share of each image's pixels with the largest loss that is averaged, in (0, 1]; 1 is plain cross-entropy
     valid    (B, K+1) bool | None, see mask_absent_objects
     returns  scalar, in nats
-    Raises InputError for a keep outside (0, 1] and for shapes that do not belong together.
+    Raises InputError for a keep outside (0, 1] and for mismatched shapes.
     """
     return _mean_of_hardest(_pixel_cross_entropy(logits, labels, valid), keep)
 
@@ -54,20 +52,19 @@ def bootstrapped_cross_entropy(logits: Tensor, labels: Tensor, keep: float, vali
 def poly_cross_entropy(
     logits: Tensor, labels: Tensor, epsilon: float = 1.0, keep: float = 1.0, valid: Tensor | None = None
 ) -> Tensor:
-    """Poly-1 loss: cross-entropy + epsilon * (1 - probability of the true label).
+    """Return the poly-1 loss: cross-entropy + epsilon * (1 - probability of the true label).
 
-    The first polynomial coefficient of cross-entropy's expansion raised by epsilon (PolyLoss, ICLR 2022); MobileVOS
-    takes epsilon = 1. epsilon = 0 is bootstrapped_cross_entropy. Shapes, keep, valid and errors as there; returns a
-    scalar.
+    PolyLoss (ICLR 2022) raises the first polynomial coefficient of cross-entropy by epsilon; MobileVOS uses 1.
+    epsilon = 0 is bootstrapped_cross_entropy. Arguments, errors and result as there.
     """
     cross_entropy = _pixel_cross_entropy(logits, labels, valid)
     return _mean_of_hardest(cross_entropy - epsilon * torch.expm1(-cross_entropy), keep)
 
 
 def bootstrap_keep(step: float, start: float, end: float, final: float) -> float:
-    """Share of pixels that cross-entropy keeps: 1 up to `start`, then linear down to `final` at `end` and after.
+    """Return the share of pixels that cross-entropy keeps: 1 up to `start`, then linear to `final` at `end` and after.
 
-    step, start and end share a unit, steps or the share of training done. STCN: 20 000 to 70 000 steps, final 0.15.
+    step, start and end have one unit: steps, or the share of training done. STCN: 20 000 to 70 000 steps, final 0.15.
     Raises InputError for end < start or a final share outside (0, 1].
     """
     if end < start or not 0 < final <= 1:
@@ -82,43 +79,43 @@ def bootstrap_keep(step: float, start: float, end: float, final: float) -> float
 
 
 def dice_loss(prob: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Soft Dice: 1 - (2 |P∩Y| + 1) / (|P| + |Y| + 1) of each object, averaged over each image's objects, then over images
-    (so that the mean over workers is the mean over the whole batch, however its objects are spread).
+    """Return the soft Dice loss: 1 - (2 |P∩Y| + 1) / (|P| + |Y| + 1) of each object, averaged.
 
-    Unlike cross-entropy it weighs a small object as much as a large one. Background is left out; the + 1 pixel makes an
-    object that is neither predicted nor present score 0.
+    The mean is over each image's objects, then over images, so the mean over workers is that of the whole batch. Small
+    objects weigh as much as large ones, unlike in cross-entropy. Background is left out. The + 1 gives a loss of 0 to an
+    object that is neither predicted nor present.
 
     prob     (B, K+1, H, W) probabilities, channel 0 is background
     labels   (B, H, W) integers in 0..K
     valid    (B, K+1) bool | None, channels that exist
-    returns  scalar in [0, 1]; 0 when there is no object at all
-    Raises InputError for shapes that do not belong together.
+    returns  scalar in [0, 1]; 0 if there is no object
+    Raises InputError for mismatched shapes.
     """
     overlap, size = _overlap_and_size(prob, labels)
     return _mean_over_objects(1 - (2 * overlap + 1) / (size + 1), valid)
 
 
 def jaccard_loss(prob: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Soft Jaccard: 1 - (|P∩Y| + 1) / (|P∪Y| + 1) of each object, the loss form of J; all else as in dice_loss."""
+    """Return the soft Jaccard loss: 1 - (|P∩Y| + 1) / (|P∪Y| + 1) of each object; otherwise as dice_loss."""
     overlap, size = _overlap_and_size(prob, labels)
     return _mean_over_objects(1 - (overlap + 1) / (size - overlap + 1), valid)
 
 
 def as_float32(values: Tensor) -> Tensor:
-    """float32, except that float64 stays float64 (gradient checks)."""
+    """Convert to float32; float64 stays float64 (for gradient checks)."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def _pixel_cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
-    """(B, H, W) cross-entropy of every pixel."""
+    """Return the cross-entropy of every pixel, (B, H, W)."""
     _check_labels(logits, labels)
     return F.cross_entropy(mask_absent_objects(logits, valid), labels.long(), reduction="none")
 
 
 def _mean_of_hardest(pixel_loss: Tensor, keep: float) -> Tensor:
-    """Mean over the largest `keep` share (at least one pixel) of each image of (B, H, W)."""
+    """Return the mean over the largest `keep` share (at least one pixel) of each image of (B, H, W)."""
     if not 0 < keep <= 1:
-        raise InputError(f"keep={keep}: the share of pixels that enter the loss; use above 0 to 1")
+        raise InputError(f"keep={keep}: the share of pixels in the loss; use above 0 to 1")
     if keep == 1:
         return pixel_loss.mean()
     pixels = pixel_loss.flatten(1)
@@ -127,7 +124,7 @@ def _mean_of_hardest(pixel_loss: Tensor, keep: float) -> Tensor:
 
 
 def _overlap_and_size(prob: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """|P∩Y| and |P| + |Y| of every object, (B, K) pixels each."""
+    """Return |P∩Y| and |P| + |Y| of every object, (B, K) pixels each."""
     _check_labels(prob, labels)
     prob = as_float32(prob)[:, 1:].flatten(2)
     objects = torch.arange(1, prob.shape[1] + 1, device=labels.device)
@@ -136,7 +133,7 @@ def _overlap_and_size(prob: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mean_over_objects(loss: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean of (B, K) over the objects that exist in an image, then over the images."""
+    """Return the mean of (B, K) over the objects that exist in an image, then over the images."""
     if valid is None:
         return loss.sum() / max(1, loss.numel())
     if valid.shape != (loss.shape[0], loss.shape[1] + 1):

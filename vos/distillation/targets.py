@@ -1,4 +1,4 @@
-"""What is kept of the teacher for one query frame (PAPER.md, section 6)."""
+"""The teacher's targets for one query frame (docs/method.md, what the cache stores)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vos.distillation.encoding import stored_as
 from vos.distillation.representation import relative_correlation_error, truncated_factor
 
 LOGIT_LIMIT = 16.2
-"""Aggregation clips probabilities to 1e-7 and 1 - 1e-7, so a logit beyond +-16.1 says nothing more."""
+"""Aggregation clips probabilities to 1e-7 and 1 - 1e-7, so logits beyond +-16.1 are all equivalent."""
 
 
 def query_targets(
@@ -31,13 +31,14 @@ def query_targets(
     logits: str,
     sampling: str = "boundary",
 ) -> dict[str, Any]:
-    """Sampled cells in nested order, their labels, the factor of the teacher's correlations there, its logits, the boundary mask.
+    """Return the cached targets of one query frame.
 
-    labels (h, w) on the grid of stride 4, object_logits (O, h, w), features (O, Cd, h, w) of which absent objects may be left out,
-    `samples` at most h * w; factor_dtype int8, fp16 or fp32; logits none, int8 or fp16; sampling boundary (boundary first) or uniform (all
-    cells alike, by the same priorities; the boundary mask is kept all the same).
-    Returns sample_index (N,), sample_label (N,), factor (r, N), factor_scale () for int8, factor_error (): the relative Frobenius error
-    of the rebuilt correlation matrix; logits (O, h, w), logit_scale (O,) for int8, logit_error (): the largest; boundary (bytes,).
+    labels (h, w) on the grid of stride 4, object_logits (O, h, w), features (O, Cd, h, w), where absent objects may be left out;
+    `samples` at most h * w; factor_dtype int8, fp16 or fp32; logits none, int8 or fp16. sampling is boundary (boundary first) or uniform
+    (all cells by the same random priorities; the boundary mask is stored in both cases).
+    Returns sample_index (N,) in nested order, sample_label (N,), factor (r, N) of the teacher's correlations, factor_scale () for int8,
+    factor_error () (relative Frobenius error of the rebuilt correlation matrix); logits (O, h, w), logit_scale (O,) for int8,
+    logit_error () (the largest); boundary (bytes,).
     """
     boundary = boundary_mask(labels, radius_px)
     first = boundary if sampling == "boundary" else np.zeros_like(boundary)
@@ -53,7 +54,7 @@ def query_targets(
 
 
 def _factor_targets(rows: Tensor, rank: int, dtype: str) -> dict[str, Any]:
-    # Stored column by column: neighbouring bytes are then of similar size, which compresses better.
+    # Stored column by column: neighbouring values are then of similar size and compress better.
     factor = np.ascontiguousarray(truncated_factor(rows, rank).numpy().T)
     stored, scale, rebuilt = stored_as(factor, dtype, axes=(0, 1))
     error = relative_correlation_error(rows, torch.from_numpy(rebuilt.T)) if rows.any() else 0.0

@@ -1,4 +1,4 @@
-"""One step of training: a batch of clips in, better weights and their running average out. No Ray, no files."""
+"""One step of training: update weights and their running average from a batch of clips. No Ray, no files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from vos.config import TrainConfig
 from vos.distillation.clip_forward import ClipSegmenter
-from vos.distillation.objective import Targets, objective
+from vos.distillation.losses import Targets
+from vos.distillation.objective import objective
 from vos.distillation.ranks import Ranks
 from vos.distillation.schedule import learning_rate, parameter_groups, update_average
 from vos.errors import NotFiniteError
@@ -21,10 +22,10 @@ from vos.models.interface import VOSModel
 
 
 class TrainingStep:
-    """The network, its average, its optimiser, and what a step does with them.
+    """The network, its average, its optimiser, and the training step.
 
-    ranks  the other workers; each takes an equal part of the batch
-    wrap   puts the clip's whole forward pass into DDP where there are several workers
+    ranks  the process group; each worker takes an equal part of the batch
+    wrap   wraps the clip's whole forward pass in DDP if there are several workers
     """
 
     def __init__(
@@ -47,11 +48,11 @@ class TrainingStep:
     def __call__(
         self, step: int, frames: Tensor, labels: Tensor, num_objects: Tensor, targets: Targets | None, draws: list[int]
     ) -> dict[str, float]:
-        """Take step number `step` (from 0); returns the loss terms of the whole batch, learning rate and gradient norm.
+        """Do step number `step` (from 0); return the loss terms of the whole batch, learning rate and gradient norm.
 
-        frames (B, T, 3, H, W) normalised, labels (B, T, H, W), num_objects (B,): this rank's part of the batch, of which
-        `config.micro_batch` clips pass at a time; their gradients are added up. Raises NotFiniteError on every rank, naming the
-        draws, for a loss or gradient that is not finite; the weights stay as they were.
+        frames (B, T, 3, H, W) normalised, labels (B, T, H, W), num_objects (B,): this rank's part of the batch. Gradients are
+        accumulated over passes of `config.micro_batch` clips. If loss or gradient is not finite, NotFiniteError is raised on every
+        rank, naming the draws, and the weights do not change.
         """
         config = self.config
         rate = learning_rate(step, config.steps, config.optimiser)
@@ -69,7 +70,7 @@ class TrainingStep:
                 share = (part.stop - part.start) / len(draws)
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0) + share * value.detach().float()
-                if last:  # before the ranks meet in its backward pass
+                if last:  # before its backward pass, in which the ranks synchronise
                     means = dict(zip(sums, self.ranks.mean(torch.stack(list(sums.values()))).tolist(), strict=True))
                     if not abs(means["total"]) < float("inf"):
                         with self.ranks.together():
@@ -79,7 +80,7 @@ class TrainingStep:
         if not abs(norm) < float("inf"):
             everyone = sorted(draw for part in self.ranks.gather(draws) for draw in part)
             raise NotFiniteError(
-                f"step {step}: the gradient's norm is {norm} on draws {everyone}; lower --optimiser.lr or look at these clips"
+                f"step {step}: the gradient's norm is {norm} on draws {everyone}; lower --optimiser.lr or check these clips"
             )
         self.optimiser.step()
         update_average(self.average, self.model, config.optimiser.ema, step)
@@ -95,10 +96,10 @@ class TrainingStep:
         num_objects: Tensor,
         targets: Targets | None,
     ) -> dict[str, Tensor]:
-        """Loss terms, `total` among them, of some of the clips."""
+        """Return the loss terms of some of the clips, including `total`."""
         config = self.config
         frames, labels, num_objects = frames[part], labels[part], num_objects[part]
-        # An object that no clip of the batch has costs as much as one that is there, and changes nothing.
+        # Leave out objects that no clip of the part has: they would take as much time as others without changing the result.
         present = int(num_objects.max())
         if targets is not None:
             targets = Targets(*(value[part] for value in targets))
@@ -108,23 +109,23 @@ class TrainingStep:
         return objective(output, labels, num_objects, targets, config.loss, step, config.steps)[1]
 
     def _unsynchronised(self) -> contextlib.AbstractContextManager[None]:
-        """Gradients of all but the last part stay on their rank."""
+        """Return a context in which gradients stay on their rank, for all parts but the last."""
         wait = getattr(self._segmenter, "no_sync", None)
         return wait() if wait is not None else contextlib.nullcontext()
 
     @torch.no_grad()
     def _blame(self, step: int, own: Tensor, batch: tuple[Any, ...], draws: list[int]) -> None:
-        """Raise NotFiniteError naming the clips whose own loss is not finite, where this rank's is not."""
+        """If this rank's loss is not finite, raise NotFiniteError naming the clips whose own loss is not finite."""
         if own.isfinite():
             return
         alone = [self._terms(self._alone, step, slice(i, i + 1), *batch)["total"] for i in range(len(draws))]
-        guilty = [draw for draw, loss in zip(draws, alone, strict=True) if not loss.isfinite()] or draws
+        failing = [draw for draw, loss in zip(draws, alone, strict=True) if not loss.isfinite()] or draws
         raise NotFiniteError(
-            f"step {step}: the loss is {own.item()} on draws {guilty}; lower --optimiser.lr or look at these clips"
+            f"step {step}: the loss is {own.item()} on draws {failing}; lower --optimiser.lr or check these clips"
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Everything but counters and random states that a later process needs to go on, as named tensors."""
+        """Return the state needed to resume, as named tensors; counters and random states are not included."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         for index, moments in self.optimiser.state_dict()["state"].items():
@@ -132,7 +133,7 @@ class TrainingStep:
         return tensors
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take `state` back, from tensors of any memory layout."""
+        """Restore `state` from tensors of any memory layout."""
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
         for name, value in tensors.items():
             owner, rest = name.split(".", 1)
@@ -144,7 +145,7 @@ class TrainingStep:
         for name, value in groups["optimiser"].items():
             index, kind = name.split(".")
             like = parameters[int(index)]
-            # In the parameter's own layout: another one takes other kernels, whose last bits differ.
+            # In the parameter's own layout: another layout uses other kernels, whose last bits differ.
             moments.setdefault(int(index), {})[kind] = torch.empty_like(like).copy_(value) if value.ndim else value
-        groups_now = self.optimiser.state_dict()["param_groups"]  # their rates follow from the step
+        groups_now = self.optimiser.state_dict()["param_groups"]  # the step determines their learning rates
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups_now})

@@ -1,4 +1,4 @@
-"""Canonical JSON: the same value always gives the same text and the same digest, on every machine and without secrets."""
+"""Canonical JSON without secrets: equal values give equal text and equal digests on every machine."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from vos.redaction import redact_values
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The JSON form of a configuration, nested like its flags, without secrets."""
+    """Return the JSON form of a configuration, nested like its flags, without secrets."""
     return redact_values(dataclasses.asdict(config))
 
 
 def dumps(config: Any) -> str:
-    """Canonical JSON without secrets: the same configuration always gives the same text."""
+    """Return canonical JSON without secrets: equal configurations give equal text."""
     values = to_dict(config) if dataclasses.is_dataclass(config) else redact_values(config)
     return json.dumps(values, indent=1, sort_keys=True) + "\n"
 
 
 def fingerprint(*parts: Any) -> str:
-    """Digest (32 hex digits) of configurations, dicts and strings, equal on every machine."""
+    """Return a digest (32 hex digits) of configurations, dicts and strings, equal on every machine."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else dumps(part).encode())
@@ -31,7 +31,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Fields that differ between two JSON configurations, as `name: old -> new`."""
+    """List the fields that differ between two JSON configurations, as `name: old -> new`."""
     lines: list[str] = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name, "absent"), new.get(name, "absent")

@@ -1,7 +1,7 @@
-"""The one reader of JSON files: bounded, strict, and typed, so that no caller meets a surprise later.
+"""The only reader of JSON files: it limits their size and checks types.
 
-Python's own reader takes NaN, integers of any length (whose conversion fails later), floats that are infinite, repeated names (the last one
-wins in silence) and nesting that ends in a RecursionError. All of that is refused here in one line that names the file.
+Python's own reader accepts NaN, integers of any length, infinite floats and repeated names, of which it silently keeps the last one.
+Deep nesting ends in a RecursionError. Here each of these raises an error of one line that names the file.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ MAX_INTEGER = 2**63 - 1
 Kind = TypeVar("Kind")
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
-"""A string (even one that never ends), or a bracket."""
+"""A string (even an unterminated one), or a bracket."""
 
 
 def read_json_file(path: str, advice: str) -> Any:
-    """What a JSON file on this machine holds.
+    """Read a JSON file on this machine and return its value.
 
-    advice  how to repair it, the end of the error line: "copy the checkpoint again"
-    Raises InputError where the file is absent, not a regular file, too large, or what `parse_json` refuses.
+    advice  how to fix it, the end of the error line: "copy the checkpoint again"
+    Raises InputError if the file is absent, not a regular file, too large, or refused by `parse_json`.
     """
     return parse_json(read_regular(path, "json_bytes", advice), path, advice)
 
 
 def parse_json(data: bytes | str, origin: str, advice: str, finite: bool = True) -> Any:
-    """The value of a JSON text in UTF-8.
+    """Return the value of a JSON text in UTF-8.
 
     origin  the file, named in errors
-    finite  refuse NaN and infinities; False only for files of ours that hold figures which may be neither
-    Raises InputError for anything that is no JSON, nested deeper than 64, or holds a repeated name or a number beyond 64 bits.
+    finite  refuse NaN and infinities; False only for this project's own files whose numbers may be NaN or infinite
+    Raises InputError for text that is not JSON, nesting deeper than 64, a repeated name, or a number beyond 64 bits.
     """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
@@ -52,11 +52,11 @@ def parse_json(data: bytes | str, origin: str, advice: str, finite: bool = True)
             parse_float=_number if finite else float,
             parse_constant=_no_constant if finite else float,
         )
-        if _HALF.search(text):  # of a pair, perhaps: as UTF-8, halves alone cannot be written
+        if _HALF.search(text):  # a surrogate; encoding fails if it has no partner
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except UnicodeEncodeError:
-        raise InputError(f"{origin}: not JSON (half of a character stands alone); {advice}") from None
+        raise InputError(f"{origin}: not JSON (a surrogate without its pair); {advice}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{origin}: not JSON (not UTF-8 at byte {error.start}); {advice}") from None
     except ValueError as error:
@@ -64,9 +64,9 @@ def parse_json(data: bytes | str, origin: str, advice: str, finite: bool = True)
 
 
 def checked(value: Any, kind: type[Kind], origin: str, advice: str) -> Kind:
-    """`value`, proven to be of a type: `dict[str, Any]`, `list[int]`, `str | None`, a Literal, or a TypedDict.
+    """Return `value` after checking its type: `dict[str, Any]`, `list[int]`, `str | None`, a Literal, or a TypedDict.
 
-    A float takes an integer too. A TypedDict's required names must be there; further names are left alone.
+    An integer is accepted where a float is asked for. A TypedDict's required names must be present; other names are ignored.
     Raises InputError that names the file and the place within it.
     """
     problem = _misfit(value, kind, "")
@@ -76,7 +76,7 @@ def checked(value: Any, kind: type[Kind], origin: str, advice: str) -> Kind:
 
 
 def built(value: Any, kind: type[Kind], origin: str, advice: str) -> Kind:
-    """A dataclass from the JSON object of its fields; those with a default may be absent, further names are left out.
+    """Build a dataclass from the JSON object of its fields; fields with a default may be absent, other names are ignored.
 
     Raises InputError that names the file and the place within it.
     """
@@ -85,7 +85,7 @@ def built(value: Any, kind: type[Kind], origin: str, advice: str) -> Kind:
 
 
 def _misfit(value: Any, kind: Any, place: str) -> str:
-    """What is wrong with a value, "" where it is of the kind."""
+    """Describe why a value does not have the type `kind`; "" if it has."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any or kind is object:
         return ""
@@ -174,7 +174,7 @@ def _name(kind: Any) -> str:
 
 
 def _check_depth(text: str) -> None:
-    """Refuse deep nesting before the parser recurses into it. Brackets within strings do not count."""
+    """Refuse deep nesting before the parser recurses into it. Brackets within strings are not counted."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     depth, i, end = 0, 0, len(text)
@@ -196,7 +196,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in values if names.count(name) > 1)
-        raise ValueError(f"the name '{twice[:40]}' stands twice")
+        raise ValueError(f"the name '{twice[:40]}' occurs twice")
     return values
 
 
@@ -214,7 +214,7 @@ def _number(text: str) -> float:
 
 
 def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is no JSON number")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,6 @@
-"""Names of videos and frames: they come from lists and folders of others, and become names of folders and files here.
+"""Names of videos and frames: they come from a user's lists and folders, and become names of folders and files here.
 
-What cannot become one (or would leave its folder) is refused where it is read, not after hours of work.
+A name that cannot become a file name, or that leads out of its folder, is refused when it is read.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from vos.errors import InputError
 from vos.files.whole import read_regular
 
 MAX_NAME_BYTES = 200
-"""File systems take 255; an ending and the mark of an unfinished file are added."""
+"""File systems accept 255; a suffix and the mark of an unfinished file are added."""
 NOT_IN_A_NAME = re.compile(r"[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-"""Control characters, marks that turn the direction of writing, and halves of characters: bytes that are not UTF-8."""
+"""Control characters, marks that change the writing direction, and surrogates (bytes that are not UTF-8)."""
 
 
 def check_name(name: str, where: str) -> str:
-    """`name`, proven to be a plain name for a folder or file. Raises InputError, naming `where` it stands."""
+    """Return `name` after checking that it is a plain name for a folder or file. Raises InputError that names `where` it was found."""
     if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise InputError(f"{where}: the name {name[:80]!r} leaves its folder; use plain folder names without slashes")
     if NOT_IN_A_NAME.search(name):
@@ -28,9 +28,9 @@ def check_name(name: str, where: str) -> str:
 
 
 def read_names(path: str, advice: str) -> list[str]:
-    """The names in a text file, one a line, blank lines left out.
+    """Return the names in a text file, one per line, without blank lines.
 
-    Raises InputError where it is absent, no regular file, too large, no text, or holds what is no plain name.
+    Raises InputError if the file is absent, not a regular file, too large or not text, or if a line is not a plain name.
     """
     try:
         lines = read_regular(path, "list_bytes", advice).decode("utf-8").splitlines()

@@ -1,7 +1,7 @@
-"""Sealed JSON: a small file of ours says which job wrote it, for which run, and carries a digest of all of that.
+"""Sealed JSON: a small file that records which job wrote it and for which run, with a digest of its content.
 
-It stays plain JSON, with one more name at its top: `seal`. A file that was edited, truncated, or copied from another run's folder is then
-noticed instead of believed. A seal is no signature: it finds accidents and mix-ups, not a forger who computes digests.
+It stays plain JSON with one more top-level name, `seal`. A file that was edited, truncated, or copied from another run's folder is
+detected. A seal is not a signature: it finds accidents and mix-ups, not forgeries.
 """
 
 from __future__ import annotations
@@ -25,26 +25,28 @@ class _Seal(TypedDict):
 
 
 def sealed(values: Mapping[str, Any], job: str, of: str) -> bytes:
-    """The text of a file.
+    """Return the text of a sealed file.
 
     values  JSON, without the name `seal`
-    job     which job's files these are: "train"
-    of      fingerprint of the identity that it belongs to
+    job     the job that writes the file: "train"
+    of      fingerprint of the run that the file belongs to
     """
     return dumps({**values, SEAL: {"job": job, "of": of, "sha256": _digest(values, job, of)}}).encode()
 
 
 def unsealed(data: bytes, kind: type[Kind], path: str, job: str, of: str | None, repair: str) -> Kind:
-    """What a sealed file holds, without its seal.
+    """Return the content of a sealed file, without its seal.
 
     kind    a TypedDict, or dict[str, Any]
-    of      fingerprint of the identity that it must belong to, None for any
-    repair  the end of the error line
-    Raises InputError, naming `path`, where it is no JSON, has no seal, was changed, or is another job's or run's.
+    of      fingerprint of the run that the file must belong to, None for any
+    repair  how to fix it, the end of the error line
+    Raises InputError, naming `path`, if it is not JSON, has no seal, was changed, or belongs to another job or run.
     """
     values = checked(parse_json(data, path, repair, finite=False), dict[str, Any], path, repair)
     if SEAL not in values:
-        raise InputError(f"{path}: has no seal: not written by this program, or by an earlier version of it; {repair}")
+        raise InputError(
+            f"{path}: has no seal: written by another program or by an earlier version of this one; {repair}"
+        )
     seal = checked(values.pop(SEAL), _Seal, f"{path}: seal", repair)
     if seal["sha256"] != _digest(values, seal["job"], seal["of"]):
         raise InputError(f"{path}: was changed after it was written (its digest does not match); {repair}")
@@ -58,7 +60,7 @@ def unsealed(data: bytes, kind: type[Kind], path: str, job: str, of: str | None,
 
 
 def is_sealed(data: bytes, job: str) -> bool:
-    """Whether this is a whole, unchanged file of a job, of whatever run."""
+    """Return whether this is a complete, unchanged file of a job, whatever the run."""
     try:
         unsealed(data, dict[str, Any], "", job, None, "")
     except InputError:

@@ -1,4 +1,4 @@
-"""Whole files: complete, or as they were before."""
+"""Safe access to files: bounded reads of regular files, private folders, and writes that are complete or not made at all."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vos.files.limits import check_limit
 
 
 def open_regular(path: str, advice: str = "name another file") -> BinaryIO:
-    """A file opened for reading, which is a regular one: a FIFO or a device would wait for ever, or never end.
+    """Open a regular file for reading. A FIFO or device is refused, since reading it may block or never end.
 
-    advice  how to repair it, the end of the error line
-    Raises InputError where it is absent, unreadable, or no regular file.
+    advice  how to fix it, the end of the error line
+    Raises InputError if the file is absent, unreadable, or not a regular file.
     """
     try:
-        # Not blocking, because the opening of a FIFO waits for its writer; of no effect on a regular file.
+        # O_NONBLOCK: opening a FIFO would wait for its writer. It has no effect on a regular file.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except FileNotFoundError:
         raise InputError(f"{path}: the file does not exist; {advice}") from None
@@ -34,7 +34,7 @@ def open_regular(path: str, advice: str = "name another file") -> BinaryIO:
 
 
 def read_regular(path: str, bound: str, advice: str = "name another file") -> bytes:
-    """The bytes of a regular file of at most `vos.files.limits.limit(bound)` bytes. Raises InputError for any other."""
+    """Return the bytes of a regular file of at most `vos.files.limits.limit(bound)` bytes. Raises InputError for any other file."""
     with open_regular(path, advice) as file:
         check_limit(bound, os.fstat(file.fileno()).st_size, path)
         try:
@@ -44,12 +44,12 @@ def read_regular(path: str, bound: str, advice: str = "name another file") -> by
 
 
 def private_folder(path: str, close_open: bool = False) -> str:
-    """Make a folder (and its parents) that only this user can enter, or make sure that it is one; returns its path.
+    """Make a folder (and its parents) that only this user can enter, or check an existing one; return its path.
 
-    For folders whose names others know or can guess: what lies there is code, or is read as if it were ours. A folder that others
-    can write to is not closed and used, because what they put there already would stay.
-    close_open  close such a folder and use it all the same: for data that is not run
-    Raises InputError where it belongs to somebody else, is a link, lets others write, or cannot be made.
+    For folders with predictable names whose content is executed or trusted. A folder that other accounts can write to is
+    refused, because it may already hold their files.
+    close_open  remove the others' access and use the folder anyway: for data that is not executed
+    Raises InputError if it belongs to another user, is a link, is writable by others, or cannot be made.
     """
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -61,14 +61,14 @@ def private_folder(path: str, close_open: bool = False) -> str:
             if close_open or not found.st_mode & 0o022:
                 os.chmod(path, 0o700)
                 return path
-            problem = "other accounts can write there, so what it holds may not be yours"
+            problem = "other accounts can write there, so its files may not be yours"
     except OSError as error:
         problem = f"cannot be made private ({(error.strerror or str(error)).lower()})"
     raise InputError(f"{path}: {problem}; remove it, or set TMPDIR and MOBILEVOS_CACHE to folders of your own")
 
 
 def code_cache(*names: str) -> str:
-    """A private folder for graphs and compiled code, which is run when it is found: $MOBILEVOS_CACHE, else one in ~/.cache."""
+    """Return a private folder for graphs and compiled code, which are executed: $MOBILEVOS_CACHE, else one in ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     path = private_folder(os.environ.get("MOBILEVOS_CACHE") or os.path.join(base, "mobilevos-ray"))
     for name in names:
@@ -77,24 +77,24 @@ def code_cache(*names: str) -> str:
 
 
 def inside(folder: str, name: str, origin: str) -> str:
-    """The path of a file in a folder, for a name that another file gives.
+    """Return the path of a file in a folder, for a name that was read from another file.
 
-    origin  the file that gives the name, begins the error line
-    Raises InputError for a name with a path in it, and for a link that leaves the folder.
+    origin  the file that holds the name, begins the error line
+    Raises InputError for a name that contains a path, and for a link that leaves the folder.
     """
     path = os.path.join(folder, name)
     if name in ("", ".", "..") or os.path.basename(name) != name or "\0" in name or "\\" in name:
-        raise InputError(f"{origin}: {name[:80]!r} is no name of a file in its folder; copy the folder again")
+        raise InputError(f"{origin}: {name[:80]!r} is not the name of a file in its folder; copy the folder again")
     if os.path.realpath(path) != os.path.join(os.path.realpath(folder), name):
         raise InputError(f"{origin}: {name} is a link; replace it by the file itself")
     return path
 
 
 def write_atomic(path: str, data: bytes, sync: bool = True) -> None:
-    """Write a file under a temporary name beside it and rename it; folders are made.
+    """Write a file under a temporary name beside it and rename it; missing folders are made.
 
-    sync   force it to the disk first, so that a power cut leaves no half either; without, only a kill is survived, which
-           is enough for masks that can be made again and of which there are thousands
+    sync   flush to the disk before the rename, so that the file is complete after a power cut too; without it only a kill is
+           covered, which is enough for thousands of masks that can be made again
 
     A reader sees the old file or the new one. Raises InputError if it cannot be written.
     """

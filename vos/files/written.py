@@ -1,10 +1,10 @@
-"""Which files of a folder this project wrote: only those are replaced or deleted, anything else there is the user's.
+"""Record of the files that this project wrote into a folder: only these are replaced or deleted.
 
     FOLDER/.written   lines of `sha256  name`, as sha256sum prints them; a name is relative to the folder
 
-A line is appended before its file is written, so a kill in between makes no file of ours a foreign one. A file is ours while its bytes are
-those of one of its lines: what the user put there, or edited, is refused by its name, unless --overwrite was given. A lost `.written` makes
-files foreign, never the other way round.
+A line is appended before its file is written, so a file stays ours if the process is killed in between. A file is ours while its digest
+is on one of its lines. Any other file, and one that the user edited, is refused by name unless --overwrite was given. If `.written` is
+lost, our files count as the user's; the reverse cannot happen.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vos.files.whole import write_atomic
 
 LEDGER = ".written"
 WHATEVER = "0" * 64
-"""In place of a digest: a name that is ours to write, and whose bytes prove themselves, or need not."""
+"""Stands for a digest: the file of this name is ours whatever its bytes; it carries its own check or needs none."""
 Kind = TypeVar("Kind")
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
@@ -40,7 +40,7 @@ def _remove_local(path: str) -> None:
 
 
 def check_new_or_own(folder: str, overwrite: bool) -> None:
-    """Raise InputError for a local folder that holds files, and in which nothing was ever written by this project."""
+    """Raise InputError for a local folder that holds files but none written by this project."""
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     if names and LEDGER not in names and not overwrite:
         listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
@@ -51,7 +51,7 @@ def check_new_or_own(folder: str, overwrite: bool) -> None:
 
 @dataclass(frozen=True)
 class Files:
-    """How files are read, written whole and removed: on this machine, or at a URI too."""
+    """Functions that read, write (whole) and remove files: on this machine, or at a URI too."""
 
     read: Callable[[str], bytes] = _read_local
     """raises FileNotFoundError"""
@@ -61,12 +61,12 @@ class Files:
 
 @dataclass
 class Written:
-    """The files that were written into a folder, and the only way to write further ones.
+    """The files that this project wrote into a folder, and the only way to write more of them.
 
     root       the folder
-    job        whose folder it is; its sealed files (`vos.files.seals`) need no line
-    of         fingerprint of the identity that its sealed files belong to
-    overwrite  replace files that are not ours too, and take what cannot be believed for absent
+    job        the job that owns the folder; its sealed files (`vos.files.seals`) need no line
+    of         fingerprint of the run that its sealed files belong to
+    overwrite  replace files that are not ours too, and treat sealed files that fail their check as absent
     """
 
     root: str
@@ -77,33 +77,33 @@ class Written:
     _digests: dict[str, set[str]] | None = None
 
     def __post_init__(self) -> None:
-        if self.root.startswith("file://"):  # links are looked for there too
+        if self.root.startswith("file://"):  # a local folder: links are checked there too
             self.root = unquote(urlsplit(self.root).path)
 
     def path(self, name: str) -> str:
-        """Where a file is. Raises InputError for a name that leads out of the folder, itself or by a link on the way."""
+        """Return the path of a file. Raises InputError for a name that leads out of the folder, by itself or through a link."""
         parts = name.split("/")
         if any(part in ("", ".", "..") or "\0" in part for part in parts):
-            raise InputError(f"{name!r}: no name of a file below {self.root}; rename what it comes from")
+            raise InputError(f"{name!r}: not the name of a file below {self.root}; rename its source")
         if "://" not in self.root:
             for count in range(1, len(parts)):
                 folder = os.path.join(self.root, *parts[:count])
                 if os.path.islink(folder):
                     raise InputError(
-                        f"{folder}: is a link to elsewhere, where nothing is written; remove it or choose another --out"
+                        f"{folder}: is a link to elsewhere, which is not written to; remove it or choose another --out"
                     )
         return f"{self.root.rstrip('/')}/{name}"
 
     def knows(self, name: str) -> bool:
-        """Whether a file of this name was ever written here, changed or not since."""
+        """Return whether a file of this name was ever written here, even if it changed since."""
         return name in self._lines()
 
     def knows_below(self, place: str) -> bool:
-        """Whether any file below a folder of this one was ever written here."""
+        """Return whether any file below the subfolder `place` was ever written here."""
         return any(name.startswith(f"{place}/") for name in self._lines())
 
     def owns(self, name: str) -> bool:
-        """Whether there is no such file, or one that is ours as it is."""
+        """Return whether the file may be replaced: it is absent, or ours and unchanged."""
         path = self.path(name)
         if "://" not in path:
             if not os.path.lexists(path):
@@ -121,7 +121,7 @@ class Written:
         return digest in self._lines().get(name, ())
 
     def check(self, names: Iterable[str]) -> None:
-        """Raise InputError, naming them, where some of these files are there and not ours."""
+        """Raise InputError if any of these files exist and are not ours; the error names them."""
         if self.overwrite:
             return
         foreign = [name for name in names if not self.owns(name)]
@@ -133,11 +133,11 @@ class Written:
             )
 
     def write(self, name: str, data: bytes, sync: bool = True, proven: bool = False) -> str:
-        """Write a whole file; returns its path.
+        """Write a whole file; return its path.
 
         sync    as in `vos.files.whole.write_atomic`
-        proven  what stands under this name is known to be ours, damaged or not
-        Raises InputError where it would replace what is not ours.
+        proven  an existing file of this name is known to be ours, damaged or not
+        Raises InputError if it would replace a file that is not ours.
         """
         if not proven:
             self.check([name])
@@ -147,16 +147,16 @@ class Written:
         return path
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> str:
-        """Write a small file that proves itself: what it is of, and that it is unchanged; returns its path."""
+        """Write a small sealed file, which records its run and a digest of its content; return its path."""
         self.check([name])
         path = self.path(name)
         self.files.write(path, sealed(values, self.job, self.of), True)
         return path
 
     def read_json(self, name: str, kind: type[Kind], repair: str) -> Kind | None:
-        """What `write_json` wrote, None where there is none.
+        """Return the content that `write_json` wrote, None if there is no file.
 
-        Raises InputError where it is damaged, was changed, or is another run's; with `overwrite` it is then taken for absent.
+        Raises InputError if it is damaged, was changed, or belongs to another run. With `overwrite` it then counts as absent.
         """
         path = self.path(name)
         try:
@@ -174,15 +174,15 @@ class Written:
             raise
 
     def remove(self, name: str) -> bool:
-        """Delete a file if it is ours; returns whether there is none afterwards."""
+        """Delete a file if it is ours; return whether it is absent afterwards."""
         if not (self.overwrite or self.owns(name)):
             return False
         self.files.remove(self.path(name))
         return True
 
     def record(self, digests: Mapping[str, str]) -> None:
-        """Say that files of these names and SHA-256 are ours, before they are written."""
-        if "://" in self.root:  # it is rewritten whole: with what another process of this job has added
+        """Record files of these names and SHA-256 as ours, before they are written."""
+        if "://" in self.root:  # the ledger is rewritten whole there: read what other processes of this job added
             self._digests = None
         lines = self._lines()
         new = {name: digest for name, digest in digests.items() if digest not in lines.get(name, ())}
@@ -190,7 +190,7 @@ class Written:
             return
         for name, digest in new.items():
             lines.setdefault(name, set()).add(digest)
-        ledger, wanted = self.path(LEDGER), self.path(next(iter(new)))  # the user asked for the latter
+        ledger, wanted = self.path(LEDGER), self.path(next(iter(new)))  # errors name the file that the user asked for
         if "://" in ledger:
             text = "".join(f"{digest}  {name}\n" for name, found in sorted(lines.items()) for digest in sorted(found))
             try:

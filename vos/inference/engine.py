@@ -1,6 +1,6 @@
 """Frame by frame, fast: a first frame with its objects' masks in, then labels of every further frame, at constant time and memory.
 
-    engine = Engine(load_checkpoint("runs/student")[0])
+    engine = Engine(load("builtin-student"))
     engine.start(frame, labels)
     for frame in camera:
         labels = engine.step(frame)
@@ -46,7 +46,8 @@ class Engine:
     model       a network, or a folder of graphs that jobs.export wrote
     runtime     "eager" (PyTorch, the reference), "compile", "onnxruntime", "openvino", or "auto": the fastest that is installed
     precision   "fp32", "bf16" (OpenVINO) or "int8" (a folder of int8 graphs); "auto": bf16 where that is faster (AMX)
-    size_px     shorter side at which the network works, in pixels; 0: as the frames are. Nothing is enlarged.
+    size_px     shorter side at which the network works, in pixels; 0: as the frames are; None: what the network was trained for. Nothing
+                is enlarged.
     threads     0: every core that this process may use. PyTorch's own count is set for the whole process.
     upsampling  from the working size to the frame's: "bilinear", or "edge" to follow the frame's edges
 
@@ -60,7 +61,7 @@ class Engine:
         runtime: str = "auto",
         *,
         precision: str = "auto",
-        size_px: int = 0,
+        size_px: int | None = None,
         threads: int = 0,
         upsampling: str = "bilinear",
     ) -> None:
@@ -75,7 +76,8 @@ class Engine:
         self.description = exported.description if exported else _describe(model)
         self._exported = exported
         self._runtime = _make_runtime(model, exported, self.runtime, self.precision, threads)
-        self._size_px, self._upsampling = size_px, upsampling
+        trained_px = model.trained_size_px if isinstance(model, VOSModel) else 0
+        self._size_px, self._upsampling = trained_px if size_px is None else size_px, upsampling
         self._prepared: tuple[int, int] | None = None
         self.graph_seconds: dict[str, float] = defaultdict(float)
         """Seconds spent in each graph since the engine was made; what a step takes beyond their sum is the engine's own."""

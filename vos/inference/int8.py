@@ -1,7 +1,7 @@
-"""int8 graphs by calibration: activations are watched over real clips, then the decoder's convolutions get int8 weights and inputs.
+"""int8 graphs by calibration: activations are recorded on real clips, then the decoder's convolutions get int8 weights and inputs.
 
-The quantised ONNX files (with QuantizeLinear and DequantizeLinear nodes) serve ONNX Runtime and OpenVINO alike. The encoders stay in float:
-with MobileNetV2's in int8 the keys were off by 20 %, queries looked anywhere, and J&F fell from 67 to 1 (DECISIONS.md).
+The quantised ONNX files (with QuantizeLinear and DequantizeLinear nodes) work in ONNX Runtime and OpenVINO. The encoders stay in float:
+with MobileNetV2 in int8, keys had an error of 20 %, queries read wrong positions, and J&F fell from 67 to 1 (DECISIONS.md).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from vos.inference.graphs import inference_copy
 from vos.models.interface import VOSModel
 
 INT8_LAYERS = ("decoder.compress", "decoder.up_16_8", "decoder.up_8_4")
-"""Parts of a weight's name: the layers that become int8. The classifier behind them stays in float."""
+"""Parts of a weight's name: the layers that become int8. The classifier after them stays in float."""
 
 
 def record(model: VOSModel, clips: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, list[dict[str, np.ndarray]]]:
-    """The inputs of every graph while clips are segmented.
+    """Segment clips and return the inputs of every graph.
 
     clips    (frames (T, H, W, 3) uint8, labels (H, W) uint8 of the first with objects 1 to O)
     returns  graph -> its inputs at each frame
@@ -55,7 +55,7 @@ def record(model: VOSModel, clips: Iterable[tuple[np.ndarray, np.ndarray]]) -> d
 
 
 def quantise(source: str, path: str, samples: Sequence[dict[str, np.ndarray]]) -> None:
-    """Calibrate one ONNX graph with its recorded inputs and write the int8 one. Raises InputError where NNCF is not installed."""
+    """Calibrate one ONNX graph with its recorded inputs and write the int8 graph. Raises InputError if NNCF is not installed."""
     try:
         import nncf
     except ImportError:

@@ -1,8 +1,8 @@
-"""A video in, probabilities out: first masks are given, every later frame is segmented from memory.
+"""The reference loop: segment a video from its first masks and a memory, and return probabilities.
 
-Official STCN's evaluation loop, with the memory policy as a parameter. A frame's value is encoded only when the next
-frame arrives, so the last frame's never is. Objects that appear later (YouTube-VOS) read a memory of their own, which
-starts with the frame they appear in.
+It is official STCN's evaluation loop with the memory policy as a parameter. A frame's value is encoded only when the
+next frame arrives, so never for the last frame. Objects that appear later (YouTube-VOS) have a memory of their own,
+which starts with the frame they appear in.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def propagate(model: VOSModel, frames: Tensor, first_labels: Tensor | np.ndarray
 
     frames        (T, 3, H, W) float32, ImageNet-normalised; any H and W (padded to multiples of 16 inside)
     first_labels  (H, W) integer: 0 background, 1..K objects; an id below K without pixels stays at probability 0
-    policy        which frames are remembered
+    policy        which frames become memory frames
     returns       (K+1, T, H, W) float32 on the device of `frames`: probabilities, background first, summing to 1
 
-    Raises InputError where shapes disagree, a frame is missing or no object is given.
+    Raises InputError if shapes do not match, there is no frame or no object is given.
     """
     if frames.ndim != 4 or frames.shape[1] != 3 or frames.shape[0] == 0:
         raise InputError(f"frames have shape {tuple(frames.shape)}; give (T, 3, H, W) with T of 1 or more")
@@ -54,15 +54,15 @@ def iter_propagate(
     policy: MemoryPolicy,
     later_labels: Mapping[int, Tensor | np.ndarray] | None = None,
 ) -> Iterator[Tensor]:
-    """Segment a stream of frames, one at a time, holding no more than the memory.
+    """Segment a stream of frames one at a time; only the memory frames are kept.
 
     frames        each (3, H, W), ImageNet-normalised, all of one size
     first_labels  (H, W) integer labels of frame 0
-    later_labels  frame index -> (H, W) labels in which further objects appear; ids known before are not read from them
+    later_labels  frame index -> (H, W) labels in which further objects appear; earlier ids in them are ignored
     yields        (K+1, H, W) float32 on the model's device, K the largest id of all given labels; an object's
                   probability is 0 until it appears
 
-    Raises InputError where shapes disagree or no object is given (at once, before the first frame is asked for).
+    Raises InputError if shapes do not match or no object is given (immediately, before the first frame is read).
     """
     labels = {0: torch.as_tensor(first_labels)}
     for index, given in (later_labels or {}).items():
@@ -82,10 +82,10 @@ def _check_labels(index: int, labels: Tensor, first: Tensor) -> None:
         raise InputError(f"labels of frame {index} are {labels.dtype} {tuple(labels.shape)}; give integers (H, W)")
     if labels.shape != first.shape:
         raise InputError(
-            f"labels of frame {index} are {tuple(labels.shape)}, of frame 0 {tuple(first.shape)}; resize them"
+            f"labels of frame {index} are {tuple(labels.shape)}, those of frame 0 {tuple(first.shape)}; resize them"
         )
     if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) >= VOID):
-        raise InputError(f"labels of frame {index} lie outside 0 to {VOID - 1} ({VOID} is void); map such pixels to 0")
+        raise InputError(f"labels of frame {index} are outside 0 to {VOID - 1} ({VOID} is void); set such pixels to 0")
 
 
 @torch.no_grad()
@@ -103,7 +103,7 @@ def _steps(tracker: _Tracker, frames: Iterable[Tensor], labels: Mapping[int, Ten
 
 @contextmanager
 def _evaluating(model: VOSModel) -> Iterator[None]:
-    """Evaluation mode for one step only, so that a training loop may validate between two of its own steps."""
+    """Switch to evaluation mode for one step only, so that a training loop can validate between two of its steps."""
     training = model.training
     model.eval()
     try:
@@ -114,7 +114,7 @@ def _evaluating(model: VOSModel) -> Iterator[None]:
 
 @dataclass
 class _Group:
-    """Objects that appeared in the same frame, and what is remembered of them."""
+    """Objects that appeared in the same frame, with their memory."""
 
     ids: list[int]
     memory: Memory
@@ -122,7 +122,7 @@ class _Group:
 
 @dataclass
 class _Segmented:
-    """A frame done, not yet remembered. masks (1, O, Hp, Wp), objects in the order of their groups."""
+    """A segmented frame that is not yet in the memory. masks (1, O, Hp, Wp), objects in the order of their groups."""
 
     index: int
     frame: Tensor
@@ -140,7 +140,7 @@ class _Tracker:
         self.previous: _Segmented | None = None
 
     def step(self, index: int, frame: Tensor, labels: Tensor | None) -> Tensor:
-        """frame (3, H, W), labels (H, W) if given here -> prob (K+1, H, W)."""
+        """Segment a frame (3, H, W), with given labels (H, W) or None -> prob (K+1, H, W)."""
         parameter = next(self.model.parameters())
         height, width = frame.shape[1:]
         pads = padding(height, width)
@@ -160,7 +160,7 @@ class _Tracker:
         return [object_id for group in self.groups for object_id in group.ids]
 
     def _segment(self, query: QueryFeatures) -> Tensor:
-        """The known objects in one batch; prob (K+1, Hp, Wp)."""
+        """Segment the known objects in one batch; prob (K+1, Hp, Wp)."""
         h, w = query.key.shape[-2:]
         prob = torch.zeros(self.num_objects + 1, h * STRIDE, w * STRIDE, device=query.key.device)
         if not self.groups:
@@ -173,7 +173,7 @@ class _Tracker:
         return prob
 
     def _appear(self, prob: Tensor, labels: Tensor) -> bool:
-        """Write the masks of objects seen for the first time over what was predicted there; False if there are none."""
+        """Overwrite the prediction with the masks of new objects; return False if there are none."""
         known = self._ids()
         new = [int(i) for i in labels.unique() if i > 0 and int(i) not in known]
         if not new:
@@ -199,6 +199,6 @@ class _Tracker:
 
 
 def padding(height: int, width: int) -> tuple[int, int, int, int]:
-    """Left, right, top, bottom zeros to a multiple of 16, the smaller half first (as STCN pads)."""
+    """Return the left, right, top, bottom padding to a multiple of 16, the smaller half first (as in STCN)."""
     extra_h, extra_w = -height % STRIDE, -width % STRIDE
     return extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2

@@ -1,16 +1,15 @@
-"""A checkpoint as MLflow's `pyfunc` loads it: first mask and frames in, masks out.
+"""A checkpoint as an MLflow `pyfunc` model: it segments frames from a first mask.
 
-MLflow calls `_load_pyfunc` with the folder that was logged (a checkpoint and `serving.json`); no pickle is involved and MLflow itself is
-not imported here.
+MLflow calls `_load_pyfunc` with the logged folder (a checkpoint and `serving.json`). No pickle is used, and MLflow is not imported here.
 
     model = mlflow.pyfunc.load_model("models:/mobilevos-tiny@champion")
     masks = model.predict({"frames": frames, "mask": mask})
 
     frames   (T, H, W, 3) uint8 RGB
     mask     (H, W) uint8, objects 1 to K of the first frame, 0 is background
-    masks    (T, H, W) uint8, the first of them is `mask`
+    masks    (T, H, W) uint8; the first is `mask`
 
-Over HTTP (`mlflow models serve`) the same as JSON: {"inputs": {"frames": [...], "mask": [...]}}.
+Over HTTP (`mlflow models serve`) the input is JSON: {"inputs": {"frames": [...], "mask": [...]}}.
 """
 
 from __future__ import annotations
@@ -75,21 +74,21 @@ class ArrayVideo:
 
 
 class _Settings(TypedDict):
-    """What serving.json says: each may be absent."""
+    """The fields of serving.json, all optional."""
 
     size_px: NotRequired[int]
     memory: NotRequired[dict[str, Any]]
 
 
 class VideoSegmenter:
-    """What `mlflow.pyfunc.load_model` wraps."""
+    """The object that `mlflow.pyfunc.load_model` wraps."""
 
     def __init__(self, model: VOSModel, memory: MemoryConfig, infinite: bool, size_px: int) -> None:
         self._model, self._size_px = model, size_px
         self._policy = memory_policy(memory, infinite)
 
     def predict(self, model_input: dict[str, np.ndarray]) -> np.ndarray:
-        """(T, H, W) uint8 masks. Raises InputError for arrays of other shapes or a mask without objects."""
+        """Return (T, H, W) uint8 masks. Raises InputError for arrays of wrong shapes or a mask without objects."""
         frames, mask = (np.asarray(model_input[name]).astype(np.uint8) for name in ("frames", "mask"))
         if frames.ndim != 4 or frames.shape[3] != 3 or mask.shape != frames.shape[1:3] or not len(frames):
             raise InputError(
@@ -102,12 +101,12 @@ class VideoSegmenter:
 
 
 def _load_pyfunc(folder: str) -> VideoSegmenter:
-    """Called by MLflow; `folder` holds a checkpoint and serving.json {"size_px", "memory"}."""
+    """Load the model for MLflow; `folder` holds a checkpoint and serving.json {"size_px", "memory"}."""
     model, info = load_checkpoint(folder)
     path, again = os.path.join(folder, SETTINGS), "register the model again"
     settings = checked(read_json_file(path, again), _Settings, path, again)
-    size_px = settings.get("size_px", 0)
+    size_px = settings.get("size_px", info.get("size_px", 0))
     if not 0 <= size_px <= 2**16:
-        raise InputError(f"{path}: 'size_px' holds {size_px}, which is no size; {again}")
+        raise InputError(f"{path}: 'size_px' holds {size_px}, which is not a size; {again}")
     memory = from_dict(MemoryConfig, settings.get("memory", {}), MemoryConfig(), f"{path}: memory")
     return VideoSegmenter(model, memory, is_infinite(info), size_px)

@@ -1,6 +1,6 @@
-"""FPS by the field's protocol: batch 1, frames per second over a whole sequence, first frame excluded, after warm-up, decoding excluded.
+"""FPS by the field's protocol: batch 1, over a whole sequence, after a warm-up, without the first frame and without decoding.
 
-*short* is the sequence as it is, *long* the sequence played ten times in a row, where a growing memory shows.
+*short* is the sequence played once; *long* is the sequence ten times in a row, which shows the cost of a growing memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WARMUP_FRAMES = 3
 
 @dataclass(frozen=True)
 class Speed:
-    """Frames per second of one sequence and what they were measured with."""
+    """Frames per second of one sequence, with the number of timed frames and their size (H, W)."""
 
     fps: float
     num_frames: int
@@ -34,9 +34,9 @@ class Speed:
 def measure_fps(
     model: VOSModel, frames: Sequence[Tensor], first_labels: Tensor, policy: MemoryPolicy, repeats: int = 1
 ) -> Speed:
-    """Speed over `frames` (each (3, H, W) normalised, already decoded) played `repeats` times in a row.
+    """Measure the speed on `frames` (each (3, H, W) normalised, already decoded), played `repeats` times in a row.
 
-    The first frame, whose masks are given, is not counted; a few frames are segmented before for warm-up.
+    The first frame, whose masks are given, is not counted; a few frames are segmented before as warm-up.
     """
     assert len(frames) > 1, "a sequence of one frame has nothing to time"
     for _ in iter_propagate(model, frames[:WARMUP_FRAMES], first_labels, policy):
@@ -57,7 +57,7 @@ def measure_fps(
 def measure_engine_fps(
     engine: Engine, frames: Sequence[np.ndarray], first_labels: np.ndarray, repeats: int = 1
 ) -> Speed:
-    """The same protocol for the real-time engine; frames are (H, W, 3) uint8 as they come from a decoder."""
+    """Measure the real-time engine by the same protocol; frames are decoded, (H, W, 3) uint8."""
     assert len(frames) > 1, "a sequence of one frame has nothing to time"
     engine.start(frames[0], first_labels)
     for frame in frames[1 : WARMUP_FRAMES + 1]:
@@ -71,7 +71,7 @@ def measure_engine_fps(
 
 
 def hardware() -> str:
-    """The device that a speed belongs to, in a few words."""
+    """Return a short description of the device of a measurement."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}"
     return f"CPU {platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"

@@ -1,4 +1,4 @@
-"""From the network's working size to the frame's size."""
+"""Upsampling of probabilities from the working size to the frame's size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ UPSAMPLING = ("bilinear", "edge")
 
 
 def enlarge(prob: np.ndarray, size: tuple[int, int], guide: np.ndarray | None = None) -> np.ndarray:
-    """Probabilities at another, larger size.
+    """Upsample probabilities to a larger size.
 
     prob     (O + 1, h, w) float32, background first
     size     (H, W)
-    guide    (H, W, 3) uint8 RGB: follow this frame's edges by a fast guided filter (He & Sun 2015), whose local linear model of the
+    guide    (H, W, 3) uint8 RGB: follow this frame's edges with a fast guided filter (He & Sun 2015): a local linear model of the
              frame's brightness is fitted at the small size and applied at the large one; None: bilinear
     returns  (O + 1, H, W) float32, in [0, 1], summing to 1
     """
@@ -37,7 +37,7 @@ def enlarge(prob: np.ndarray, size: tuple[int, int], guide: np.ndarray | None = 
 def _guided(
     prob: np.ndarray, small_grey: np.ndarray, grey: np.ndarray, radius: int = 1, eps: float = 1e-3
 ) -> np.ndarray:
-    """prob is explained as a * brightness + b in each window; radius in pixels of the small size, eps in squared brightness."""
+    """Model prob as a * brightness + b in each window; radius in pixels of the small size, eps in squared brightness."""
     window = (2 * radius + 1, 2 * radius + 1)
     mean_grey, mean_prob = cv2.blur(small_grey, window), cv2.blur(prob, window)
     covariance = cv2.blur(small_grey * prob, window) - mean_grey * mean_prob

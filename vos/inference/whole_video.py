@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from vos.config import MemoryConfig
-from vos.data.datasets import Video
 from vos.data.transforms import resize_frame, resize_labels, short_side_size, to_tensor
+from vos.data.videos import Video
 from vos.inference.engine import Engine
 from vos.inference.propagate import iter_propagate
 from vos.models.memory import MemoryPolicy

@@ -13,7 +13,7 @@ FRAME_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 def image_files(folder: str) -> tuple[str, ...]:
-    """The frames of a folder in the order of their numbers. Raises InputError for two of one name, or a name that no mask can have."""
+    """List the frames of a folder in the order of their numbers. Raises InputError for two frames of one name or an invalid name."""
     files = sorted((file for file in entries(folder) if file.lower().endswith(FRAME_ENDINGS)), key=_by_numbers)
     stems = [check_name(os.path.splitext(file)[0], folder) for file in files]
     if len(set(stems)) < len(stems):
@@ -23,7 +23,7 @@ def image_files(folder: str) -> tuple[str, ...]:
 
 
 def entries(folder: str) -> list[str]:
-    """Sorted names in a folder without hidden ones; none if there is no such folder."""
+    """List the names in a folder, sorted, without hidden ones; an empty list if there is no such folder."""
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
@@ -33,5 +33,5 @@ def entries(folder: str) -> list[str]:
 
 
 def _by_numbers(file: str) -> list[int | str]:
-    # Splitting by a captured pattern alternates text and number, so like is compared with like.
+    # Splitting by a captured pattern alternates text and number, so only equal types are compared.
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", file))]

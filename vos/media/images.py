@@ -1,8 +1,9 @@
-"""Frames and masks on disk: read, write, check, draw over.
+"""Frames and masks on disk: read, write, check, overlay.
 
 Frames are decoded by OpenCV (libjpeg-turbo) without applying the EXIF orientation, so that a frame and its mask always
-agree on height and width. Masks are palette PNGs whose *index* is the object, never the colour. A file is a JPEG or a
-PNG by its first bytes, whatever its name, and goes to that decoder only when it was found whole (vos/media/jpeg.py, vos/media/png.py).
+agree on height and width. Masks are palette PNGs whose *index* is the object, never the colour. The first bytes decide
+whether a file is a JPEG or a PNG, not its name. It is decoded only after a check that it is complete (vos/media/jpeg.py,
+vos/media/png.py).
 """
 
 from __future__ import annotations
@@ -30,9 +31,7 @@ _FRAME_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 @lru_cache(maxsize=1)
 def davis_palette() -> np.ndarray:
-    """The colours of the DAVIS (and PASCAL VOC) palette: (256, 3) uint8 RGB, made by interleaving the bits of the
-    index.
-    """
+    """Return the DAVIS (and PASCAL VOC) palette, (256, 3) uint8 RGB; it interleaves the bits of the index."""
     index = np.arange(256)
     palette = np.zeros((256, 3), np.uint8)
     for bit in range(8):
@@ -43,7 +42,7 @@ def davis_palette() -> np.ndarray:
 
 
 def read_frame(path: str) -> np.ndarray:
-    """A frame as (H, W, 3) uint8 RGB, in the order of its stored rows.
+    """Read a frame as (H, W, 3) uint8 RGB, in the order of its stored rows.
 
     Raises InputError if absent, unreadable or truncated.
     """
@@ -51,9 +50,9 @@ def read_frame(path: str) -> np.ndarray:
 
 
 def decode(data: bytes, origin: str, flags: int = _FRAME_FLAGS) -> np.ndarray:
-    """The pixels of a whole JPEG or PNG, uint8: (H, W, 3) RGB, or what other `flags` of OpenCV ask for.
+    """Decode a complete JPEG or PNG: uint8, (H, W, 3) RGB, or as other `flags` of OpenCV ask for.
 
-    The header decides the size, and no decoder is started before the file was found to hold it. Raises InputError, naming `origin`,
+    The decoder starts only after a check that the file can hold the size in its header. Raises InputError, naming `origin`,
     for any other bytes.
     """
     if data.startswith(png.SIGNATURE):
@@ -75,7 +74,7 @@ def decode(data: bytes, origin: str, flags: int = _FRAME_FLAGS) -> np.ndarray:
 
 
 def read_mask(path: str) -> np.ndarray:
-    """A mask as (H, W) uint8 palette indices (grey levels for a grey PNG).
+    """Read a mask as (H, W) uint8 palette indices (grey levels for a grey PNG).
 
     Raises InputError if absent, unreadable, truncated or RGB.
     """
@@ -88,7 +87,7 @@ def write_mask(path: str, labels: np.ndarray) -> None:
 
 
 def mask_png(labels: np.ndarray) -> bytes:
-    """A PNG with the DAVIS palette of (H, W) object indices, 0 is background, at most 255."""
+    """Encode (H, W) object indices, 0 (background) to 255, as a PNG with the DAVIS palette."""
     labels = np.asarray(labels)
     assert labels.ndim == 2 and labels.min(initial=0) >= 0 and labels.max(initial=0) <= 255, (
         "a mask is (H, W) of 0..255"
@@ -101,12 +100,12 @@ def mask_png(labels: np.ndarray) -> bytes:
 
 
 def write_frame(path: str, frame: np.ndarray, quality: int = 95) -> None:
-    """Write an RGB frame as JPEG or PNG, by the name's ending: a temporary name, then renamed."""
+    """Write an RGB frame as JPEG or PNG, by the file extension: a temporary name, then renamed."""
     write_atomic(path, frame_file(path, frame, quality), sync=False)
 
 
 def frame_file(path: str, frame: np.ndarray, quality: int = 95) -> bytes:
-    """An RGB frame (H, W, 3) uint8 as a JPEG or PNG, by the ending of its name; JPEG loses a little."""
+    """Encode an RGB frame (H, W, 3) uint8 as JPEG (lossy) or PNG, by the file extension."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.lower().endswith((".jpg", ".jpeg")) else []
     done, data = cv2.imencode(os.path.splitext(path)[1], cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)
     assert done, f"{path}: OpenCV could not encode the frame"
@@ -114,10 +113,10 @@ def frame_file(path: str, frame: np.ndarray, quality: int = 95) -> bytes:
 
 
 def check_complete(path: str) -> tuple[int, int]:
-    """Check that the file is a whole image, from its header and its last bytes, and return (height, width).
+    """Check from its header and last bytes that a file is a complete image, and return (height, width).
 
-    A JPEG or PNG whose end marker is not at its end (bytes appended by a camera) is looked through for it. Nothing is decoded.
-    Raises InputError if absent, no regular file, neither JPEG nor PNG, too large, or truncated.
+    If the end marker is not in the last bytes (cameras append data), the whole file is searched for it. Nothing is decoded.
+    Raises InputError if absent, not a regular file, neither JPEG nor PNG, too large, or truncated.
     """
     with open_regular(path, _ADVICE) as file:
         num_bytes = os.fstat(file.fileno()).st_size
@@ -144,7 +143,7 @@ def check_complete(path: str) -> tuple[int, int]:
 
 
 def overlay(frame: np.ndarray, labels: np.ndarray, alpha: float = 0.5) -> np.ndarray:
-    """Paint objects over a frame: their palette colour at `alpha` inside, and twice as bright along the contour.
+    """Paint objects over a frame: their palette colour at `alpha` inside, twice as bright along the contour.
 
     frame    (H, W, 3) uint8 RGB
     labels   (H, W) integers, 0 is background
@@ -155,14 +154,14 @@ def overlay(frame: np.ndarray, labels: np.ndarray, alpha: float = 0.5) -> np.nda
     left, top, width, height = cv2.boundingRect(labels)
     if not width:
         return result
-    # Only where objects are, and a pixel around, which their contours look at: a quarter of the time on most videos.
+    # Only the bounding box of the objects and one pixel around it, for the contours: a quarter of the time on most videos.
     box = slice(max(0, top - 1), top + height + 1), slice(max(0, left - 1), left + width + 1)
     labels, part = np.ascontiguousarray(labels[box]), result[box]
     colours = davis_palette()[labels]
     inside = labels > 0
     painted = cv2.addWeighted(part, 1 - alpha, colours, alpha, 0)
     part[inside] = painted[inside]
-    # The contour is the object's own outermost pixels, so that two touching objects each keep their line.
+    # The contour is the object's own outermost pixels, so two touching objects have one line each.
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     contour = inside & ((cv2.dilate(labels, cross) != labels) | (cv2.erode(labels, cross) != labels))
     lines = colours[contour]
@@ -178,18 +177,18 @@ class Grid(NamedTuple):
 
 
 def affine_grid(affine: Sequence[float], size: tuple[int, int], *, nearest: bool) -> Grid:
-    """The grid of an affine map (a, b, c, d, e, f): output pixel (x, y) shows input pixel (a*x + b*y + c, d*x + e*y +
-    f).
+    """Return the sampling grid of an affine map: output pixel (x, y) shows input pixel (a*x + b*y + c, d*x + e*y + f).
 
+    affine   (a, b, c, d, e, f)
     size     (height, width) of the output; pixel centres are whole numbers
     nearest  whole pixels only, for labels
 
-    Positions are whole multiples of 1/32 pixel from here on, and `sample` works in integers, so the bytes are the same
-    on every processor; cv2.warpAffine computes in floats, whose last bits depend on the instruction set.
+    Positions are multiples of 1/32 pixel and `sample` uses integers, so the bytes are the same on every processor.
+    cv2.warpAffine computes in floats, whose last bits depend on the instruction set.
     """
     a, b, c, d, e, f = affine
     x, y = np.arange(size[1], dtype=np.float64), np.arange(size[0], dtype=np.float64)[:, None]
-    # In 1/1024 pixel, each term rounded once; int16 pixels reach to 32767.
+    # In units of 1/1024 pixel, each term rounded once; int16 pixels go up to 32767.
     along_x, along_y = (np.rint(1024.0 * slope * x).astype(np.int32) for slope in (a, d))
     start_x, start_y = (np.rint(1024.0 * (slope * y + first)).astype(np.int32) for slope, first in ((b, c), (e, f)))
     assert max(np.abs(start_x).max() + np.abs(along_x).max(), np.abs(start_y).max() + np.abs(along_y).max()) < 1 << 25
@@ -204,7 +203,7 @@ def affine_grid(affine: Sequence[float], size: tuple[int, int], *, nearest: bool
 
 
 def sample(image: np.ndarray, grid: Grid) -> np.ndarray:
-    """Sample an image (H, W) or (H, W, 3) uint8, bilinearly or at the nearest pixel; it goes on as its mirror image."""
+    """Sample an image (H, W) or (H, W, 3) uint8, bilinearly or at the nearest pixel; it is reflected at its borders."""
     if grid.fraction is None:
         blank = np.empty(0, np.uint16)
         return cv2.remap(image, grid.whole, blank, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)

@@ -1,7 +1,7 @@
-"""JPEG files looked at before a decoder is: their size, whether they are whole, and how many passes over the picture they ask for.
+"""Checks of JPEG files before they are decoded: size, completeness, and number of passes over the picture.
 
-A decoder fills the missing rows of a truncated file with grey and says nothing, takes memory for whatever the header announces, and goes
-over the whole picture again for each scan of a progressive file, of which some bytes are enough.
+A decoder silently fills the missing rows of a truncated file with grey. It allocates memory for any size that the header declares. Each
+scan of a progressive file is another pass over the picture, and a few bytes can declare one.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ SIGNATURE = b"\xff\xd8\xff"
 END = b"\xff\xd9"
 MAX_SEGMENTS = 10_000
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
-"""Baseline, extended and progressive. Lossless and arithmetic coding no camera writes."""
+"""Baseline, extended and progressive. No camera writes lossless or arithmetic coding."""
 _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]", re.DOTALL)
-"""The next one that matters, found as decoders do: among coded pixels FF 00 is a byte and FF D0 to FF D7 a restart, FF FF fills."""
+"""The next marker, found as decoders find it: within coded pixels FF 00 is a byte, FF D0 to FF D7 a restart, FF FF padding."""
 _MOST_PIXELS_PER_BYTE = 512
-"""Every block of 8x8 pixels of the first scan takes a bit: more pixels than that cannot be in the file."""
+"""Upper bound: every block of 8x8 pixels of the first scan takes at least one bit."""
 
 
 class Header(NamedTuple):
-    """Of the picture: pixels; channels, 1, 3 or 4; and where its description ends in the file."""
+    """Height and width in pixels; channels (1, 3 or 4); and the position in the file where the frame header ends."""
 
     height: int
     width: int
@@ -36,7 +36,7 @@ class Header(NamedTuple):
 
 
 def read_header(data: bytes, origin: str) -> Header | None:
-    """The header, None where `data` ends before it. Raises InputError where it is damaged or its picture exceeds the limit of pixels."""
+    """Return the header, None if `data` ends before it. Raises InputError if it is damaged or exceeds the limit of pixels."""
     at = 2
     for _ in range(MAX_SEGMENTS):
         match = _MARKER.search(data, at)
@@ -46,7 +46,7 @@ def read_header(data: bytes, origin: str) -> Header | None:
         if kind in (_START, _END, _SCAN):
             break
         if kind in _OTHER_FRAMES:
-            raise InputError(f"{origin}: a JPEG of a kind that is not read (lossless or arithmetic); save it again")
+            raise InputError(f"{origin}: an unsupported kind of JPEG (lossless or arithmetic coding); save it again")
         length, depth, height, width, channels = struct.unpack_from(">HBHHB", data, at)
         if kind in _HUFFMAN_FRAMES:
             if depth != 8 or not height * width or channels not in (1, 3, 4):
@@ -58,9 +58,9 @@ def read_header(data: bytes, origin: str) -> Header | None:
 
 
 def check(data: bytes, origin: str) -> Header:
-    """The header of a whole JPEG file, up to its end marker; what a camera appends behind it is left alone.
+    """Return the header of a complete JPEG file. Bytes after the end marker, which some cameras append, are ignored.
 
-    Raises InputError, naming `origin`, where it is truncated or damaged or asks for too many passes over the picture.
+    Raises InputError, naming `origin`, if it is truncated or damaged, or if decoding takes too many passes over the picture.
     """
     header = read_header(data, origin)
     if header is None:
@@ -82,5 +82,5 @@ def check(data: bytes, origin: str) -> Header:
 
 
 def damaged(origin: str) -> InputError:
-    """The error for every image that is not whole."""
+    """Return the error for a truncated or damaged image."""
     return InputError(f"{origin}: the image is truncated or damaged; copy or extract it again")

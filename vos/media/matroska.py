@@ -1,4 +1,4 @@
-"""Matroska and WebM: does a file go to the end of its segment? Elements as in RFC 8794 and RFC 9559."""
+"""Check whether a Matroska or WebM file is complete. Elements as in RFC 8794 and RFC 9559."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UNKNOWN = -1
 
 
 def matroska_end(file: BinaryIO, size: int, origin: str) -> End:
-    """A finished file says how long its segment is. A live one does not: then its elements are looked through."""
+    """Check whether the file reaches the end of its segment. A live recording declares no length; then its elements are followed."""
     at, is_live = 0, False
     for _ in range(MOST_PARTS):
         if at == size:
@@ -26,18 +26,18 @@ def matroska_end(file: BinaryIO, size: int, origin: str) -> End:
             return End(problem="an element is cut or damaged")
         kind, head_bytes, length = element
         if length == _UNKNOWN:
-            is_live, at = True, at + head_bytes  # on to what is in it
+            is_live, at = True, at + head_bytes  # continue with its content
             continue
         at += head_bytes + length
         if at > size:
             return End(problem=f"{size:,} of {at:,} bytes")
         if kind == _SEGMENT:
             return WHOLE
-    return End(unverified="it has too many parts to look through")
+    return End(unverified="it has too many parts to check")
 
 
 def _element(head: bytes) -> tuple[int, int, int] | None:
-    """Its number, the bytes of its head, and the length of what follows; None where it is none or cut."""
+    """Return id, header bytes and content length of an element; None if it is invalid or cut."""
     id_bytes = _width(head[:1])
     length_bytes = _width(head[id_bytes : id_bytes + 1])
     end = id_bytes + length_bytes
@@ -49,5 +49,5 @@ def _element(head: bytes) -> tuple[int, int, int] | None:
 
 
 def _width(first: bytes) -> int:
-    """How many bytes a number of variable length has, from the zeros that it opens with; 9 is none."""
+    """Return the bytes of a variable-length number, from its leading zero bits; 9 means invalid."""
     return 9 - first[0].bit_length() if first else 9

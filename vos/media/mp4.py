@@ -1,7 +1,7 @@
-"""MP4 and MOV: do the boxes of a file go to its end, and are its pictures where its index says? Boxes as in ISO/IEC 14496-12.
+"""Check whether an MP4 or MOV file is complete and holds the pictures of its index. Boxes as in ISO/IEC 14496-12.
 
-The index is looked at for another reason too: it may name far more pictures than the file has bytes, by counts alone, and a demuxer takes
-memory for each.
+The index is also checked against the size of the file: its counts may declare far more pictures than the file has bytes, and a demuxer
+allocates memory for each.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from vos.media.video_ends import MOST_PARTS, WHOLE, End
 
 _MOST_INDEX_BYTES = 2**27
 _SAMPLES_PER_BYTE = 4
-"""Pictures and sounds that an index may name for each byte of the file: sound without compression is counted in values."""
+"""Samples that an index may declare per byte of the file: uncompressed sound counts every value as a sample."""
 _PLAIN = ("mdat", "free", "skip", "wide", "uuid", "ftyp")
-"""Boxes at the top that hold no tables."""
+"""Top-level boxes without tables."""
 _COUNTS = re.compile(rb"stsz|stz2|trun|elst")
 
 
 def mp4_end(file: BinaryIO, size: int, origin: str) -> End:
-    """A whole file ends with a box, and holds every picture of its index; one in fragments has a last box that says so, or a list of them.
+    """Check the end of a file: a complete one ends with a box and holds every picture of its index.
 
-    Raises InputError where the index is missing, names no pictures, other files, or more pictures than the file can hold.
+    A fragmented file has a last box `mfra`, or a list of its fragments. Raises InputError if the index is missing, has no picture track,
+    refers to other files, or declares more pictures than the file can hold.
     """
     at, kinds, index, listed, num_samples = 0, [], b"", [], 0
     for _ in range(MOST_PARTS):
@@ -52,28 +53,28 @@ def mp4_end(file: BinaryIO, size: int, origin: str) -> End:
                 listed.append(_referenced(body, at + length))
         at += length
     else:
-        return End(unverified="it has too many parts to look through")
+        return End(unverified="it has too many parts to check")
     if not index:
         raise InputError(f"{origin}: truncated or damaged (its index, moov, is missing); copy or record it again")
     if num_samples > size * _SAMPLES_PER_BYTE:
         raise InputError(
-            f"{origin}: damaged (its index names {num_samples:,} pictures and sounds in {size:,} bytes); copy or record it again"
+            f"{origin}: damaged (its index declares {num_samples:,} pictures and sounds in {size:,} bytes); copy or record it again"
         )
     pictures_end = _pictures_end(index, origin)
     if kinds[-1] in ("cut", "moof") or pictures_end > size:
         return End(problem=f"{size:,} of {max(pictures_end, size + 1):,} or more bytes")
     if not any(_inside(index, "mvex")) or kinds[-1] == "mfra":
         return WHOLE
-    # Before the first fragment and alone, it lists them all; one before each fragment lists that one.
+    # A single `sidx` before the first fragment lists all fragments; one before each fragment lists only that one.
     if len(listed) != 1 or not listed[0] or "moof" in kinds[: kinds.index("sidx")]:
         return End(unverified="it is in fragments, without a list of them")
     return WHOLE if listed[0] <= size else End(problem=f"{size:,} of {listed[0]:,} bytes")
 
 
 def _announced(body: bytes) -> int:
-    """How many pictures and sounds the tables in a box announce, wherever in it they are: a demuxer finds them anywhere.
+    """Count the samples that the tables in a box declare, at any depth, since a demuxer finds them at any depth.
 
-    Each edit may go through all of them again.
+    Each entry of an edit list may play all of them again.
     """
     counts: dict[bytes, list[int]] = {}
     for match in _COUNTS.finditer(body):
@@ -85,7 +86,10 @@ def _announced(body: bytes) -> int:
 
 
 def _box(head: bytes, rest: int) -> tuple[str, int, int] | None:
-    """Kind, bytes of its head, and whole length of the box at the start of `head`; None where that is none. `rest`: bytes from there."""
+    """Return kind, header bytes and total length of the box at the start of `head`; None if there is none.
+
+    rest  bytes from the start of the box to the end of its container
+    """
     if len(head) < 8:
         return None
     length, kind = struct.unpack(">I4s", head[:8])
@@ -105,7 +109,7 @@ def _boxes(body: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _inside(body: bytes, *path: str) -> Iterator[bytes]:
-    """What the boxes of this path hold."""
+    """Yield the content of every box at this path."""
     for kind, inner in _boxes(body):
         if kind == path[0]:
             yield from _inside(inner, *path[1:]) if path[1:] else (inner,)
@@ -116,7 +120,7 @@ def _count(body: bytes, at: int) -> int:
 
 
 def _pictures_end(index: bytes, origin: str) -> int:
-    """Where the last picture ends in the file. Raises InputError for an index without pictures, or of other files."""
+    """Return the position where the last picture ends. Raises InputError for an index without a picture track or of other files."""
     end, num_tracks = 0, 0
     for track in _inside(index, "trak"):
         for references in _inside(track, "mdia", "minf", "dinf", "dref"):
@@ -134,7 +138,7 @@ def _pictures_end(index: bytes, origin: str) -> int:
 
 
 def _samples_end(tables: dict[str, bytes]) -> int:
-    """Where a track's last sample ends, as its tables say; 0 without samples or where they contradict one another."""
+    """Return where a track's last sample ends, from its tables; a lower bound if they are inconsistent, 0 without samples."""
     wide = "co64" in tables
     offsets = _table(tables.get("co64" if wide else "stco", b""), 4, ">u8" if wide else ">u4", 1)[:, 0]
     runs = _table(tables.get("stsc", b""), 4, ">u4", 3)
@@ -154,7 +158,7 @@ def _samples_end(tables: dict[str, bytes]) -> int:
 
 
 def _table(body: bytes, at: int, kind: str, columns: int) -> np.ndarray:
-    """The rows (N, columns) int64 of a table, of which as many as are announced and there; their number stands at `at`."""
+    """Return the rows (N, columns) int64 of a table whose declared count is at `at`; rows beyond the end of `body` are left out."""
     row_bytes = np.dtype(kind).itemsize * columns
     rows = min(_count(body, at), max(0, len(body) - at - 4) // row_bytes)
     values = np.frombuffer(body, kind, rows * columns, at + 4) if rows else np.empty(0, kind)
@@ -162,7 +166,7 @@ def _table(body: bytes, at: int, kind: str, columns: int) -> np.ndarray:
 
 
 def _referenced(body: bytes, end: int) -> int:
-    """Where the last of several fragments ends that a `sidx` box lists, which itself ends at `end`; 0 where it lists only one."""
+    """Return where the last fragment of a `sidx` box ends; 0 if it lists only one. `end`: where the box itself ends."""
     wide = body[:1] == b"\1"
     at = 28 if wide else 20
     first = int.from_bytes(body[at - 8 if wide else at - 4 : at], "big")

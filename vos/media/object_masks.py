@@ -1,4 +1,4 @@
-"""Masks that a user painted: what their values mean as objects."""
+"""Masks painted by a user: the object ids that their values stand for."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vos.media.images import read_mask
 
 VOID = 255
 SOFT_VALUES = 20
-"""So many values beside 255 are the grey edge of a drawing, not objects."""
+"""More values than this, with 255 among them, are soft edges and not objects."""
 
 
 class ObjectMask(NamedTuple):
-    """labels (H, W) uint8, 0 is background; the objects' ids; and what was read otherwise than it stands there, or ""."""
+    """labels (H, W) uint8, 0 is background; the ids of the new objects; a note on values that were changed, or ""."""
 
     labels: np.ndarray
     ids: tuple[int, ...]
@@ -24,10 +24,10 @@ class ObjectMask(NamedTuple):
 
 
 def read_objects(path: str, known: Collection[int] = ()) -> ObjectMask:
-    """The new objects of a palette or grey PNG. A mask of 0 and 255 is one object, under the first id that is free.
+    """Read the new objects of a palette or grey PNG. A mask of 0 and 255 is one object, under the first free id.
 
-    known   ids of earlier masks: they are no new objects
-    Raises InputError where the file is no mask or holds no new object.
+    known   ids of earlier masks, which are not new
+    Raises InputError if the file is not a mask or holds no new object.
     """
     labels = read_mask(path)
     values = [int(value) for value in np.unique(labels) if value]
@@ -43,7 +43,7 @@ def read_objects(path: str, known: Collection[int] = ()) -> ObjectMask:
             )
         labels = np.where(labels == VOID, 0, labels).astype(np.uint8)
         values.remove(VOID)
-        note = f"{path}: 255 beside other values is void, read as background"
+        note = f"{path}: 255 beside other values is void and read as background"
     ids = tuple(value for value in values if value not in known)
     if not ids:
         found = f"only the objects {', '.join(map(str, values))}, which are known" if values else "no object"

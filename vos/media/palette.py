@@ -1,8 +1,8 @@
-"""Read a mask file as label indices, quickly.
+"""Fast reader of mask files as label indices.
 
-Masks are PNG files whose pixels are indices (into a palette, or plain grey). Nearly all of them are 8 bits deep, not
-interlaced and stored without row filters, so that inflating them is all there is to do: 0.65 ms at 480p where Pillow
-takes 1.1. Whatever else a PNG may be goes through Pillow, which costs speed and never correctness.
+Masks are PNG files whose pixels are indices (into a palette, or plain grey). Nearly all have 8 bits, no interlacing and
+no row filters, so inflating them is enough: 0.65 ms at 480p, where Pillow takes 1.1. Every other PNG is read by Pillow,
+with the same result.
 """
 
 import zlib
@@ -15,21 +15,21 @@ from vos.errors import InputError
 from vos.files.whole import read_regular
 from vos.media.png import GREY, PALETTE, SIGNATURE, Parts, for_decoder, take_apart
 
-# By these factors Pillow spreads grey values of 2 and 4 bits over 0 to 255; those of 1 bit, and palette indices, it leaves.
+# Pillow multiplies grey values of 2 and 4 bits by these factors; it leaves 1-bit values and palette indices unchanged.
 _GREY_STEPS = {2: 85, 4: 17}
 _BAND_BYTES = 100_000
 
 
 def read_indices(path: str, out: np.ndarray | None = None) -> np.ndarray:
-    """The label indices of one PNG mask, (H, W) uint8, contiguous and writable.
+    """Return the label indices of one PNG mask, (H, W) uint8, contiguous and writable.
 
     Palette and grey files give their stored values (a 0/255 mask stays 0/255, a 1-bit one is 0/1, a 4-bit one 0 to 15).
-    A colour file is accepted when its channels agree, which is a grey mask saved as colour.
+    A colour file is accepted if its channels are equal: a grey mask saved as colour.
 
-    out   an earlier result that is no longer needed: its memory is used again where the size is the same. Reading many
-          files needs no fresh pages then, a sixth of the time on a busy machine.
+    out   an earlier result that is no longer needed; its memory is reused if the size is the same. This saves a sixth
+          of the time for many files on a busy machine.
 
-    Raises InputError, naming the file, when it is absent, no PNG, truncated, damaged, too large, or not a mask.
+    Raises InputError, naming the file, if it is absent, not a PNG, truncated, damaged, too large, or not a mask.
     """
     data = read_regular(path, "image_bytes", "give an existing PNG file")
     if not data.startswith(SIGNATURE):
@@ -40,16 +40,16 @@ def read_indices(path: str, out: np.ndarray | None = None) -> np.ndarray:
 
 
 def _inflate(path: str, parts: Parts, out: np.ndarray | None) -> np.ndarray | None:
-    """(H, W) labels of the plain kind of file, None for every other kind."""
+    """Return the (H, W) labels of the common kind of file, None for every other kind."""
     width, height, depth, colour, interlaced = parts.header
     if depth != 8 or colour not in (GREY, PALETTE) or interlaced:
         return None
-    row_bytes = 1 + width  # each row opens with the number of its filter
+    row_bytes = 1 + width  # each row begins with the number of its filter
     labels = out if out is not None and out.shape == (height, width) else np.empty((height, width), np.uint8)
-    # With zlib's own checksum over the pixels, a sixth of the time: a changed stream may have its chunk's checksum made right.
-    # In bands, because fresh memory for a whole picture costs a third as much again.
+    # zlib's own checksum over the pixels (a sixth of the time) also finds a changed stream whose chunk checksum was recomputed.
+    # In bands, because allocating a whole picture adds a third to the time.
     inflater = zlib.decompressobj()
-    # What a band leaves unread is copied, so a long file is read in few.
+    # zlib copies the input that a band leaves unread, so a long file is read in few bands.
     band_rows = max(1, max(_BAND_BYTES, len(parts.pixels) // 8) // row_bytes)
     rest = parts.pixels
     for y in range(0, height, band_rows):
@@ -66,7 +66,7 @@ def _inflate(path: str, parts: Parts, out: np.ndarray | None) -> np.ndarray | No
             return None
         band[:] = rows[:, 1:]
     try:
-        inflater.decompress(rest, 1)  # the checksum stands behind the last pixel
+        inflater.decompress(rest, 1)  # the checksum follows the last pixel
     except zlib.error as error:
         raise InputError(f"{path}: this PNG file is damaged ({error}); write or copy it again") from None
     return labels
@@ -74,7 +74,7 @@ def _inflate(path: str, parts: Parts, out: np.ndarray | None) -> np.ndarray | No
 
 def _read_with_pillow(path: str, parts: Parts) -> np.ndarray:
     depth, colour = parts.header.depth, parts.header.colour
-    if depth == 16 and colour != GREY:  # Pillow would leave out the half of each value that has the label
+    if depth == 16 and colour != GREY:  # Pillow would drop the low byte of each value, which holds the label
         raise InputError(f"{path}: a colour picture of 16 bits; save label indices as a palette or grey PNG file")
     try:
         with Image.open(BytesIO(for_decoder(parts, path)), formats=("PNG",)) as image:

@@ -1,8 +1,8 @@
-"""PNG files taken apart: only the chunks that decide pixels are looked at, and what they inflate to is what the header says.
+"""Parser of PNG files: it reads only the chunks that decide pixels, and checks their inflated size against the header.
 
 A PNG may carry compressed texts and colour profiles of any size, frames of an animation, and pixels that inflate to more or less than the
-header announces. None of that reaches a decoder: it gets a file made anew of header, palette and rows, with the rows only stored, so that
-the inflating that is done here is done once.
+header declares. None of that reaches the decoder. It gets a new file of header, palette and rows; the rows are stored uncompressed, so
+the pixels are inflated only once.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _DEPTHS = {
     COLOUR_AND_OPACITY: (8, 16),
 }
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""Of each pass of an interlaced file: first column and row, and the steps from there."""
+"""For each pass of an interlaced file: first column and row, then the steps between columns and rows."""
 
 
 class Header(NamedTuple):
-    """What the first chunk says, in the PNG specification's numbers."""
+    """The fields of the first chunk (IHDR), with the PNG specification's values."""
 
     width: int
     height: int
@@ -44,7 +44,7 @@ class Header(NamedTuple):
 
     @property
     def raw_bytes(self) -> int:
-        """Length of the inflated pixels: each row of each pass opens with the number of its filter."""
+        """Bytes of the inflated pixels; each row of each pass begins with the number of its filter."""
         passes = _ADAM7 if self.interlaced else ((0, 0, 1, 1),)
         total = 0
         for left, top, right, down in passes:
@@ -55,7 +55,7 @@ class Header(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """header; palette, 3 bytes an entry, b"" without one; pixels, still deflated."""
+    """header; palette, 3 bytes per entry, b"" without one; pixels, still deflated."""
 
     header: Header
     palette: bytes
@@ -63,7 +63,7 @@ class Parts(NamedTuple):
 
 
 def read_header(data: bytes, origin: str) -> Header:
-    """The header at the start of a PNG file. Raises InputError where it is damaged or its picture exceeds the limit of pixels."""
+    """Return the header of a PNG file. Raises InputError if it is damaged or exceeds the limit of pixels."""
     if len(data) < HEADER_BYTES:
         raise InputError(f"{origin}: this PNG file is truncated ({len(data)} bytes); write or copy it again")
     if data[8:16] != b"\0\0\0\rIHDR" or zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
@@ -77,9 +77,9 @@ def read_header(data: bytes, origin: str) -> Header:
 
 
 def take_apart(data: bytes, origin: str) -> Parts:
-    """The parts of a whole PNG file; every chunk up to the closing one must be there, and what comes behind is left alone.
+    """Return the parts of a PNG file. Every chunk up to IEND must be complete; bytes after it are ignored.
 
-    Raises InputError, naming `origin`, where it is truncated or damaged, or where its pixels cannot be what the header says.
+    Raises InputError, naming `origin`, if it is truncated or damaged, or too short for the size in its header.
     """
     header, palette, pixels, at = read_header(data, origin), b"", [], HEADER_BYTES
     for _ in range(MAX_CHUNKS):
@@ -101,7 +101,7 @@ def take_apart(data: bytes, origin: str) -> Parts:
             parts = Parts(header, palette, b"".join(pixels))
             _check(parts, origin)
             return parts
-        elif not kind[0] & 32:  # a capital: no decoder may leave it out
+        elif not kind[0] & 32:  # a capital letter: a critical chunk, which no decoder may skip
             raise InputError(f"{origin}: this PNG file is damaged (an unknown part); write or copy it again")
         at = end
     else:
@@ -113,15 +113,15 @@ def _check(parts: Parts, origin: str) -> None:
     size = len(parts.palette)
     if size % 3 or size > 768 or (parts.header.colour == PALETTE and not size):
         raise InputError(f"{origin}: this PNG file is damaged (its palette); write or copy it again")
-    # Deflate shortens to 1/1032 at most: a few bytes that announce a large picture are found before memory is taken for it.
+    # Deflate compresses by 1032 at most, so a few bytes that declare a large picture are found before memory is allocated.
     if parts.header.raw_bytes > 1032 * (len(parts.pixels) + 1):
         raise InputError(f"{origin}: this PNG file is damaged (too few pixels); write or copy it again")
 
 
 def for_decoder(parts: Parts, origin: str) -> bytearray:
-    """The same picture as a PNG file of header, palette and stored rows. Raises InputError where there are too few pixels.
+    """Return the picture as a PNG file of header, palette and uncompressed rows. Raises InputError if there are too few pixels.
 
-    What would inflate to more than the header says is left out, as decoders do.
+    Data beyond the size in the header is dropped, as decoders do.
     """
     header = parts.header
     first = struct.pack(

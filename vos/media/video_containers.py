@@ -1,8 +1,8 @@
-"""Which container a video file is, by its first bytes, and whether the file goes to its end: decided here, before ffmpeg is asked.
+"""Detect the container of a video file by its first bytes and check that the file is complete, before ffmpeg opens it.
 
-A demuxer takes a file that was cut for one that ends there. Most containers say how long they are, or mark their end; where one does not,
-the end cannot be verified, and that is said. Only the containers below are read, each by its own demuxer: ffmpeg has hundreds, and among
-them are lists of addresses and scripts that open further files.
+A demuxer does not notice that a file was cut. Most containers declare their length or mark their end. If one does not, the end cannot be
+verified, and a warning is given. Only the containers below are read, each by its own demuxer: some of ffmpeg's hundreds open further
+files (address lists, scripts).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Container(NamedTuple):
 
 
 def container_of(file: BinaryIO, origin: str) -> Container:
-    """The container of an open file, which is left at its start. Raises InputError, naming `origin`, for all that is not read."""
+    """Return the container of an open file, and rewind it. Raises InputError, naming `origin`, for an unsupported container."""
     file.seek(0)
     head = file.read(_HEAD_BYTES)
     file.seek(0)
@@ -45,7 +45,7 @@ def container_of(file: BinaryIO, origin: str) -> Container:
 
 
 def _y4m_end(file: BinaryIO, size: int, origin: str) -> End:
-    """Frames are of one length, and nothing follows the last one."""
+    """Check that the file consists of whole frames, which all have one length."""
     header = file.readline(_HEAD_BYTES)
     fields = {field[:1]: field[1:].decode("latin-1") for field in header.split()[1:]}
     sides = [
@@ -53,7 +53,7 @@ def _y4m_end(file: BinaryIO, size: int, origin: str) -> End:
     ]
     kind = re.fullmatch(r"(mono|4[124][0124])(alpha|jpeg|mpeg2|paldv|p?[0-9]+)?", fields.get(b"C", "420"))
     if not all(sides) or kind is None or kind[1] not in _Y4M_CHROMA:
-        raise InputError(f"{origin}: its Y4M header is damaged or of a kind that is not read; convert it again")
+        raise InputError(f"{origin}: its Y4M header is damaged or of an unsupported kind; convert it again")
     (width, height), (planes, right, down), detail = sides, _Y4M_CHROMA[kind[1]], kind[2] or ""
     samples = width * height * (2 if detail == "alpha" else 1) + planes * -(-width // right) * -(-height // down)
     frame_bytes = samples * (2 if detail[-1:].isdecimal() and detail != "mpeg2" else 1)
@@ -70,17 +70,17 @@ def _y4m_end(file: BinaryIO, size: int, origin: str) -> End:
 
 
 _Y4M_CHROMA = {"420": (2, 2, 2), "411": (2, 4, 1), "422": (2, 2, 1), "444": (2, 1, 1), "mono": (0, 1, 1)}
-"""How many planes of colour, and how many pixels across and down share one of their values."""
+"""Number of colour planes, and how many pixels across and down share one colour value."""
 
 
 def _gif_end(file: BinaryIO, size: int, origin: str) -> End:
-    """Blocks one after the other, up to a trailer."""
+    """Check that the blocks end with a trailer."""
 
     def skip_colours(flags: int) -> None:
         file.seek(3 << (1 + (flags & 7)) if flags & 128 else 0, os.SEEK_CUR)
 
     skip_colours(file.read(13)[10:11].rjust(1, b"\0")[0])
-    is_within = False  # a block, which is pieces of up to 255 bytes and an empty one
+    is_within = False  # a block: pieces of up to 255 bytes, then an empty one
     for _ in range(MOST_PARTS):
         one = file.read(1)
         if not one:
@@ -99,11 +99,11 @@ def _gif_end(file: BinaryIO, size: int, origin: str) -> End:
             is_within = True
         else:
             return End(problem="a block of an unknown kind")
-    return End(unverified="it has too many blocks to look through")
+    return End(unverified="it has too many blocks to check")
 
 
 def _ogg_end(file: BinaryIO, size: int, origin: str) -> End:
-    """Every stream has a page that says it is the last."""
+    """Check that every stream has a page marked as its last."""
     open_streams: set[bytes] = set()
     at = 0
     for _ in range(MOST_PARTS):
@@ -118,21 +118,21 @@ def _ogg_end(file: BinaryIO, size: int, origin: str) -> End:
         if head[5] & 4:
             open_streams.discard(head[14:18])
         file.seek(at)
-    return End(unverified="it has too many pages to look through")
+    return End(unverified="it has too many pages to check")
 
 
 def _avi_end(file: BinaryIO, size: int, origin: str) -> End:
-    """One RIFF after the other; the first has a list of where the pictures of the others are."""
+    """Check the lengths of all RIFF parts, and the positions in the index of the first one."""
     at = 0
     while at < size:
         head = file.read(12)
         length = int.from_bytes(head[4:8], "little")
         if at and head[:4] != b"RIFF":
-            break  # what was appended
+            break  # appended data
         if len(head) < 12:
             return End(problem="a part of its file is missing")
         if length in (0, 0xFFFFFFFF):
-            return End(unverified="its recorder did not write how long it is")
+            return End(unverified="its recorder did not write its length")
         if at + 8 + length > size:
             return End(problem=f"{size - at:,} of {length + 8:,} bytes")
         if not at and (far := _avi_farthest(file.read(min(length - 4, 1 << 20)))) >= size:
@@ -143,7 +143,7 @@ def _avi_end(file: BinaryIO, size: int, origin: str) -> End:
 
 
 def _avi_farthest(head: bytes) -> int:
-    """The farthest place in the file that an OpenDML index names, 0 without one."""
+    """Return the largest position in the file that an OpenDML index holds, 0 without one."""
     far, at = 0, head.find(b"indx")
     while at >= 0:
         entries = (
@@ -156,7 +156,7 @@ def _avi_farthest(head: bytes) -> int:
 
 
 def _ts_end(file: BinaryIO, size: int, origin: str) -> End:
-    """Packets of one length without any end."""
+    """Check that the file consists of whole packets; the format has no end mark."""
     head = file.read(_HEAD_BYTES)
     length = next((length for start, length in _TS_PACKETS if _is_ts(head, start, length)), 188)
     if size % length:
@@ -173,7 +173,7 @@ def _is_ts(head: bytes, start: int, length: int) -> bool:
 
 
 def _ps_end(file: BinaryIO, size: int, origin: str) -> End:
-    """Packets that say how long they are; an end code where the writer was one of those that put it."""
+    """Check for an end code, which only some writers add, or for a whole last packet."""
     file.seek(max(0, size - 4))
     if file.read(4) == b"\0\0\1\xb9":
         return WHOLE
@@ -197,7 +197,7 @@ def _ps_end(file: BinaryIO, size: int, origin: str) -> End:
 
 
 _MPEG_TAIL_BYTES = 1 << 20
-"""Only its last packets are looked at: hours of them take long."""
+"""Only the last packets are checked: hours of video would take long."""
 
 
 def _es_end(file: BinaryIO, size: int, origin: str) -> End:

@@ -1,7 +1,7 @@
-"""One picture track of a video file through ffmpeg (PyAV), with as little of ffmpeg as that takes.
+"""Decoder of one picture track of a video file through ffmpeg (PyAV), with only the parts of ffmpeg that this needs.
 
-The container is decided by its bytes (vos/media/video_containers.py) and read from an open file, so that no name is taken for a protocol, a
-pattern or a list. The file is opened twice: first without any decoder, to learn codec and size; then with the one decoder that is needed.
+The first bytes decide the container (vos/media/video_containers.py). ffmpeg reads from an open file, so no file name is interpreted as a
+protocol, a pattern or a list. The file is opened twice: without any decoder, to learn codec and size; then with the one decoder needed.
 Sound, subtitles and attachments are never decoded.
 """
 
@@ -31,12 +31,12 @@ CODECS = (
     *("h264", "hevc", "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "prores", "theora"),
     *("ffv1", "rawvideo", "gif"),
 )
-"""What cameras, telephones, editors and the tools of this field write, by ffmpeg's names."""
+"""Codecs that cameras, phones, editors and the tools of this field write, by ffmpeg's names."""
 _ADVICE = "name a video file or a folder of JPEG or PNG frames"
 _HEADERLESS = "mpeg"
-"""The demuxer that learns its tracks only while it reads: limits given when it is opened do not reach a decoder that it tries."""
+"""This demuxer finds its tracks only while reading: limits given at opening do not reach a decoder that it tries."""
 _FAULTS = (ValueError, OverflowError, MemoryError, AssertionError, ZeroDivisionError)
-"""What PyAV raises for damaged files beside its own errors."""
+"""Errors that PyAV raises for damaged files, besides its own."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,18 @@ class Track:
     end: End
 
     def close(self) -> None:
-        """For a track of which no frame is read; `decoded` closes its own."""
+        """Close a track from which no frame was read; `decoded` closes its own."""
         self.container.close()
         self.file.close()
 
     @property
     def num_frames(self) -> int:
-        """As its header says, 0 where it does not."""
+        """Number of frames in the header, 0 if it has none."""
         return self.stream.frames
 
     @property
     def rate(self) -> Fraction | None:
-        """Frames per second, the average."""
+        """Average frames per second."""
         return self.stream.average_rate or self.stream.guessed_rate
 
     @property
@@ -70,9 +70,9 @@ class Track:
 
 
 def open_track(path: str) -> Track:
-    """The first picture track of a video file. Nothing is decoded yet.
+    """Open the first picture track of a video file. Nothing is decoded yet.
 
-    Raises InputError for what is no regular file, no container or codec that is read, larger than the limits, or damaged at its start.
+    Raises InputError if it is not a regular file, has an unsupported container or codec, exceeds a limit, or is damaged at its start.
     """
     from av.error import FFmpegError
 
@@ -94,12 +94,12 @@ def open_track(path: str) -> Track:
 
 
 def _most_pixels() -> int:
-    """For decoders, which count what they add to a frame's sides; the frame itself is held to the limit by `check_limit`."""
+    """Return the limit for decoders, which count their padding too; `check_limit` applies the exact limit to the frame."""
     return limit("video_pixels") * 9 // 8 + 2**16
 
 
 def _open(file: BinaryIO, container: Container, decoders: str) -> InputContainer:
-    """`decoders`: those that may be tried on its first packets, ffmpeg's names."""
+    """Open a file with its demuxer. `decoders`: ffmpeg's names of those that may be tried on the first packets."""
     import av
 
     file.seek(0)
@@ -120,11 +120,11 @@ def _open(file: BinaryIO, container: Container, decoders: str) -> InputContainer
 
 
 def _no_further_file(*_: Any) -> Any:
-    raise InputError("a video that names further files, which are not opened")
+    raise InputError("the video refers to other files, which are not opened")
 
 
 def _looked_at(file: BinaryIO, container: Container, path: str) -> tuple[int, str]:
-    """Which picture track, and the name of its decoder, of a file that is opened without any."""
+    """Return the position of the picture track and the name of its decoder; the file is opened without any decoder."""
     from av.stream import Disposition
 
     with _open(file, container, "none") as opened:
@@ -136,15 +136,15 @@ def _looked_at(file: BinaryIO, container: Container, path: str) -> tuple[int, st
         codec = context.codec.canonical_name if context is not None else "unknown"
         if codec not in CODECS:
             raise InputError(
-                f"{path}: its codec {codec} is not one of those that are read ({', '.join(CODECS)}); convert it, for example to H.264"
+                f"{path}: its codec {codec} is not one of those supported ({', '.join(CODECS)}); convert it, for example to H.264"
             )
-        # 0 where only the decoder finds it, which is given the limit.
+        # The size is 0 if only the decoder can tell it; the decoder has the limit too.
         check_limit("video_pixels", context.width * context.height, path)
         return places[0], context.codec.name
 
 
 def decoded(track: Track) -> Iterator[np.ndarray]:
-    """Every frame (H, W, 3) uint8 RGB up to the first packet that is cut or damaged, then an InputError if more should have come."""
+    """Yield every frame (H, W, 3) uint8 RGB up to the first cut or damaged packet; raise InputError if frames are missing after it."""
     from av.error import EOFError as EndOfFile
     from av.error import FFmpegError
 
@@ -157,11 +157,11 @@ def decoded(track: Track) -> Iterator[np.ndarray]:
                 packet = next(packets)
                 _check_packet(track, packet)
                 if packet.size:
-                    # A corrupt packet that others follow is the decoder's to conceal, as players do. The last one is half a packet.
+                    # A corrupt packet with others after it is concealed by the decoder, as in players. A corrupt last packet is a cut one.
                     ready = [packet] if held is None else [held, packet]
                     held = ready.pop() if packet.is_corrupt else None
                 else:
-                    ready = [packet]  # it empties the decoder
+                    ready = [packet]  # the empty packet flushes the decoder
                 frames = [frame for one in ready for frame in track.stream.decode(one)]
             except (StopIteration, EndOfFile):
                 break
@@ -177,7 +177,7 @@ def decoded(track: Track) -> Iterator[np.ndarray]:
 
 
 def _check_packet(track: Track, packet: Packet) -> None:
-    """A JPEG among the packets may ask for any number of passes over its picture, as a file may."""
+    """Apply the limit on JPEG passes to Motion JPEG packets too."""
     context = track.stream.codec_context
     if context.codec.canonical_name == "mjpeg" and packet.size:
         num_scans = bytes(packet).count(b"\xff\xda")
@@ -194,7 +194,7 @@ def _emptied(stream: VideoStream) -> list[VideoFrame]:
 
 
 def _upright(frame: VideoFrame, path: str) -> np.ndarray:
-    """(H, W, 3) RGB as a player shows it: telephones store frames lying and say so."""
+    """Return the frame as a player shows it, (H, W, 3) RGB: phones store rotated frames and record the rotation."""
     check_limit("video_pixels", frame.width * frame.height, path)
     try:
         array = frame.to_ndarray(format="rgb24")
@@ -205,7 +205,7 @@ def _upright(frame: VideoFrame, path: str) -> np.ndarray:
 
 
 def _duration_s(stream: VideoStream) -> float:
-    """What Matroska writes of a track at its end; 0 where the file does not say."""
+    """Return the duration in Matroska's track metadata; 0 if there is none."""
     try:
         hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
         duration = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
@@ -215,5 +215,5 @@ def _duration_s(stream: VideoStream) -> float:
 
 
 def reason(error: BaseException) -> str:
-    """libav's words without its numbers."""
+    """Return the error text of libav without its error number."""
     return (getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "") or type(error).__name__).lower()

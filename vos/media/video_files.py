@@ -1,7 +1,7 @@
-"""Video in, one frame at a time: files (vos/media/video_decoder.py), folders of images, raw pipes.
+"""Video input, one frame at a time: files (vos/media/video_decoder.py), folders of images, raw pipes.
 
-Nothing holds more than a frame, so a video may last for days. A source that ends too early yields all frames that it has and raises then:
-whoever reads decides what becomes of them. Frame rates are constant: a recording of varying rate is taken at its average.
+Only one frame is in memory, so a video may last for days. A truncated source yields all its frames and then raises InputError; the
+caller decides what to do with them. Frame rates are constant: a recording of varying rate is read at its average.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ class FrameStream:
     """A video that is read once, from its start."""
 
     name: str
-    """What a message calls it."""
+    """Its name in messages."""
     size: tuple[int, int]
     """(H, W) of every frame, in pixels."""
     fps: Fraction
     num_frames: int | None
-    """As far as it is known beforehand."""
+    """None if it is not known in advance."""
     frames: Iterator[np.ndarray]
-    """(H, W, 3) uint8 RGB each. Raises InputError after the last whole frame of a source that is truncated, damaged or changes its size."""
+    """(H, W, 3) uint8 RGB each. Raises InputError after the last good frame if the source is truncated, damaged or changes its size."""
     stems: Sequence[str] | None = None
-    """Names of the frames without ending, where the source has such."""
+    """Names of the frames without extension, if the source has names."""
     unverified_end: str = ""
-    """One line where the container does not tell whether the file goes to the end of the video; "" where it does."""
+    """A warning of one line if the container cannot show that the file is complete; else ""."""
 
 
 def open_video(path: str, fps: float = 0.0) -> FrameStream:
-    """A video file, or a folder of JPEG or PNG frames in the order of their numbers.
+    """Open a video file, or a folder of JPEG or PNG frames in the order of their numbers.
 
     fps   0: the video's own; 25 for a folder
-    Raises InputError where nothing can be decoded: the first frame is decoded here.
+    Raises InputError if the first frame cannot be decoded; this function decodes it.
     """
     if os.path.isdir(path):
         return _open_folder(path, fps)
@@ -62,18 +62,18 @@ def open_video(path: str, fps: float = 0.0) -> FrameStream:
     rate = _fraction(fps) if fps else (track.rate or DEFAULT_FPS)
     if not Fraction(1, 1000) <= rate <= 1000:
         track.close()
-        raise InputError(f"{path}: announces {float(rate):.6g} frames a second; say with --fps how many it has")
+        raise InputError(f"{path}: declares {float(rate):.6g} frames per second; give the true rate with --fps")
     num_frames = track.num_frames or round(max(0.0, track.duration_s) * rate) or None
     unverified = track.end.unverified
-    note = f"{path}: whether this is the whole video cannot be verified: {unverified}" if unverified else ""
+    note = f"{path}: cannot verify that this is the whole video: {unverified}" if unverified else ""
     return replace(_opened(path, rate, num_frames, decoded(track)), unverified_end=note)
 
 
 def read_pipe(pipe: BinaryIO, size: tuple[int, int], fps: float = 0.0, name: str = "standard input") -> FrameStream:
-    """Raw RGB24 frames, one after the other without anything between (`ffmpeg -i … -f rawvideo -pix_fmt rgb24 -`).
+    """Read raw RGB24 frames from a pipe, without anything between them (`ffmpeg -i … -f rawvideo -pix_fmt rgb24 -`).
 
-    size  (H, W): the bytes do not tell
-    Raises InputError where not even one frame comes, or a frame exceeds the limit.
+    size  (H, W), which the bytes do not hold
+    Raises InputError if there is no frame or a frame exceeds the limit.
     """
     check_limit("video_pixels", size[0] * size[1], f"{name} of {size[1]}x{size[0]} pixels")
     return _opened(name, _fraction(fps) if fps else DEFAULT_FPS, None, _raw_frames(pipe, size, name))
@@ -127,13 +127,13 @@ def _raw_frames(pipe: BinaryIO, size: tuple[int, int], name: str) -> Iterator[np
         if len(rest):
             raise InputError(
                 f"{name}: ends within frame {number} ({frame.nbytes - len(rest)} of {frame.nbytes} bytes); "
-                f"are its frames {size[1]}x{size[0]}, as --pipe-size says, and rgb24?"
+                f"check that its frames are rgb24 and {size[1]}x{size[0]}, as given with --pipe-size"
             )
         yield frame
 
 
 def _fraction(fps: float) -> Fraction:
-    """29.97 and its like are multiples of 1/1001."""
+    """Return the frame rate as a fraction; 29.97 and similar (NTSC) rates are multiples of 1/1001."""
     exact = Fraction(fps).limit_denominator(1001)
     ntsc = Fraction(round(fps * 1001 / 1000) * 1000, 1001)
     return ntsc if abs(ntsc - Fraction(fps)) < Fraction(1, 200) and exact.denominator != 1 else exact

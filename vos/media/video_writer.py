@@ -1,4 +1,4 @@
-"""Video out, one frame at a time: H.264 files through PyAV, which carries ffmpeg."""
+"""Video output, one frame at a time: H.264 files through PyAV, which contains ffmpeg."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from vos.errors import InputError
 from vos.media.video_decoder import reason
 
-# In order of preference: which of them exist depends on how ffmpeg was built. OpenH264 and MPEG-4 Part 2 need a rate to be as good.
+# In order of preference; the ffmpeg build decides which exist. OpenH264 and MPEG-4 Part 2 need a bit rate for the same quality.
 ENCODERS = (
     ("libx264", {"preset": "veryfast", "crf": "18"}),
     ("libopenh264", {"b": "8M"}),
@@ -23,12 +23,12 @@ ENCODERS = (
 
 
 class VideoWriter:
-    """An H.264 file, or what this ffmpeg can encode; it appears under its name when `close` has finished it.
+    """Writer of an H.264 file, or of another codec that this ffmpeg can encode. The file gets its name in `close`.
 
     path   ends in .mp4, .m4v, .mov or .mkv; its folder is made
-    size   (H, W) of the frames, in pixels; H.264 needs even sides, an odd one is continued by a pixel
+    size   (H, W) of the frames, in pixels; H.264 needs even sides, so an odd one is padded by a pixel
     ready  called with the finished file's temporary path, before it gets its name
-    Raises InputError where it cannot be written.
+    Raises InputError if it cannot be written.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class VideoWriter:
         self._path, self._part = path, f"{stem}.{uuid.uuid4().hex[:8]}.part{ending}"
         self._ready = ready
         self._pad = ((0, size[0] % 2), (0, size[1] % 2), (0, 0))
-        # The index at the front lets a browser play the file while it loads.
+        # With the index at the front, a browser can play the file while it loads.
         options = {"movflags": "+faststart"} if ending in (".mp4", ".m4v", ".mov") else {}
         available = [one for one in encoders if _has_encoder(one[0])]
         if not available:
@@ -63,12 +63,12 @@ class VideoWriter:
             raise InputError(f"{path}: cannot be written ({reason(error)}); choose another --out") from error
         self._stream.height, self._stream.width = size[0] + size[0] % 2, size[1] + size[1] % 2
         self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.colorspace = 6  # BT.601, which the conversion from RGB writes; players guess by size
+        self._stream.codec_context.colorspace = 6  # BT.601, as converted from RGB; without it, players guess by size
         self._stream.codec_context.color_range = 1
         self.num_frames = 0
 
     def write(self, frame: np.ndarray) -> None:
-        """Append a frame, (H, W, 3) uint8 RGB. Raises InputError where the disk is full."""
+        """Append a frame, (H, W, 3) uint8 RGB. Raises InputError if the disk is full."""
         import av
 
         if self._pad[0][1] or self._pad[1][1]:
@@ -77,7 +77,7 @@ class VideoWriter:
         self.num_frames += 1
 
     def close(self) -> None:
-        """Finish the file and give it its name; of no frames, nothing is left."""
+        """Finish the file and give it its name; without frames, no file is left."""
         from av.error import FFmpegError
 
         try:

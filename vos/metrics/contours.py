@@ -1,12 +1,12 @@
-"""The contour measure F of DAVIS: how much of two contours lies within a tolerance of each other.
+"""The contour measure F of DAVIS: agreement of two contours within a tolerance.
 
 Official definition (davis2017-evaluation, f_measure): a contour pixel differs from its right, lower or lower-right
 neighbour; each contour is dilated by a disk of radius ceil(0.8 % of the image diagonal); precision and recall are the
 shares of one contour that the other's dilation covers.
 
-The choices: labels are compared once for all objects, and only the few pixels where they change are looked at again;
-both contours of an object are bits of one small canvas, which is dilated once, by the rows of the disk, each row a run
-that grows out of a shorter one. All of it is exact, at any radius.
+For speed, labels are compared once for all objects, and only the few pixels where they change are used afterwards. Both
+contours of an object are bits of one small canvas. It is dilated once, row by row of the disk, and longer rows are
+built from shorter ones. The result is exact at any radius.
 """
 
 from collections.abc import Sequence
@@ -16,24 +16,24 @@ import numpy as np
 
 _GT, _PRED = np.uint8(1), np.uint8(2)
 # Work is done in pieces below 128 KB: larger arrays get fresh pages from the system each time, which on a busy machine
-# cost more than the work itself (measured: label_changes took 0.69 ms whole and 0.16 ms in bands).
+# takes longer than the work itself (label_changes: 0.69 ms whole, 0.16 ms in bands).
 _BAND_BYTES = 100_000
 
 
 def tolerance_px(height: int, width: int) -> int:
-    """Radius of the matching disk in pixels: 0.8 % of the diagonal, rounded up (8 at 854x480)."""
+    """Return the radius of the matching disk in pixels: 0.8 % of the diagonal, rounded up (8 at 854x480)."""
     return ceil(0.008 * float(np.linalg.norm((height, width))))
 
 
 def label_changes(labels: np.ndarray) -> np.ndarray:
-    """Where the labels of a frame change: (H, W) uint8, contiguous -> sorted flat positions y * W + x.
+    """Return where the labels of a frame change: (H, W) uint8, contiguous -> sorted flat positions y * W + x.
 
-    Holds every pixel whose label differs from its right, lower or lower-right neighbour, or from the next one in memory
-    (which ends a run of equal labels). At the image's edges it also holds a few pixels that do not change.
+    These are all pixels whose label differs from the right, lower or lower-right neighbour, or from the next pixel in
+    memory (the end of a run of equal labels). At the image's edges a few unchanged pixels are included.
     """
     H, W = labels.shape
     flat = labels.reshape(-1)
-    inner = max(0, H * W - W - 1)  # the positions whose three neighbours lie further on in memory
+    inner = max(0, H * W - W - 1)  # the positions whose three neighbours come later in memory
     changes = []
     for start in range(0, inner, _BAND_BYTES):
         num = min(_BAND_BYTES, inner - start)
@@ -49,12 +49,12 @@ def label_changes(labels: np.ndarray) -> np.ndarray:
 def contour_f(
     gt: np.ndarray, pred: np.ndarray, gt_changes: np.ndarray, pred_changes: np.ndarray, object_ids: Sequence[int]
 ) -> np.ndarray:
-    """F of every object in one frame.
+    """Return F of every object in one frame.
 
     gt, pred                  (H, W) uint8 labels, contiguous
     gt_changes, pred_changes  their label_changes
-    returns                   (O,) float64 in [0, 1], in the order of object_ids. As in the official code, F is 1 where
-                              neither mask has a contour (both absent, or both filling the frame), 0 where only one has.
+    returns                   (O,) float64 in [0, 1], in the order of object_ids. As in the official code, F is 1 if
+                              neither mask has a contour (both absent, or both filling the frame), 0 if only one has.
     """
     width, radius_px = gt.shape[1], tolerance_px(*gt.shape)
     gt_contours = _contours(gt, gt_changes, object_ids)
@@ -64,9 +64,9 @@ def contour_f(
 
 
 def _contours(labels: np.ndarray, changes: np.ndarray, object_ids: Sequence[int]) -> list[np.ndarray]:
-    """The contour of every object, as sorted flat positions."""
+    """Return the contour of every object, as sorted flat positions."""
     H, W = labels.shape
-    # Beyond the last row and column the edge is repeated, which is what the official border rule amounts to.
+    # Beyond the last row and column the edge is repeated, which is equivalent to the official border rule.
     right, below = changes + (changes % W < W - 1), (changes < (H - 1) * W) * W
     flat = labels.reshape(-1)
     here, at_right, at_below, at_diagonal = flat[changes], flat[right], flat[changes + below], flat[right + below]
@@ -87,12 +87,12 @@ def _f_measure(gt_contour: np.ndarray, pred_contour: np.ndarray, width: int, rad
 
 
 def _num_matched(gt_contour: np.ndarray, pred_contour: np.ndarray, width: int, radius_px: int) -> tuple[int, int]:
-    """How many positions of each contour have one of the other within the disk."""
+    """Count the positions of each contour that have a position of the other contour within the disk."""
     y, x = np.divmod(np.concatenate((gt_contour, pred_contour)), width)
     y -= y.min()
     x -= x.min()
-    # The canvas spans both contours. Empty columns between its rows, and empty rows around it, keep what leaves it on
-    # one side from coming back on another.
+    # The canvas spans both contours. Empty columns between its rows, and empty rows around it, prevent a dilated pixel
+    # from wrapping around to the other side.
     stride = int(x.max()) + 1 + radius_px
     size, margin = (int(y.max()) + 1) * stride, radius_px * stride + radius_px
     canvas = np.zeros(size + 2 * margin, np.uint8)
@@ -105,7 +105,7 @@ def _num_matched(gt_contour: np.ndarray, pred_contour: np.ndarray, width: int, r
 
 
 def _dilate(canvas: np.ndarray, size: int, margin: int, stride: int, radius_px: int) -> np.ndarray:
-    """(size,) uint8: the bits of canvas[margin:] that lie within the disk around each position. Uses up the canvas."""
+    """Return (size,) uint8: the bits of canvas[margin:] within the disk around each position. The canvas is overwritten."""
     near = np.zeros(size, np.uint8)
     run, spare, length = canvas, np.empty_like(canvas), 1  # run[i] holds the bits of canvas[i : i + length]
     for dy in range(radius_px, -1, -1):  # the disk's rows become longer towards its middle

@@ -1,17 +1,17 @@
-"""J and F of predicted masks, exactly as the official evaluations compute them.
+"""J and F of predicted masks, equal to the official evaluations.
 
 Three protocols:
   davis2017   objects 1 to the highest label of the first true mask; first and last frame are not scored; averages over
               objects. Label 255 of a true mask is void and counts as background.
-  davis2016   every label but 0 is the one foreground object (so 0/255 masks work); first and last frame are not scored;
+  davis2016   every label except 0 is the one foreground object (0/255 masks work); first and last frame are not scored;
               averages over sequences.
   youtubevos  only frames that have a true mask; every object is scored on the frames after the first one that shows it.
-Where an object is absent, J is 1 if true mask and prediction are both empty and 0 if only one is.
-A predicted label that no scored object has counts as background, and SequenceScore.ignored_labels lists it. The
-official DAVIS code stops at a label above the first mask's highest; these are its scores once that label is cleared.
+J is 1 if true mask and prediction of an object are both empty, and 0 if only one is.
+A predicted label of no scored object counts as background and is listed in SequenceScore.ignored_labels. The official
+DAVIS code stops at a label above the first mask's highest; here the scores are as if that label were cleared.
 
-The choice: a file is decoded once for all objects (vos/media/palette.py), and F works on thin contours (vos/metrics/contours.py).
-The definition, pixel by pixel, is the oracle of the tests (tests/oracle_davis.py).
+For speed, a file is decoded once for all objects (vos/media/palette.py), and F uses thin contours (vos/metrics/contours.py).
+The tests compare with the definition, pixel by pixel (tests/oracle_davis.py).
 """
 
 import multiprocessing
@@ -55,16 +55,16 @@ def score_folders(
 ) -> Scores:
     """Score a folder of predicted masks against a folder of true ones, each <folder>/<sequence>/<frame>.png.
 
-    workers    processes that share the sequences; 1 stays in this one
+    workers    processes that share the sequences; 1 uses only this process
     protocol   "davis2017", "davis2016" or "youtubevos", see above
-    sequences  which ones; by default all of gt, and folders that only pred has are not looked at
-    seen       youtubevos: which objects are of a seen category, from vos.metrics.scores.seen_objects
+    sequences  sequences to score; by default all of gt; folders that only pred has are ignored
+    seen       youtubevos: which objects have a seen category, from vos.metrics.scores.seen_objects
     returns    Scores, all in [0, 1]: rows() has J and F mean, recall and decay per object, summary() their means
 
-    Source: the official davis2017-evaluation (db_statistics), PAPER.md section 8.
+    Source: the official davis2017-evaluation (db_statistics); docs/method.md, measures.
 
-    Raises InputError, in one line, for a folder that is absent or empty, frames that pred lacks (named; before anything
-    is scored), masks of different size (both named), an unreadable mask (named), an unknown protocol.
+    Raises InputError for an absent or empty folder, frames missing in pred (before anything is scored), masks of
+    different size, an unreadable mask, or an unknown protocol. The error names the files.
     """
     gt, pred = os.fspath(gt), os.fspath(pred)
     _check_protocol(protocol)
@@ -83,7 +83,7 @@ def score_folders(
 
 
 def score_sequence(gt: str, pred: str, protocol: str = DAVIS2017) -> SequenceScore:
-    """Score one sequence, two folders of <frame>.png, named after the folder of gt. Raises as score_folders does."""
+    """Score one sequence, two folders of <frame>.png, named after the folder of gt. Raises InputError as score_folders does."""
     _check_protocol(protocol)
     _check_complete([(gt, pred)], protocol)
     first, scored = _frame_files(gt, protocol)
@@ -101,12 +101,11 @@ def score_masks(
     frames: Sequence[str] | None = None,
     protocol: str = DAVIS2017,
 ) -> SequenceScore:
-    """Score one sequence held in memory.
+    """Score one sequence in memory.
 
-    gt, pred      (T, H, W) labels 0 to 255, of any integer type or bool
+    gt, pred      (T, H, W) labels 0 to 255, of any integer type or bool; youtubevos: only the annotated frames
     object_ids    the objects to score; by default those of the protocol
-    exclude_ends  leave out the first and last frame, as DAVIS does; youtubevos always leaves out the first frame only,
-                  and takes gt and pred at the annotated frames
+    exclude_ends  leave out the first and last frame, as in DAVIS; youtubevos always leaves out only the first
     frames        (T,) names of the frames; by default 00000, 00001, ...
 
     Raises InputError for shapes that differ, labels outside 0 to 255, no object, or too few frames.
@@ -126,7 +125,7 @@ def score_masks(
 
 
 def score_frame(gt: np.ndarray, pred: np.ndarray, object_ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """J and F of one frame: gt, pred (H, W) uint8 labels, contiguous -> two (O,) float64 in the order of object_ids."""
+    """Return J and F of one frame: gt, pred (H, W) uint8 labels, contiguous -> two (O,) float64 in the order of object_ids."""
     return _score_changes(gt, pred, label_changes(gt), label_changes(pred), object_ids)
 
 
@@ -153,7 +152,7 @@ def _score(
         if protocol == YOUTUBEVOS:
             ids += [item for item in _objects_in(gt, gt_changes, object_ids) if item not in ids]
     if not curves:
-        raise InputError(f"{name or 'masks'}: no object to score; its true masks show none before their last frame")
+        raise InputError(f"{name or 'masks'}: no object to score; give true masks with an object before the last frame")
     objects = []
     for object_id, curve in sorted(curves.items()):
         frames, j, f = zip(*curve, strict=True)
@@ -162,7 +161,7 @@ def _score(
 
 
 def _first_objects(name: str, first_gt: np.ndarray, protocol: str, object_ids: Sequence[int] | None) -> list[int]:
-    """The objects to score from the start; youtubevos adds the later ones as they appear."""
+    """Return the objects to score from the start; youtubevos adds later ones when they appear."""
     if protocol == DAVIS2016:
         return [1]
     if protocol == YOUTUBEVOS:
@@ -178,14 +177,16 @@ def _first_objects(name: str, first_gt: np.ndarray, protocol: str, object_ids: S
 
 
 def _objects_in(labels: np.ndarray, changes: np.ndarray, object_ids: Sequence[int] | None) -> list[int]:
-    """Those of the objects (None: of all) that a true mask shows."""
+    """Return the given objects (None: all) that a true mask shows."""
     present = _labels_in(labels, changes) - {_VOID}
     return sorted(present if object_ids is None else present & set(object_ids))
 
 
 def _labels_in(labels: np.ndarray, changes: np.ndarray) -> set[int]:
-    """The labels of a mask but background. Runs of equal labels end at its changes or its end, so few pixels are looked at:
-    a histogram of all took 0.8 ms at 480p, this takes 0.02."""
+    """Return the labels of a mask except background.
+
+    Only the ends of runs of equal labels are read: 0.02 ms at 480p, where a histogram of all pixels takes 0.8 ms.
+    """
     flat = labels.reshape(-1)
     return {*np.flatnonzero(np.bincount(flat[changes])).tolist(), int(flat[-1])} - {0}
 
@@ -202,7 +203,7 @@ def _score_pair(folders: tuple[str, str], protocol: str) -> SequenceScore:
 
 
 def _read_pairs(gt: str, pred: str, files: Sequence[str]) -> _Pairs:
-    """Each pair holds until the next one is asked for: all of them share the memory of the first."""
+    """Yield pairs of masks. A pair is valid only until the next one, since all pairs share one buffer."""
     gt_labels, pred_labels = None, None
     for file in files:
         gt_path, pred_path = os.path.join(gt, file), os.path.join(pred, file)
@@ -210,7 +211,7 @@ def _read_pairs(gt: str, pred: str, files: Sequence[str]) -> _Pairs:
         if gt_labels.shape != pred_labels.shape:
             is_size, want_size = ("{1}x{0}".format(*labels.shape) for labels in (pred_labels, gt_labels))
             raise InputError(
-                f"{pred_path} is {is_size} pixels, {gt_path} is {want_size}; save predictions at the size of the true masks"
+                f"{pred_path} has {is_size} pixels, {gt_path} has {want_size}; save predictions at the size of the true masks"
             )
         yield file.removesuffix(".png"), gt_labels, pred_labels
 
@@ -236,7 +237,7 @@ def _masks_in(folder: str) -> list[str]:
 
 
 def _frame_files(gt: str, protocol: str) -> tuple[str, list[str]]:
-    """The first true mask and those that are scored."""
+    """Return the names of the first true mask and of the scored ones."""
     names = _masks_in(gt)
     scored = names[1:] if protocol == YOUTUBEVOS else names[1:-1]
     if not scored:
@@ -247,7 +248,7 @@ def _frame_files(gt: str, protocol: str) -> tuple[str, list[str]]:
 
 
 def _check_complete(folders: Sequence[tuple[str, str]], protocol: str) -> None:
-    """Name what the prediction lacks, before anything is scored."""
+    """Raise InputError that lists missing predicted masks, before anything is scored."""
     missing = []
     for gt, pred in folders:
         present = set(_masks_in(pred))

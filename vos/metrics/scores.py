@@ -1,6 +1,6 @@
-"""What an evaluation found: J and F of every frame of every object, and the averages that DAVIS and YouTube-VOS report.
+"""Scores of an evaluation: J and F per frame and object, and the averages that DAVIS and YouTube-VOS report.
 
-The curves are kept, so that a report can draw J over time; every other figure is computed from them when asked for.
+The values per frame are kept, so that a report can plot J over time; all averages are computed from them.
 All values are in [0, 1]; decay is a difference of two such values and may be negative.
 """
 
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vos.errors import InputError
-from vos.files.whole import write_atomic
 
 CSV_COLUMNS = ("sequence", "object", "J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay")
 DAVIS2017, DAVIS2016, YOUTUBEVOS = "davis2017", "davis2016", "youtubevos"
@@ -31,7 +30,7 @@ class Statistics(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One object, in the order of CSV_COLUMNS."""
+    """One object, with fields in the order of CSV_COLUMNS."""
 
     sequence: str
     object_id: int
@@ -44,10 +43,11 @@ class Row(NamedTuple):
 
 
 def statistics(curve: np.ndarray) -> Statistics:
-    """Mean, share above 0.5, and mean of the first quarter minus mean of the last, of per-frame values (T,), T >= 1.
+    """Return mean, recall and decay of per-frame values (T,), T >= 1.
 
-    Quarters as in davis2017-evaluation (db_statistics): their ends are rounded and belong to both neighbours. The
-    official code keeps those ends in 8 bits, which wraps beyond 256 frames; here they do not wrap.
+    Recall is the share above 0.5, decay the mean of the first quarter minus that of the last. Quarters are those of
+    davis2017-evaluation (db_statistics): their ends are rounded and belong to both neighbours. The official code stores
+    these ends in 8 bits, which overflow beyond 256 frames; here they do not.
     """
     ends = np.round(np.linspace(1, len(curve), 5) + 1e-10).astype(np.int64) - 1
     first, last = curve[ends[0] : ends[1] + 1], curve[ends[3] : ends[4] + 1]
@@ -74,14 +74,14 @@ class ObjectScore:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SequenceScore:
-    """The objects of one sequence, by id. `ignored_labels`: labels of the prediction that no scored object has."""
+    """The objects of one sequence, sorted by id. `ignored_labels`: predicted labels of no scored object."""
 
     sequence: str
     objects: tuple[ObjectScore, ...]
     ignored_labels: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as JSON, for `from_json` in another process."""
+        """Return all values as JSON, for `from_json` in another process."""
         objects = [
             {"id": one.object_id, "frames": list(one.frames), "j": one.j.tolist(), "f": one.f.tolist()}
             for one in self.objects
@@ -113,9 +113,9 @@ class SequenceScore:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """An evaluation. Sequences are sorted by name.
+    """The scores of an evaluation, with sequences sorted by name.
 
-    Averages run over objects, whatever their sequence; in the davis2016 protocol over sequences.
+    Averages are over all objects; in the davis2016 protocol over sequences.
     seen: for the youtubevos protocol, whether the category of (sequence, object id) occurs in the training set.
     """
 
@@ -136,10 +136,10 @@ class Scores:
         return (self.j + self.f) / 2
 
     def summary(self) -> dict[str, float]:
-        """The averages by name: j_and_f, and mean, recall and decay of j and of f.
+        """Return the averages by name: j_and_f, and mean, recall and decay of j and of f.
 
-        With a seen/unseen split also j_seen, f_seen, j_unseen, f_unseen and their mean g, as YouTube-VOS ranks methods;
-        a half without objects gives nan.
+        With a seen/unseen split also j_seen, f_seen, j_unseen, f_unseen and their mean g, the measure of YouTube-VOS.
+        A half without objects gives nan.
         """
         figures = {"j_and_f": self.j_and_f}
         for field in Statistics._fields:
@@ -155,21 +155,17 @@ class Scores:
         return figures
 
     def rows(self) -> list[Row]:
-        """One row for each object, sorted by sequence and object."""
+        """Return one row per object, sorted by sequence and object."""
         return [Row(*key, *item.j_statistics, *item.f_statistics) for key, item in self._by_key()]
 
     def csv(self) -> str:
-        """rows() under CSV_COLUMNS, with nine decimals."""
+        """Return rows() as CSV text with the header CSV_COLUMNS and nine decimals."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
         for sequence, object_id, *figures in self.rows():
             writer.writerow((sequence, object_id, *(f"{figure:.9f}" for figure in figures)))
         return text.getvalue()
-
-    def write_csv(self, path: str) -> None:
-        """Write csv() to a local file, which appears complete or not at all. Raises InputError when it cannot be written."""
-        write_atomic(path, self.csv().encode())
 
     def _by_key(self) -> list[tuple[tuple[str, int], ObjectScore]]:
         return [((one.sequence, item.object_id), item) for one in self.sequences for item in one.objects]
@@ -192,9 +188,9 @@ def merge(
     protocol: str = DAVIS2017,
     seen: Mapping[tuple[str, int], bool] | None = None,
 ) -> Scores:
-    """One Scores from sequences that were scored apart, in any order.
+    """Merge separately scored sequences, in any order, into one Scores.
 
-    Raises InputError when there is none, or two of one name.
+    Raises InputError if there is none, or if two have one name.
     """
     if not sequences:
         raise InputError("no sequence was scored; give ground truth with at least one sequence")
@@ -206,7 +202,7 @@ def merge(
 
 
 def seen_objects(meta: Mapping, training_meta: Mapping) -> dict[tuple[str, int], bool]:
-    """The seen/unseen split of YouTube-VOS: an object is seen when its category occurs in the training set.
+    """Return the seen/unseen split of YouTube-VOS: an object is seen if its category occurs in the training set.
 
     meta, training_meta  parsed meta.json files: {"videos": {video: {"objects": {id: {"category": ...}}}}}
     returns              {(video, object id): seen}
@@ -220,11 +216,11 @@ def seen_objects(meta: Mapping, training_meta: Mapping) -> dict[tuple[str, int],
         }
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
-            f"meta.json: not in YouTube-VOS's form ({error!r}); it needs videos/<name>/objects/<id>/category"
+            f"meta.json: not in the format of YouTube-VOS ({error!r}); it needs videos/<name>/objects/<id>/category"
         ) from None
 
 
 def _mean(values: Iterable[float]) -> float:
-    """Mean of an iterable of floats, nan of none."""
+    """Return the mean of an iterable of floats, nan if it is empty."""
     collected = list(values)
     return float(np.mean(collected)) if collected else float("nan")

@@ -18,4 +18,4 @@ BACKBONES: dict[str, Callable[[int], Trunk]] = {
     "tiny": tiny_trunk,
     "small": small_trunk,
 }
-"""Trunk by name; each takes the number of input channels (3, or 5 for a value trunk)."""
+"""Trunk constructors by name; each takes the number of input channels (3, or 5 for a value trunk)."""

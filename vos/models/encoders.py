@@ -1,7 +1,7 @@
-"""What turns trunk features into keys and values: projection, context, fusion.
+"""Layers from trunk features to keys and values: projection, context, fusion.
 
-Blocks and their parameter names are those of STCN (Cheng et al. 2021), so that its checkpoints load; the students use
-the same blocks, narrower.
+Blocks and their parameter names are those of STCN (Cheng et al. 2021), so that its checkpoints load. The students use
+the same blocks with fewer channels.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class ResBlock(nn.Module):
 
 
 class SharedResBlock(nn.Module):
-    """A ResBlock whose last input channels are the same for all of the batch: convolutions are linear, so their part is computed once.
+    """A ResBlock whose last input channels are equal in the whole batch. Convolutions are linear, so their part is computed once.
 
-    num_own  channels before those
+    num_own  input channels before the shared ones
     """
 
     def __init__(self, block: ResBlock, num_own: int) -> None:
@@ -47,8 +47,10 @@ class SharedResBlock(nn.Module):
 
 
 def _split(conv: nn.Conv2d, num_own: int) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """Convolutions of the first and of the other input channels, whose sum is the whole one. Their weights are stored apart: slices in
-    a graph would keep calibration from finding them."""
+    """Split a convolution into two, over the first and the other input channels, whose sum equals it.
+
+    The weights are copied, because int8 calibration does not find slices of weights in a graph.
+    """
     weight = conv.weight.detach()
     parts = []
     for part, bias in ((weight[:, :num_own], conv.bias), (weight[:, num_own:], None)):
@@ -60,7 +62,7 @@ def _split(conv: nn.Conv2d, num_own: int) -> tuple[nn.Conv2d, nn.Conv2d]:
 
 
 class _ChannelGate(nn.Module):
-    """Weigh channels by what the whole map's mean and maximum say (CBAM, eq. 2)."""
+    """Weigh channels by a gate from mean and maximum over the map (CBAM, eq. 2)."""
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -84,7 +86,7 @@ class _GateConv(nn.Module):
 
 
 class _SpatialGate(nn.Module):
-    """Weigh positions by what the maximum and the mean over channels say (CBAM, eq. 3)."""
+    """Weigh positions by a gate from maximum and mean over channels (CBAM, eq. 3)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,13 +128,13 @@ class FeatureFusionBlock(nn.Module):
         return self.block1(torch.cat((value_f16, query_f16), 1))
 
     def share_query(self, value_channels: int) -> None:
-        """For inference: from now on a batch is the objects of one frame, whose query is convolved once for all of them."""
+        """Convolve the query once for all objects, for inference: a batch must then be the objects of one frame."""
         assert isinstance(self.block1, ResBlock)
         self.block1 = SharedResBlock(self.block1, value_channels)
 
 
 class KeyProjection(nn.Module):
-    """f16 -> key, (B, C, h, w) -> (B, Ck, h, w). Orthogonal to begin with, as STCN's, times a gain."""
+    """f16 -> key, (B, C, h, w) -> (B, Ck, h, w). Weights start orthogonal, as in STCN, times a gain."""
 
     def __init__(self, in_channels: int, key_dim: int, gain: float = 1.0) -> None:
         super().__init__()
@@ -152,10 +154,10 @@ def _conv_bn(in_channels: int, out_channels: int, kernel: int, rate: int = 1) ->
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling (DeepLabV3): context at several rates and of the whole frame.
+    """Atrous spatial pyramid pooling (DeepLabV3): context at several rates and from the whole frame.
 
-    Raises InputError in training mode for a batch of one frame: the pooled branch has one value per channel then, of
-    which BatchNorm can take no variance.
+    Raises InputError in training mode for a batch of one frame: the pooled branch then has one value per channel, which
+    has no variance for BatchNorm.
     """
 
     def __init__(self, in_channels: int, width: int, rates: tuple[int, ...] = (6, 12, 18)) -> None:

@@ -1,4 +1,4 @@
-"""The interface every model shares: encode a query frame, encode a memory value, decode a readout."""
+"""The interface of all models: encode a query frame, encode a memory value, decode a readout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vos.models.trunk import Trunk, TrunkFeatures
 
 
 class QueryFeatures(NamedTuple):
-    """What a frame is matched and decoded with; its key also serves as memory key later.
+    """Features of a frame for matching and decoding; its key is later used as memory key.
 
     key (B, Ck, h, w), f16_thin (B, C, h, w), f16 (B, C16, h, w), f8 (B, C8, 2h, 2w), f4 (B, C4, 4h, 4w); h = H/16
     """
@@ -25,7 +25,7 @@ class QueryFeatures(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """logits (B, O, H/4, W/4) per object, before the sigmoid; features (B, O, Cd, H/4, W/4) they come from."""
+    """logits (B, O, H/4, W/4) per object, before the sigmoid; features (B, O, Cd, H/4, W/4) before the classifier."""
 
     logits: Tensor
     features: Tensor
@@ -34,7 +34,7 @@ class Decoded(NamedTuple):
 class VOSModel(nn.Module):
     """Space-time memory network: two trunks, a key, a value, a decoder (STCN's topology).
 
-    A subclass builds `key_proj`, `key_comp`, `decoder` and says how its trunks are called.
+    A subclass builds `key_proj`, `key_comp` and `decoder`, and implements `trunks` and `fuse`.
     """
 
     name: str
@@ -47,37 +47,40 @@ class VOSModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.batch_norm_frozen = False
+        self.trained_size_px = 0
+        """Shorter side in pixels of the frames that it was trained for, 0 if unknown."""
 
     def trunks(self) -> tuple[Trunk, Trunk]:
-        """The query trunk and the value trunk."""
+        """Return the query trunk and the value trunk."""
         raise NotImplementedError
 
     def context(self, f16: Tensor) -> Tensor:
-        """What keys and the compressed f16 are made from: the query trunk's f16, unless a subclass adds context."""
+        """Return the input of key and compressed f16: the query trunk's f16, unless a subclass adds context."""
         return f16
 
     def fuse(self, value_features: TrunkFeatures, f16: Tensor) -> Tensor:
-        """The value trunk's features and the query f16 -> value (B*O, Cv, h, w)."""
+        """Fuse the value trunk's features and the query f16 into the value (B*O, Cv, h, w)."""
         raise NotImplementedError
 
     def query_features(self, frames: Tensor) -> TrunkFeatures:
-        """What the heads see of a frame (B, 3, H, W): the query trunk's features, unless a subclass scales them."""
+        """Return the query trunk's features of frames (B, 3, H, W); a subclass may scale them."""
         return self.trunks()[0](frames)
 
     def value_features(self, inputs: Tensor) -> TrunkFeatures:
-        """The same for the value trunk, whose inputs are (B*O, 5, H, W)."""
+        """Return the value trunk's features of inputs (B*O, 5, H, W); a subclass may scale them."""
         return self.trunks()[1](inputs)
 
     def encode_query(self, frames: Tensor) -> QueryFeatures:
-        """frames (B, 3, H, W), ImageNet-normalised, H and W multiples of 16. Once per frame, however many objects."""
+        """Encode frames (B, 3, H, W), ImageNet-normalised, H and W multiples of 16: once per frame, for all objects."""
         features = self.query_features(frames)
         context = self.context(features.f16)
         return QueryFeatures(self.key_proj(context), self.key_comp(context), *features)
 
     def encode_value(self, frames: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
-        """frames (B, 3, H, W), f16 (B, C16, h, w) of the same frames, masks (B, O, H, W) soft in [0, 1].
+        """Encode frames with their masks into memory values (B, O, Cv, h, w).
 
-        returns (B, O, Cv, h, w). The trunk sees, per object, RGB, its mask and the sum of the other objects' masks.
+        frames (B, 3, H, W), f16 (B, C16, h, w) of the same frames, masks (B, O, H, W) in [0, 1]. The trunk's input per
+        object is RGB, its mask and the sum of the other objects' masks.
         """
         B, O = masks.shape[:2]
         masks = masks.to(frames.dtype)
@@ -88,7 +91,7 @@ class VOSModel(nn.Module):
         return value.unflatten(0, (B, O))
 
     def decode(self, query: QueryFeatures, readout: Tensor) -> Decoded:
-        """query of B frames, readout (B, O, Cv, h, w) -> Decoded."""
+        """Decode a readout (B, O, Cv, h, w) with the query features of B frames."""
         B, O = readout.shape[:2]
         thin = query.f16_thin.unsqueeze(1).expand(-1, O, -1, -1, -1)
         logits, features = self.decoder(torch.cat((readout, thin), 2).flatten(0, 1), query.f8, query.f4)
@@ -96,25 +99,25 @@ class VOSModel(nn.Module):
 
     @property
     def preprocessing(self) -> str:
-        """The convention of the trunks' weights, "imagenet" or "tensorflow"; frames come the same for both."""
+        """Convention of the trunks' weights, "imagenet" or "tensorflow"; frames are ImageNet-normalised for both."""
         return self.trunks()[0].preprocessing
 
     def set_preprocessing(self, preprocessing: str) -> None:
-        """Set the convention of both trunks' weights. Raises InputError where the trunk does not know it."""
+        """Set the convention of both trunks' weights. Raises InputError if the trunk does not support it."""
         for trunk in self.trunks():
             trunk.set_preprocessing(preprocessing)
 
     def freeze_batch_norm(self) -> None:
-        """Keep the trunks' BatchNorm statistics as they are from now on, through any later `.train()`.
+        """Freeze the trunks' BatchNorm statistics, also after a later `.train()`.
 
-        Needed where BatchNorm was folded into the convolutions (batch statistics would undo the weights), and what
-        STCN does in its main training. Affine parameters stay trainable; an ASPP's BatchNorm, new here, keeps learning.
+        Needed if BatchNorm was folded into the convolutions, since batch statistics would undo the weights. STCN's main
+        training does it too. Affine parameters stay trainable; the BatchNorm of an ASPP is not frozen.
         """
         self.batch_norm_frozen = True
         self.train(self.training)
 
     def freeze_early(self) -> None:
-        """Keep the query trunk's weights up to stride 4 as they are. The value trunk's must learn to see masks."""
+        """Freeze the query trunk's weights up to stride 4. The value trunk must learn to see masks and is not frozen."""
         for module in self.trunks()[0].early():
             module.requires_grad_(False)
 

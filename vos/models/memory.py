@@ -1,9 +1,9 @@
 """The memory: which frames to keep, and how a query frame reads them.
 
-Affinity between a memory position m and a query position q is (2 m.q - |m|^2) / sqrt(Ck), i.e. minus the squared
-distance up to a term constant in m (STCN, eq. 4); a softmax over memory positions, or over the top k of them, weighs
-the values. Scores and softmax are float32 whatever the precision around them. Memory is read in chunks of positions, so
-that the whole affinity matrix of a long video never exists; that costs nothing but a merge per chunk.
+The score of a memory position m for a query position q is (2 m.q - |m|^2) / sqrt(Ck): minus the squared distance, up
+to a term constant in m (STCN, eq. 4). A softmax over memory positions, or over the top k of them, weighs the values.
+Scores and softmax are float32 whatever the precision around them. Memory is read in chunks of positions, so the whole
+affinity matrix of a long video is never built; the cost is a merge per chunk.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from vos.errors import InputError
 KINDS = ("infinite", "first_recent", "first", "recent")
 
 CHUNK_SCORES = 2**24
-"""Affinity scores held at once (64 MiB in float32): longer memories are read in chunks."""
+"""Most affinity scores in memory at once (64 MiB in float32): longer memories are read in chunks."""
 
 
 @dataclass(frozen=True)
 class MemoryPolicy:
     """Which frames become memory frames, and how many positions each query reads.
 
-    kind          "infinite": the first frame and every `every`-th after it, for ever (STCN);
+    kind          "infinite": the first frame and every `every`-th after it (STCN);
                   "first_recent": the first and the most recent frame only (MobileVOS), so cost per frame is constant;
-                  "first", "recent": one of these two alone, to see what each of them gives
+                  "first", "recent": only one of these two, to measure what each contributes
     every         frames between two memory frames ("infinite" only)
     top_k         memory positions each query position reads; None: all of them
-    include_last  also read the most recent frame, until the next one comes ("infinite" only)
+    include_last  also read the most recent frame ("infinite" only)
 
     Raises InputError for an unknown kind, every or top_k below 1, or include_last with another kind.
     """
@@ -57,29 +57,12 @@ def soft_aggregate(prob: Tensor) -> Tensor:
     """Merge independent object probabilities into logits of one softmax (STM, eq. 6).
 
     prob     (..., O, H, W) in [0, 1]
-    returns  (..., O+1, H, W) float32 logits, background first: its probability is that of no object being there
+    returns  (..., O+1, H, W) float32 logits, background first; its probability is the product of 1 - prob over objects
     """
-    prob = prob.float()  # 1 - 1e-7 does not exist in half precision
+    prob = prob.float()  # half precision cannot represent 1 - 1e-7
     background = (1 - prob).prod(-3, keepdim=True)
     prob = torch.cat((background, prob), -3).clamp(1e-7, 1 - 1e-7)
     return torch.log(prob / (1 - prob))
-
-
-def memory_affinity(memory_key: Tensor, query_key: Tensor, top_k: int | None = None) -> Tensor:
-    """How much each query position attends to each memory position, as one dense matrix.
-
-    memory_key  (B, Ck, M, h, w)
-    query_key   (B, Ck, h, w)
-    top_k       keep the k strongest memory positions of each query position; None: all
-    returns     (B, M*h*w, h*w) float32, each column sums to 1
-    """
-    scores = _scores(memory_key.flatten(2).transpose(1, 2), query_key)
-    if top_k is not None and top_k < scores.shape[-1]:
-        best, index = scores.topk(top_k, dim=-1)
-        affinity = torch.zeros_like(scores).scatter(-1, index, best.softmax(-1))
-    else:
-        affinity = scores.softmax(-1)
-    return affinity.transpose(1, 2)
 
 
 def read_memory(
@@ -95,7 +78,7 @@ def read_memory(
     memory_value  (B, O, Cv, M, h, w)
     query_key     (B, Ck, h, w)
     top_k         read only the k strongest positions; None: all
-    chunk_scores  most affinity scores to hold at once; the result does not depend on it
+    chunk_scores  most affinity scores in memory at once; the result does not depend on it
     returns       (B, O, Cv, h, w), the readout, in the value's precision; differentiable in all three
     """
     B, O, Cv, M, h, w = memory_value.shape
@@ -105,10 +88,10 @@ def read_memory(
 
 
 class Memory:
-    """The memory frames of one video, for inference (nothing here is differentiable).
+    """The memory frames of one video, for inference (not differentiable).
 
-    Frames are kept as rows (position by position) in one buffer per key and value; the recent frame lives in the slot
-    behind the permanent ones and is overwritten by the next. `first_recent` thus never holds more than two frames.
+    Frames are stored as rows (one per position) in one buffer each for key and value. The recent frame is in the slot
+    after the permanent ones, and the next frame overwrites it. `first_recent` therefore holds at most two frames.
     """
 
     def __init__(self, policy: MemoryPolicy) -> None:
@@ -121,21 +104,21 @@ class Memory:
 
     @property
     def num_frames(self) -> int:
-        """Memory frames that a query reads now."""
+        """Number of memory frames that a query reads now."""
         return len(self.frame_indices)
 
     def wants(self, frame_index: int) -> bool:
-        """Whether `add` would keep this frame: its value need not be encoded otherwise."""
+        """Return whether `add` would keep this frame; if not, its value need not be encoded."""
         if self.policy.kind in ("first_recent", "recent") or self.policy.include_last:
             return True
         return self._is_permanent(frame_index)
 
     def add(self, frame_index: int, key: Tensor, value: Tensor, labelled: bool = False) -> None:
-        """Remember a frame, or let it pass if the policy does not want it.
+        """Add a frame to the memory; it is ignored if the policy does not want it.
 
         key       (B, Ck, h, w)
         value     (B, O, Cv, h, w)
-        labelled  its masks were given, not predicted: an infinite memory keeps such a frame whatever `every` says
+        labelled  its masks were given, not predicted: an infinite memory keeps such a frame regardless of `every`
         """
         permanent = self._is_permanent(frame_index) or (labelled and self.policy.kind == "infinite")
         if not permanent and not self.wants(frame_index):
@@ -149,7 +132,7 @@ class Memory:
         self._num_permanent += permanent
 
     def read(self, query_key: Tensor) -> Tensor:
-        """query_key (B, Ck, h, w) -> readout (B, O, Cv, h, w)."""
+        """Read the memory: query_key (B, Ck, h, w) -> readout (B, O, Cv, h, w)."""
         assert self.frame_indices, "read before add: a memory starts with the first frame"
         num_rows = self.num_frames * query_key.shape[-2] * query_key.shape[-1]
         readout = _read_rows(
@@ -184,7 +167,7 @@ def _scores(key_rows: Tensor, query_key: Tensor) -> Tensor:
         key_rows, query_rows = key_rows.float(), query_key.flatten(2).transpose(1, 2).float()
         scale = key_rows.shape[-1] ** -0.5
         offset = key_rows.pow(2).sum(-1).unsqueeze(1) * -scale
-        # One fused product-and-sum: scaling the full matrix afterwards would pass over it twice more.
+        # One fused product and sum: scaling the full matrix afterwards would take two more passes over it.
         return torch.baddbmm(offset, query_rows * (2 * scale), key_rows.transpose(1, 2))
 
 
@@ -213,11 +196,11 @@ def _chunks(num_rows: int, chunk: int) -> Iterator[slice]:
 
 
 def _read_streaming(key_rows: Tensor, value_rows: Tensor, query_key: Tensor, chunk: int) -> Tensor:
-    """The softmax over all rows, chunk by chunk: what was summed so far is rescaled when a larger score turns up."""
+    """Compute the softmax readout over all rows chunk by chunk; earlier sums are rescaled when a larger score occurs."""
     total = readout = peak = None
     for rows in _chunks(key_rows.shape[1], chunk):
         scores = _scores(key_rows[:, rows], query_key)
-        highest = scores.detach().amax(-1, keepdim=True)  # any shift gives the same softmax, so no gradient through it
+        highest = scores.detach().amax(-1, keepdim=True)  # the softmax does not depend on the shift: no gradient
         if total is None or readout is None or peak is None:
             peak = highest
             weights = torch.exp(scores - peak)
@@ -233,7 +216,7 @@ def _read_streaming(key_rows: Tensor, value_rows: Tensor, query_key: Tensor, chu
 
 
 def _read_top_k(key_rows: Tensor, value_rows: Tensor, query_key: Tensor, top_k: int, chunk: int) -> Tensor:
-    """The k best of every chunk compete with the k best so far; only the winners' values are ever touched."""
+    """Read the top k rows: merge the k best of each chunk with the k best so far; only their values are read."""
     best = index = None
     for rows in _chunks(key_rows.shape[1], chunk):
         scores = _scores(key_rows[:, rows], query_key)

@@ -10,7 +10,7 @@ from vos.models.trunk import ConvNorms, PixelRange, StridedConv2d, Trunk, TrunkF
 def conv_bn_relu6(
     in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """MobileNetV2's unit; the entries are numbered as torchvision numbers them."""
+    """Return MobileNetV2's unit; its entries are numbered as in torchvision."""
     conv_type = StridedConv2d if stride > 1 else nn.Conv2d
     conv = conv_type(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
     return ConvNorms(conv, nn.BatchNorm2d(out_channels), nn.ReLU6(inplace=True))
@@ -36,8 +36,8 @@ class _InvertedResidual(nn.Module):
 class MobileNetV2Trunk(Trunk):
     """MobileNetV2 up to the 96-channel stage (torchvision's features.0 to features.13).
 
-    num_features  how many entries of `features` to build; 14 is the trunk, 18 reaches the 320 channels before the
-                  classifier's own convolution (vos/published/recognition.py proves the weights by classifying).
+    num_features  entries of `features` to build; 14 is the trunk, 18 ends at the 320 channels before the classifier's
+                  own convolution (vos/published/recognition.py checks weights by classifying).
     """
 
     preprocessings = ("imagenet", "tensorflow")
@@ -72,7 +72,7 @@ class MobileNetV2Trunk(Trunk):
                 module.same_padding = preprocessing == "tensorflow"
 
     def to_weight_range(self, x: Tensor) -> Tensor:
-        """From our normalised frames to what the weights were trained on."""
+        """Convert ImageNet-normalised frames to the pixel range of the weights."""
         return self.pixel_range(x) if self.preprocessing == "tensorflow" else x
 
     def early(self) -> list[nn.Module]:

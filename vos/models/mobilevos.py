@@ -1,4 +1,4 @@
-"""The students: STCN's topology with small trunks, narrow heads and, optionally, an ASPP.
+"""The MobileVOS family: students, and teachers of the same design. STCN's topology with small trunks, narrow heads and an optional ASPP.
 
 The authors released no code; widths were fitted to the published sizes (1.9, 2.5 and 8.1 M parameters).
 """
@@ -20,14 +20,14 @@ from vos.models.trunk import Trunk, TrunkFeatures
 
 @dataclass(frozen=True)
 class Design:
-    """What sets one student apart.
+    """The parameters of one model of the family.
 
     backbone    a row of BACKBONES, for both trunks
     width       channels of key, value and decoder
     aspp_width  channels of the ASPP's branches; None: no ASPP
-    key_gain    scale of the first keys. Trained from scratch, the two small models start sharper: at 1 a query spreads
-                over 25 of 64 memory cells and first learns to copy the background, at 1.5 over 8.
-    value_width, decoder_widths   channels of the value, and of the decoder at strides 16, 8 and 4, where they are not `width`
+    key_gain    initial scale of the keys. The two small models, trained from scratch, start with 1.5: a query then
+                spreads over 8 of 64 memory cells. At 1 it spreads over 25 and first learns to copy the background.
+    value_width, decoder_widths   channels of the value, and of the decoder at strides 16, 8 and 4, if they differ from `width`
     """
 
     backbone: str
@@ -38,7 +38,7 @@ class Design:
     decoder_widths: tuple[int, int, int] | None = None
 
 
-STUDENTS: dict[str, Design] = {
+DESIGNS: dict[str, Design] = {
     "mobilevos-mobilenetv2": Design("mobilenetv2", 64, aspp_width=144),
     "mobilevos-mobilenetv2-noaspp": Design("mobilenetv2", 64),
     "mobilevos-resnet18": Design("resnet18", 64, aspp_width=144),
@@ -50,10 +50,10 @@ STUDENTS: dict[str, Design] = {
 
 
 class Standard(nn.Module):
-    """Features of a trained trunk, per channel to mean 0 and deviation 1 by fixed statistics; as they are until `measure`.
+    """Scale the features of a trained trunk per channel to mean 0 and deviation 1 by fixed statistics; the identity before `measure`.
 
-    ImageNet trunks bring deviations of 3 to 10: new heads then see every channel too loud, and keys begin so far apart that a query
-    attends to a single cell.
+    ImageNet trunks have deviations of 3 to 10. Without scaling, the inputs of new heads are too large, and keys start so far apart
+    that a query attends to a single cell.
     """
 
     shift: Tensor
@@ -74,18 +74,18 @@ class Standard(nn.Module):
         self.shift.copy_(mean * self.scale)
 
 
-class Student(VOSModel):
+class MobileVOS(VOSModel):
     """frame -> query trunk -> (ASPP) -> key and compressed f16;  frame and masks -> value trunk -> fusion -> value.
 
-    The value fusion takes the query trunk's own f16, the key what the ASPP made of it (PAPER.md section 3).
-    Raises InputError for a name that STUDENTS does not have.
+    The value fusion reads the query trunk's f16, the key projection reads the ASPP's output.
+    Raises InputError for a name that is not in DESIGNS.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        if name not in STUDENTS:
-            raise InputError(f'student "{name}" is unknown; use one of {", ".join(STUDENTS)}')
-        design = STUDENTS[name]
+        if name not in DESIGNS:
+            raise InputError(f'model "{name}" is unknown; use one of {", ".join(DESIGNS)}')
+        design = DESIGNS[name]
         width, aspp_width = design.width, design.aspp_width
         value_width = design.value_width or width
         self.name = name
@@ -115,7 +115,7 @@ class Student(VOSModel):
 
     @torch.no_grad()
     def standardise(self, frames: Tensor, masks: Tensor) -> None:
-        """Take the heads' fixed statistics of the trunks' features from some frames.
+        """Measure the fixed statistics of the trunks' features on some frames.
 
         frames (B, 3, H, W) ImageNet-normalised, masks (B, 1, H, W) of one object in [0, 1]
         """

@@ -1,8 +1,8 @@
-"""Tables of tensors in the two formats of torch.save, read without unpickling and without code of torch's own reader.
+"""Reader of tables of tensors in the two formats of torch.save, without unpickling and without torch's own reader.
 
-Of pickle's opcodes only those are known that a `state_dict()` needs, and of its globals only names: storages, and the function that makes a
-tensor of one. Nothing is called. What such a file may cost is bounded by its size: entries of the archive are stored, not deflated, and no
-tensor has more elements than its storage.
+It supports only the pickle opcodes that a `state_dict()` needs, and a fixed list of global names: storages and the functions that make
+tensors of them. Nothing is called. Memory is bounded by the size of the file: archive entries must be uncompressed, and no tensor has
+more elements than its storage.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ class _View(NamedTuple):
 
 
 def read_pickled(data: bytes, path: str) -> dict[str, Tensor]:
-    """The tensors of a `torch.save(model.state_dict(), path)`, whichever release of torch wrote it.
+    """Return the tensors of a `torch.save(model.state_dict(), path)`, from any release of torch.
 
     data  the file; `path` is named in errors
-    Raises InputError for damaged files, and for those that hold anything else than a table of tensors.
+    Raises InputError for damaged files, and for files that hold anything other than a table of tensors.
     """
     try:
         return _read_archive(data, path) if data[:4] == b"PK\x03\x04" else _read_legacy(data, path)
@@ -78,18 +78,18 @@ def read_pickled(data: bytes, path: str) -> dict[str, Tensor]:
         raise
     except Exception as error:  # damaged bytes raise almost anything: BadZipFile, IndexError, struct.error, ...
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise InputError(f"{path}: is truncated or no file of bare weights ({reason}); copy it again") from None
+        raise InputError(f"{path}: is truncated or not a file of bare weights ({reason}); copy it again") from None
 
 
 def _read_archive(data: bytes, path: str) -> dict[str, Tensor]:
-    """The format of torch 1.6 and later: a zip with `data.pkl` and a file for each storage."""
-    # Counted before the directory is read: every entry that zipfile makes an object of begins with this signature.
+    """Read the format of torch 1.6 and later: a zip with `data.pkl` and a file for each storage."""
+    # Counted before zipfile reads the directory: every entry begins with this signature, and zipfile makes an object of each.
     if data.count(b"PK\x01\x02") > MAX_ENTRIES:
         raise ValueError(f"more than {MAX_ENTRIES} entries")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         if len(entries) != len(archive.infolist()):
-            raise ValueError("an entry stands twice")
+            raise ValueError("an entry occurs twice")
         for name, entry in entries.items():
             if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
                 raise ValueError(f"{name[:40]} is compressed")
@@ -106,7 +106,7 @@ def _read_archive(data: bytes, path: str) -> dict[str, Tensor]:
 
 
 def _read_legacy(data: bytes, path: str) -> dict[str, Tensor]:
-    """The format before torch 1.6: five pickles, then each storage as its number of elements and its bytes."""
+    """Read the format before torch 1.6: five pickles, then each storage as its number of elements and its bytes."""
     stream = io.BytesIO(data)
     if _Reader(path).read(stream) != _LEGACY_MAGIC or _Reader(path).read(stream) != _LEGACY_PROTOCOL:
         raise ValueError("not of torch.save")
@@ -119,7 +119,7 @@ def _read_legacy(data: bytes, path: str) -> dict[str, Tensor]:
     for key in _Reader(path).read(stream):
         count = int.from_bytes(stream.read(8), "little")
         if key not in sizes or count != sizes[key].count or key in places:
-            raise ValueError("its storages are not those that it names")
+            raise ValueError("its storages do not match its table")
         begin, length = stream.tell(), count * sizes[key].dtype.itemsize
         places[key] = begin, begin + length
         stream.seek(length, io.SEEK_CUR)
@@ -128,7 +128,7 @@ def _read_legacy(data: bytes, path: str) -> dict[str, Tensor]:
 
 def _table(value: Any, path: str) -> dict[str, _View]:
     if not isinstance(value, dict) or not all(isinstance(one, _View) for one in value.values()):
-        raise InputError(f"{path}: holds no plain table of weights; save the model's state_dict() alone")
+        raise InputError(f"{path}: is not a plain table of weights; save only the model's state_dict()")
     return value
 
 
@@ -165,7 +165,7 @@ class _Reader:
         self._memo: dict[int, Any] = {}
 
     def read(self, stream: io.BytesIO) -> Any:
-        """The value of the pickle at the stream's position, which is then behind it."""
+        """Return the value of the pickle at the stream's position, and move the position behind it."""
         for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if number >= MAX_OPCODES:
                 raise ValueError(f"more than {MAX_OPCODES} opcodes")
@@ -207,7 +207,7 @@ class _Reader:
         elif name == "REDUCE":
             arguments = stack.pop()
             stack.append(self._made(stack.pop(), arguments))
-        elif name == "BUILD":  # the versions of a model's layers, of no effect on its weights
+        elif name == "BUILD":  # the versions of a model's layers, which do not affect its weights
             stack.pop()
         elif name not in ("PROTO", "STOP"):
             self._refuse(name)
@@ -227,7 +227,7 @@ class _Reader:
         if type(table) is not dict or len(names) != len(values) or not all(type(name) is str for name in names):
             raise ValueError("a table's names are not all strings")
         if len(set(names)) != len(names) or not table.keys().isdisjoint(names):
-            raise ValueError("a name stands twice")
+            raise ValueError("a name occurs twice")
         table.update(zip(names, values, strict=True))
 
     def _made(self, function: Any, arguments: Any) -> Any:
@@ -242,7 +242,7 @@ class _Reader:
 
     def _refuse(self, what: str) -> Any:
         raise InputError(
-            f"{self._path}: holds more than tensors ({what[:60]}), which is never loaded; save the model's state_dict() alone"
+            f"{self._path}: holds more than tensors ({what[:60]}), which is never loaded; save only the model's state_dict()"
         )
 
 

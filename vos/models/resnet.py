@@ -28,7 +28,7 @@ class _BasicBlock(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut (ResNet50); the stride sits on the 3x3, as in torchvision."""
+    """1x1, 3x3, 1x1 convolutions and a shortcut (ResNet50); the 3x3 has the stride, as in torchvision."""
 
     expansion = 4
 
@@ -59,8 +59,8 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, conv_bias: bool)
 class ResNetTrunk(Trunk):
     """A ResNet up to `layer3`.
 
-    conv_bias and first_stage exist because STCN's official parameter names ask for them: its value encoder keeps
-    biases before BatchNorm, its key encoder calls `layer1` `res2`.
+    conv_bias and first_stage exist for STCN's official parameter names: its value encoder has biases before BatchNorm,
+    and its key encoder calls `layer1` `res2`.
     """
 
     def __init__(
@@ -97,10 +97,10 @@ class ResNetTrunk(Trunk):
 
 
 def resnet50_trunk(in_channels: int = 3, conv_bias: bool = False, first_stage: str = "layer1") -> ResNetTrunk:
-    """ResNet50 up to layer3: 1024 channels at stride 16."""
+    """Return ResNet50 up to layer3: 1024 channels at stride 16."""
     return ResNetTrunk(_Bottleneck, (3, 4, 6), in_channels, conv_bias, first_stage)
 
 
 def resnet18_trunk(in_channels: int = 3, conv_bias: bool = False) -> ResNetTrunk:
-    """ResNet18 up to layer3: 256 channels at stride 16."""
+    """Return ResNet18 up to layer3: 256 channels at stride 16."""
     return ResNetTrunk(_BasicBlock, (2, 2, 2), in_channels, conv_bias)

@@ -12,7 +12,7 @@ from vos.models.trunk import Trunk, TrunkFeatures
 
 
 class STCN(VOSModel):
-    """54,434,180 parameters with the official shapes; see `vos.models.checkpoint.load_checkpoint` for released weights."""
+    """STCN with the official shapes: 54,434,180 parameters. `vos.models.checkpoint.load_checkpoint` loads released weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,6 +32,6 @@ class STCN(VOSModel):
 
 
 def _with_fuser(trunk: ResNetTrunk) -> ResNetTrunk:
-    """The official checkpoint keeps the fusion block inside the value encoder."""
+    """Add the fusion block to the value encoder, where the official checkpoint has it."""
     trunk.add_module("fuser", FeatureFusionBlock(256 + 1024, 512))
     return trunk

@@ -1,8 +1,8 @@
-"""What every image trunk shares: cut at stride 16, with skips at strides 8 and 4.
+"""Base of all image trunks: cut at stride 16, with skips at strides 8 and 4.
 
-Parameters carry torchvision's names, so ImageNet checkpoints load without a renaming table; torchvision itself is not
-needed. Every trunk takes our ImageNet-normalised frames, also when its weights were made for TensorFlow's convention:
-the conversion then happens inside the trunk, so that no caller has to know.
+Parameters have torchvision's names, so ImageNet checkpoints load without a renaming table; torchvision itself is not
+needed. Every trunk takes ImageNet-normalised frames. If its weights have TensorFlow's convention, the trunk converts
+the frames itself.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ class TrunkFeatures(NamedTuple):
 
 
 class Trunk(nn.Module):
-    """What every trunk promises: its channels and the convention of its weights.
+    """Base class of trunks: channels, and the convention of the weights.
 
-    Channels beyond the third of the input (masks) pass through untouched, whatever the convention.
+    Input channels beyond the third (masks) are not converted, whatever the convention.
     """
 
     channels: tuple[int, int, int]
     """Channels at strides 16, 8 and 4."""
 
     preprocessings: tuple[str, ...] = ("imagenet",)
-    """The conventions of weights that this trunk knows."""
+    """The conventions of weights that this trunk supports."""
 
     def __init__(self) -> None:
         super().__init__()
         self.preprocessing = "imagenet"
 
     def early(self) -> list[nn.Module]:
-        """The layers up to stride 4: generic edges and colours, and half of a training step's time."""
+        """Return the layers up to stride 4. They detect generic edges and colours and take half of a training step's time."""
         raise NotImplementedError
 
     def set_preprocessing(self, preprocessing: str) -> None:
-        """Say which convention the weights expect. Raises InputError for one that the trunk does not know."""
+        """Set the convention of the weights. Raises InputError for one that the trunk does not support."""
         if preprocessing not in self.preprocessings:
             known = " or ".join(f'"{known}"' for known in self.preprocessings)
             raise InputError(f'preprocessing "{preprocessing}" does not fit this trunk; use {known}')
@@ -54,8 +54,10 @@ class Trunk(nn.Module):
 
 
 def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
-    """norm(conv(x)). BatchNorm with fixed statistics is an affine map of channels, so it is multiplied into the convolution's weights
-    first: the same function and gradients, without two passes over the feature map in each direction."""
+    """Return norm(conv(x)). BatchNorm with fixed statistics is folded into the convolution's weights first.
+
+    Values and gradients are the same, with two passes over the feature map less in each direction.
+    """
     if norm.training or not isinstance(norm, nn.BatchNorm2d):
         return norm(conv(x))
     assert norm.running_mean is not None and norm.running_var is not None
@@ -67,7 +69,7 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
 
 
 class PixelRange(nn.Module):
-    """From our ImageNet-normalised frames to (pixel - middle) / half, of pixels in 0 to 255; mask channels stay as they are."""
+    """Convert ImageNet-normalised frames to (pixel - middle) / half, with pixels in 0 to 255; mask channels are unchanged."""
 
     scale: Tensor
     offset: Tensor
@@ -86,13 +88,13 @@ class PixelRange(nn.Module):
 
 
 class ConvNorms(nn.Sequential):
-    """Layers in a row, where each BatchNorm follows its convolution (`conv_norm`)."""
+    """Sequential layers in which each BatchNorm is applied with its convolution (`conv_norm`)."""
 
     def forward(self, input: Tensor) -> Tensor:
         layers = list(self)
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
             if isinstance(layer, nn.BatchNorm2d):
-                continue  # done with its convolution
+                continue  # applied with its convolution
             if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
                 input = conv_norm(layer, following, input)
             else:
@@ -101,15 +103,15 @@ class ConvNorms(nn.Sequential):
 
 
 class StridedConv2d(nn.Conv2d):
-    """A convolution that can pad as TensorFlow's SAME does.
+    """A convolution with optional TensorFlow SAME padding.
 
-    At stride 2 on an even side SAME needs one row of padding in all and puts it last (right, bottom), where the usual
-    padding=1 puts one on either side: the same weights then see the image shifted by a pixel.
+    At stride 2 on an even side, SAME adds one row of padding, at the end (right, bottom). The usual padding=1 adds one
+    on each side, so the same weights see the image shifted by a pixel.
     """
 
     same_padding = False
     even_sides = False
-    """Set where every side is known to be even: the padding is a constant then, also in a graph of free size."""
+    """Set if every side is even: the padding is then constant, also in a graph of free size."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self.same_padding:
@@ -127,7 +129,7 @@ class StridedConv2d(nn.Conv2d):
 
 
 def kaiming_init(module: nn.Module) -> None:
-    """Convolution weights from N(0, 2 / fan_out), biases zero (He et al. 2015)."""
+    """Initialise convolution weights from N(0, 2 / fan_out) and biases with zero (He et al. 2015)."""
     for child in module.modules():
         if isinstance(child, nn.Conv2d):
             nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu")

@@ -1,7 +1,7 @@
-"""Published figures of MobileVOS and the methods it compares itself with, for reports to print beside ours.
+"""Published figures of MobileVOS and the methods it is compared with, for reports.
 
 Source: the authors' slides of "MobileVOS: Real-Time Video Object Segmentation Contrastive Learning meets Knowledge
-Distillation" (CVPR 2023). Nothing here was measured by this project, and every row says so: source = "reported".
+Distillation" (CVPR 2023). Nothing here was measured by this project, so every row has source = "reported".
 J, F and J&F are in [0, 1]; FPS are those of the authors' machines. None means that the source gives no figure.
 """
 
@@ -12,7 +12,7 @@ REPORTED = "reported"
 
 @dataclass(frozen=True)
 class Quality:
-    """One method on one data set. `fps_is_bound`: the source says "below fps", not "fps"."""
+    """One method on one data set. `fps_is_bound`: the source gives `fps` as an upper bound."""
 
     j_and_f: float
     j: float
@@ -23,7 +23,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Speed:
-    """FPS of one method on one GPU: a sequence as it is, and played 10 times in a row (long)."""
+    """FPS of one method on one GPU: a sequence played once (short) and 10 times in a row (long)."""
 
     short_fps: float
     long_fps: float | None
@@ -32,7 +32,7 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One method. `constant_cost`: whether time and memory per frame stay the same however long the video."""
+    """One method. `constant_cost`: whether time and memory per frame do not grow with the video."""
 
     method: str
     constant_cost: bool | None = None
@@ -136,9 +136,9 @@ METHOD_OF_MODEL = {
     "mobilevos-mobilenetv2": "MobileVOS MobileNetV2",
     "mobilevos-mobilenetv2-noaspp": "MobileVOS MobileNetV2 without ASPP",
 }
-"""Which published method each of `vos.models.names()` is; the two small models are ours alone."""
+"""Architecture of `vos.models.names()` -> published method; the other models were not published."""
 
 
 def published(method: str) -> Published:
-    """The row of one method; raises KeyError for a method the source does not list."""
+    """Return the row of one method; raises KeyError for a method that the source does not list."""
     return {row.method: row for row in PUBLISHED}[method]

@@ -1,6 +1,6 @@
-"""The losses as figures: equations 1 to 3 with what follows from them, and the supervised terms, on random draws.
+"""Checks of the losses on random data: the paper's equations 1 to 3 and their properties, and the supervised terms.
 
-Each is measured against its definition written out a second time, plainly and in float64. See vos/published/checks.py.
+Each loss is compared with a second, independent implementation in float64. See vos/published/checks.py.
 """
 
 from __future__ import annotations
@@ -15,113 +15,82 @@ from torch import Tensor
 
 from vos.distillation.representation import logit_kl, representation_loss
 from vos.distillation.supervised import bootstrapped_cross_entropy, dice_loss, poly_cross_entropy
-from vos.published.checks import Check, largest_difference
+from vos.published.bounds import Figure
+from vos.published.checks import difference
 
 SHARES = (0.0, 0.3, 0.95, 1.0)
-"""Values of w: equation 3, a mixture, the paper's, the teacher alone."""
+"""Values of w: equation 3, a mixture, the paper's value, the teacher alone."""
 
 Sample = tuple[Tensor, Tensor, Tensor]
 """Features of the student (N, ds) and of the teacher (N, dt), and labels (N,)."""
 
 
-def representation_checks(seed: int) -> Iterator[Check]:
-    """Equations 1 to 3 and the properties that follow from them (PAPER.md, section 4), in float64."""
+def representation_checks(seed: int) -> Iterator[Figure]:
+    """Check equations 1 to 3 and their properties, in float64."""
     generator = torch.Generator().manual_seed(seed)
     draws = [(_sample(generator, 2 + draw % 60), (draw % 11) / 10) for draw in range(220)]
     lowest = float(np.min([float(_bits(*sample, w)) for sample, w in draws]))
-    yield Check("eq. 1: smallest |S| L_repr of 220 random draws", lowest, ">=", 0)
+    yield Figure("eq. 1: smallest |S| L_repr of 220 random draws", lowest, ">=", 0)
 
     z_s, z_t, labels = _sample(generator, 60)
     sign_s, sign_t = (torch.randint(0, 2, (60, 1), generator=generator) * 2 - 1 for _ in range(2))
     turn_s, turn_t = (torch.linalg.qr(_normal(generator, z.shape[1], z.shape[1]))[0] for z in (z_s, z_t))
     expected = [_bits(z_s, z_t, labels, w) for w in SHARES]
     signs = [_bits(sign_s * z_s, z_t, labels, w) for w in SHARES]
-    yield Check("eq. 1: signs of student rows flipped, max |Δ|", largest_difference(signs, expected), "<=", 1e-12)
+    yield difference("eq. 1: signs of student rows flipped, max |Δ|", signs, expected, 1e-12)
     both = _bits(sign_s * z_s, sign_t * z_t, labels, 1.0)
-    yield Check(
-        "eq. 1: signs of teacher rows flipped too, w = 1, |Δ|", largest_difference(both, expected[-1]), "<=", 1e-12
-    )
+    yield difference("eq. 1: signs of teacher rows flipped too, w = 1, |Δ|", both, expected[-1], 1e-12)
     turned = [_bits(z_s @ turn_s, z_t @ turn_t, labels, w) for w in SHARES]
-    yield Check("eq. 1: both feature spaces rotated, max |Δ|", largest_difference(turned, expected), "<=", 1e-12)
+    yield difference("eq. 1: both feature spaces rotated, max |Δ|", turned, expected, 1e-12)
 
     contrastive = _bits(z_s, None, labels, 0.0)
-    yield Check(
-        "eq. 3: w = 0 against naive SupCon, |Δ|",
-        largest_difference(contrastive, _naive_supcon(z_s, labels)),
-        "<=",
-        1e-12,
-    )
+    yield difference("eq. 3: w = 0 against naive SupCon, |Δ|", contrastive, _naive_supcon(z_s, labels), 1e-12)
     sample = _sample(generator, 300)
     pairs = [[_value_and_slope(form, sample, w) for w in SHARES] for form in (_bits, _explicit_bits)]
     for part, name in enumerate(("value", "gradient")):
         ours, explicit = ([result[part] for result in form] for form in pairs)
-        yield Check(
-            f"eq. 2: {name} from factors against explicit N x N, max |Δ|",
-            largest_difference(ours, explicit),
-            "<=",
-            1e-12,
-        )
+        yield difference(f"eq. 2: {name} from factors against explicit N x N, max |Δ|", ours, explicit, 1e-12)
     small = _sample(generator, 12, student=3, teacher=4)
     slopes = [_value_and_slope(_bits, small, w)[1] for w in SHARES]
     numerical = [_finite_differences(small, w) for w in SHARES]
-    yield Check(
-        "eq. 1: gradient against finite differences, max |Δ|", largest_difference(slopes, numerical), "<=", 1e-7
-    )
+    yield difference("eq. 1: gradient against finite differences, max |Δ|", slopes, numerical, 1e-7)
 
     single = (z_s.float(), z_t.float(), labels)
     outside = [torch.cat([x.flatten() for x in _value_and_slope(_bits, single, w)]) for w in SHARES]
     with torch.autocast("cpu", torch.bfloat16):
         inside = [torch.cat([x.flatten() for x in _value_and_slope(_bits, single, w)]) for w in SHARES]
-    yield Check("eq. 1: type inside bfloat16 autocast", str(inside[0].dtype).removeprefix("torch."), "=", "float32")
-    yield Check(
-        "eq. 1: value and gradient inside autocast against outside, max |Δ|",
-        largest_difference(inside, outside),
-        "<=",
-        0.0,
-    )
+    yield Figure("eq. 1: type inside bfloat16 autocast", str(inside[0].dtype).removeprefix("torch."), "=", "float32")
+    yield difference("eq. 1: value and gradient inside autocast against outside, max |Δ|", inside, outside, 0.0)
 
 
-def supervised_checks(seed: int) -> Iterator[Check]:
-    """The other terms against their textbook form, in float64."""
+def supervised_checks(seed: int) -> Iterator[Figure]:
+    """Check the other terms against their textbook form, in float64."""
     generator = torch.Generator().manual_seed(seed)
     student, teacher = 4 * _normal(generator, 2, 2, 4, 9, 11)
     labels = torch.randint(0, 4, (2, 9, 11), generator=generator)
     p, q = (teacher / 2.5).softmax(1), (student / 2.5).softmax(1)
     textbook = 2.5**2 * (p * (p / q).log()).sum(1)
-    yield Check(
-        "KL: against τ² Σ p log(p/q), τ = 2.5, |Δ|",
-        largest_difference(logit_kl(student, teacher, 2.5), textbook.mean()),
-        "<=",
-        1e-12,
+    yield difference(
+        "KL: against τ² Σ p log(p/q), τ = 2.5, |Δ|", logit_kl(student, teacher, 2.5), textbook.mean(), 1e-12
     )
     boundary = torch.rand(2, 9, 11, generator=generator) < 0.3
     weighted = logit_kl(student, teacher, 2.5, boundary)
     expected = torch.stack([image[mask].mean() for image, mask in zip(textbook, boundary, strict=True)]).mean()
-    yield Check("KL: on a boundary mask alone, |Δ|", largest_difference(weighted, expected), "<=", 1e-12)
+    yield difference("KL: on a boundary mask alone, |Δ|", weighted, expected, 1e-12)
     prob = student.softmax(1)
     true_prob = prob.gather(1, labels[:, None])[:, 0]
     hardest = (-true_prob.log()).flatten(1).sort(1, descending=True).values[:, : round(0.15 * 99)].mean()
     kept = bootstrapped_cross_entropy(student, labels, keep=0.15)
-    yield Check("cross-entropy: hardest 15 % against a sort, |Δ|", largest_difference(kept, hardest), "<=", 1e-12)
+    yield difference("cross-entropy: hardest 15 % against a sort, |Δ|", kept, hardest, 1e-12)
     poly = (-true_prob.log() + 1 - true_prob).mean()
-    yield Check(
-        "poly-1: against -log p + (1 - p), |Δ|",
-        largest_difference(poly_cross_entropy(student, labels), poly),
-        "<=",
-        1e-12,
-    )
+    yield difference("poly-1: against -log p + (1 - p), |Δ|", poly_cross_entropy(student, labels), poly, 1e-12)
     true = F.one_hot(labels, 4).permute(0, 3, 1, 2).double()
     dice = [
         1 - (2 * (prob[b, k] * true[b, k]).sum() + 1) / (prob[b, k].sum() + true[b, k].sum() + 1)
         for b in range(2)
         for k in range(1, 4)
     ]
-    yield Check(
-        "Dice: against its definition, |Δ|",
-        largest_difference(dice_loss(prob, labels), torch.stack(dice).mean()),
-        "<=",
-        1e-12,
-    )
+    yield difference("Dice: against its definition, |Δ|", dice_loss(prob, labels), torch.stack(dice).mean(), 1e-12)
 
 
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:
@@ -129,18 +98,18 @@ def _normal(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def _sample(generator: torch.Generator, num_pixels: int, student: int = 8, teacher: int = 13) -> Sample:
-    """Features of different widths and labels of three classes."""
+    """Draw features of different widths and labels of three classes."""
     features = _normal(generator, num_pixels, student), _normal(generator, num_pixels, teacher)
     return *features, torch.randint(0, 3, (num_pixels,), generator=generator)
 
 
 def _bits(z_student: Tensor, z_teacher: Tensor | None, labels: Tensor, w: float) -> Tensor:
-    """|S| L_repr, the bracket of equation 1: of order 1, so that a difference of 1e-12 means the same for any N."""
+    """Return N L_repr, the bracket of equation 1: of order 1, so that a bound of 1e-12 is equally strict for any N."""
     return representation_loss(z_student, z_teacher, labels, w) * len(labels)
 
 
 def _explicit_bits(z_student: Tensor, z_teacher: Tensor, labels: Tensor, w: float) -> Tensor:
-    """|S| L_repr by equations 1 and 2 word for word, with N x N matrices."""
+    """Return N L_repr directly from equations 1 and 2, with N x N matrices."""
     unit_s, unit_t = F.normalize(z_student, dim=1), F.normalize(z_teacher, dim=1)
     c_s, c_t = unit_s @ unit_s.T, unit_t @ unit_t.T
     c_ty = w * c_t + (1 - w) * (labels[:, None] == labels[None, :]).to(c_t)
@@ -148,7 +117,7 @@ def _explicit_bits(z_student: Tensor, z_teacher: Tensor, labels: Tensor, w: floa
 
 
 def _naive_supcon(z: Tensor, labels: Tensor) -> Tensor:
-    """Equation 3, pair by pair: sim is the squared cosine."""
+    """Return equation 3, pair by pair: sim is the squared cosine."""
     same, total = 0.0, 0.0
     rows, classes = z.tolist(), labels.tolist()
     for a, class_a in zip(rows, classes, strict=True):
@@ -170,7 +139,7 @@ def _value_and_slope(form: Callable[..., Tensor], sample: Sample, w: float) -> t
 
 
 def _finite_differences(sample: Sample, w: float, step: float = 1e-6) -> Tensor:
-    """Central differences of the loss by each entry of the student's features."""
+    """Return central differences of the loss with respect to each entry of the student's features."""
     z_student, z_teacher, labels = sample
     slope = torch.empty_like(z_student)
     for entry in np.ndindex(*z_student.shape):

@@ -1,7 +1,7 @@
-"""What ImageNet's MobileNetV2 sees in a frame: the proof that its weights mean under our trunk what they were trained for.
+"""Check that ImageNet weights of MobileNetV2 work in this project's trunk, by classifying frames.
 
-A trunk whose range of pixel values or padding is off still gives features, only worse ones, and nothing complains. So the
-whole classifier is put on top of it again and shown frames of DAVIS that hold an ImageNet animal or vehicle.
+A trunk with a wrong pixel range or padding still gives features, only worse ones, without any error. The complete
+classifier is therefore applied to DAVIS frames that show an ImageNet animal or vehicle.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ RECOGNISABLE: dict[str, frozenset[int]] = {
 
 
 class Recognised(NamedTuple):
-    """The five likeliest classes of a frame, and the probability of the classes that would be right."""
+    """The five most likely classes of a frame, and the probability of the correct classes."""
 
     top5: frozenset[int]
     right: float
 
 
 def read_classifier(path: str) -> dict[str, Tensor]:
-    """A whole MobileNetV2 in torchvision's names (.safetensors), as float32. Raises InputError for any other file."""
+    """Read a complete MobileNetV2 with torchvision's names (.safetensors), as float32. Raises InputError for any other file."""
     weights = {name: tensor.float() for name, tensor in read_weights(path).tensors.items()}
     check_finite(weights, path)
     if "classifier.1.weight" not in weights or "features.18.0.weight" not in weights:
@@ -50,11 +50,11 @@ def read_classifier(path: str) -> dict[str, Tensor]:
 def recognise(
     weights: Mapping[str, Tensor], frames: Mapping[str, np.ndarray], preprocessing: str
 ) -> dict[str, Recognised]:
-    """Classify the middle of each frame through our trunk.
+    """Classify the central square of each frame with this project's trunk.
 
-    weights        a whole classifier, see read_classifier
+    weights        a complete classifier, see read_classifier
     frames         sequence of RECOGNISABLE -> (H, W, 3) uint8 RGB
-    preprocessing  the convention to take the weights for, "tensorflow" or "imagenet"
+    preprocessing  the assumed convention of the weights, "tensorflow" or "imagenet"
     """
     trunk, head = MobileNetV2Trunk(3, num_features=18).eval(), conv_bn_relu6(320, 1280).eval()
     _load_part(trunk, weights, "", without=("features.18.", "classifier."))

@@ -1,50 +1,26 @@
-"""The benchmarks of `python -m jobs.benchmark`: measured, printed as a table, kept as JSON and as MLflow metrics."""
+"""Run a benchmark of `python -m jobs.benchmark`, print it as a table, and save it as JSON and as MLflow metrics."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict
-
-from pipelines import storage, tracking
-from pipelines.runtime.output_folder import OutputFile, check_links, claim, output_folder
 from pipelines.runtime.session import ray_session, set_threads
 from pipelines.studies.benchmarks import cache, data, start, training
-from pipelines.studies.benchmarks.figures import BENCHMARK, ROWS, Measure, Row, row_table, slug
+from pipelines.studies.benchmarks.rows import as_row, figure_table, recorded
 from vos.config import BenchmarkConfig
-from vos.config.as_json import without
+from vos.published.bounds import Figure
 
-MEASURES: dict[str, Sequence[Measure]] = {
-    "cache": cache.MEASURES,
-    "train": training.MEASURES,
-    "data": data.MEASURES,
-    "start": start.MEASURES,
-}
+KINDS = {"cache": cache, "train": training, "data": data, "start": start}
 
 
 def measure(config: BenchmarkConfig) -> str:
-    """Measure, write the rows as JSON, log them to MLflow; returns the table."""
-    measures = MEASURES[config.what]
-    json_file = OutputFile(config.json, BENCHMARK, config.overwrite) if config.json else None
-    if json_file:
-        json_file.check()
+    """Measure, write the rows as JSON and log them to MLflow; returns the table."""
     set_threads(1)
-    rows: list[Row] = []
-    name = f"benchmark-{config.what}-{config.preset}"
-    with output_folder(config, BENCHMARK) as folder:
-        check_links(folder)
-        folder.check([ROWS])
-        claim(folder, config, without(config, ("out", "overwrite", "debug", "json")), "a benchmark", replaces=True)
-        with tracking.start_run("benchmark", name, config) as run, ray_session(num_cpus=6):
-            path = ""
-            for measure in measures:
-                for row in measure(config):
-                    print(f"{row.name}: {row.value:.3g}", flush=True)
-                    rows.append(row)
-                # After each measure: what an hour has found is kept where a later one fails.
-                text = (json.dumps([asdict(row) for row in rows], indent=1) + "\n").encode()
-                path = json_file.write(text) if json_file else folder.write(ROWS, text)
-            run.log_metrics({f"benchmark/{slug(row.name)}": row.value for row in rows})
-            if not storage.is_uri(path):
-                run.log_artifact(path)
-    return f"{row_table(rows)}\nrows   {path}"
+    found: list[Figure] = []
+    with recorded(config, config.what) as record, ray_session(num_cpus=6):
+        path = ""
+        for measure in KINDS[config.what].MEASURES:
+            for figure in measure(config):
+                print(f"{figure.name}: {figure.value:.3g}", flush=True)
+                found.append(figure)
+            path = record.write_rows([as_row(one) for one in found])  # after each: a later one may fail
+        record.log(found, [path])
+    return f"{figure_table(found)}\nrows   {path}"

@@ -1,4 +1,4 @@
-"""What the cache costs and what it saves, measured against doing without it."""
+"""Measure the cost and the savings of the cache against work without it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from pipelines.cache.build import blueprint
 from pipelines.cache.read import CachedClips, prefetched, targets_of
 from pipelines.cache.teacher import Teacher, Work, row_of
 from pipelines.runtime.actors import run_on_actors
-from pipelines.studies.benchmarks.figures import Row, built, figure, seconds, slug
+from pipelines.studies.benchmarks.rows import built, median, seconds, stepped
 from vos.config import BenchmarkConfig, CacheConfig, ClipConfig, TeacherConfig, TrainConfig
 from vos.data.transforms import to_tensor
 from vos.distillation.training_step import TrainingStep
 from vos.models import build
 from vos.models.checkpoint import save_checkpoint
+from vos.published.bounds import Figure, slug
 
 SHARD_DRAWS = 2
 RANKS = (16, 32, 48, 64, 96, 128)
@@ -47,8 +48,8 @@ def _teacher(config: CacheConfig) -> Teacher:
     return Teacher(config, plan.videos, plan.shapes, plan.recipe)
 
 
-def _sizes(config: BenchmarkConfig) -> Iterator[Row]:
-    """Bytes and error of every rank and dtype on the same looks of the teacher."""
+def _sizes(config: BenchmarkConfig) -> Iterator[Figure]:
+    """Measure bytes and error of every rank and dtype on the same outputs of the teacher."""
     cache = _cache_config(config, "sizes")
     plan = blueprint(cache)
     teacher = Teacher(cache, plan.videos, plan.shapes, plan.recipe)
@@ -62,24 +63,25 @@ def _sizes(config: BenchmarkConfig) -> Iterator[Row]:
             if worst <= 0.01 and (best is None or kib < best[0]):
                 best = kib, worst
             name = f"rank {rank} {dtype}"
-            yield Row(f"{name}: KiB/draw", kib, min(sizes) / 1024, max(sizes) / 1024, "", None, "")
-            yield Row(f"{name}: error %", 100 * statistics.mean(errors), 100 * min(errors), 100 * worst, "", None, "")
+            ends = min(sizes) / 1024, max(sizes) / 1024
+            yield Figure(f"{name}: KiB/draw", kib, low=ends[0], high=ends[1])
+            yield Figure(f"{name}: error %", 100 * statistics.mean(errors), low=100 * min(errors), high=100 * worst)
     kib, worst = best or (float("nan"), float("nan"))
     objects = statistics.mean(work.draw.num_objects for work, _, _ in looks)
     how = f"smallest of the curve with at most 1 % error on its worst draw ({100 * worst:.2f} %); {objects:.1f} objects per clip"
-    yield Row("KiB/draw at <= 1 % error", kib, kib, kib, "<= 128", best is not None and kib <= 128, how)
+    yield Figure("KiB/draw at <= 1 % error", kib, "<=", 128, how, kib, kib)
 
 
 def _size_and_error(
     config: CacheConfig, shapes: schema.Shapes, work: Work, logits: torch.Tensor, features: torch.Tensor
 ) -> tuple[float, float]:
     row = row_of(work, logits, features, config, shapes)
-    data = schema.to_parquet([row] * 16, shapes, {})  # 16 rows: a usual shard's share of the footer
+    data = schema.to_parquet([row] * 16, shapes, {})  # 16 rows, as in a usual shard, share the footer
     return len(data) / 16, float(row["factor_error"].max())
 
 
-def _throughput(config: BenchmarkConfig) -> Iterator[Row]:
-    """Draws per second of the job's one actor against forwards alone over the same clips in memory."""
+def _throughput(config: BenchmarkConfig) -> Iterator[Figure]:
+    """Compare draws per second of the job's single actor with bare forwards over the same clips in memory."""
     for name in dict.fromkeys((config.online_teacher, config.teacher)):
         cache = _cache_config(config, f"throughput-{slug(os.path.basename(name))}", teacher=_options(config, name))
         teacher = _teacher(cache)
@@ -87,22 +89,14 @@ def _throughput(config: BenchmarkConfig) -> Iterator[Row]:
         teacher.look(works[0])
         ratios = []
         for _ in range(config.rounds):
-            began = time.monotonic()
-            for work in works:
-                teacher.look(work)
-            bare = len(works) / (time.monotonic() - began)
+            bare = len(works) / sum(seconds(teacher.look, work) for work in works)
             ratios.append(_job_rate(cache, 1) / bare)
-        yield figure(
-            f"cache job / bare forwards ({os.path.basename(name)})",
-            ratios,
-            ">= 0.95",
-            lambda value: value >= 0.95,
-            "draws/s of one actor after its first shard (decoding, targets, Parquet, fsync included) / forwards of clips in memory",
-        )
+        how = "draws/s of one actor after its first shard (decoding, targets, Parquet, fsync included) / forwards of clips in memory"
+        yield median(f"cache job / bare forwards ({os.path.basename(name)})", ratios, ">=", 0.95, how)
 
 
 def _job_rate(config: CacheConfig, actors: int) -> float:
-    """Draws per second of the Ray Data job while every actor is at work: from each one's first shard to the last but one."""
+    """Return draws per second of the Ray Data job while all actors work, so without each actor's first and last shard."""
     plan = blueprint(config)
     folder = storage.join(config.out, "shards")
     storage.make_folder(folder)
@@ -110,33 +104,32 @@ def _job_rate(config: CacheConfig, actors: int) -> float:
     items = [asdict(one) for one in plan.plans]
     for _ in run_on_actors(items, Teacher, arguments, actors):
         pass
-    # When the files were complete; results reach the driver in bunches.
+    # Times of the complete files, since results reach the driver in groups.
     done = sorted(os.stat(os.path.join(folder, one.file_name)).st_mtime for one in plan.plans)
     first, last = actors - 1, len(done) - actors
     return (last - first) * SHARD_DRAWS / (done[last] - done[first])
 
 
-def _actors(config: BenchmarkConfig) -> Iterator[Row]:
+def _actors(config: BenchmarkConfig) -> Iterator[Figure]:
     cache = _cache_config(config, "actors", draws=2 * config.draws)
     ratios = [1 / _job_rate(cache, 1) * _job_rate(cache, 2) for _ in range(config.rounds)]
     how = f"draws/s, one thread each, {os.cpu_count()} cores, between the first and the last shards"
-    yield figure("2 actors / 1", ratios, ">= 1.8", lambda value: value >= 1.8, how)
+    yield median("2 actors / 1", ratios, ">=", 1.8, how)
 
 
 def _options(config: BenchmarkConfig, name: str, context_frames: int = 0) -> TeacherConfig:
-    """A teacher by its checkpoint, or by its architecture with random weights (the time is the same)."""
+    """Return a teacher by its checkpoint, or by its architecture with random weights, which take the same time."""
     if name != config.online_teacher:
         return TeacherConfig(checkpoint=name, context_frames=context_frames)
     folder = os.path.join(config.out, f"random-{name}")
-    if not os.path.isdir(folder):
-        torch.manual_seed(0)
-        os.makedirs(folder)
-        save_checkpoint(folder, build(name), {"role": "teacher"})
+    os.makedirs(folder, exist_ok=True)
+    torch.manual_seed(0)
+    save_checkpoint(folder, build(name), {"role": "teacher"})
     return TeacherConfig(checkpoint=folder, context_frames=context_frames)
 
 
-def _steps(config: BenchmarkConfig) -> Iterator[Row]:
-    """A student's step with targets from the cache, with the teacher run at that moment, and without a teacher."""
+def _steps(config: BenchmarkConfig) -> Iterator[Figure]:
+    """Compare a student's step with cached targets, with an online teacher, and without a teacher."""
     for context in (0, 5):
         options = _options(config, config.online_teacher, context)
         cache = built(_cache_config(config, f"steps-{context}", draws=12, teacher=options))
@@ -148,8 +141,7 @@ def _steps(config: BenchmarkConfig) -> Iterator[Row]:
         take = TrainingStep(build(config.student).train(), train)
 
         def cached(step: int, source: CachedClips, take: TrainingStep = take) -> None:
-            batch = source.batch([step % 12])
-            take(step, batch.frames, batch.labels, batch.num_objects, batch.targets, batch.draws)
+            stepped(take, step, source.batch([step % 12]))
 
         def online(
             step: int, teacher: Teacher = teacher, take: TrainingStep = take, cache: CacheConfig = cache
@@ -166,14 +158,12 @@ def _steps(config: BenchmarkConfig) -> Iterator[Row]:
             against_online.append(seconds(online, step) / with_cache)
             against_plain.append(with_cache / seconds(cached, step, plain_source))
         how = f"{config.online_teacher} teacher, {config.student} student, {config.crop_px} px, 1 clip of 3 frames, reading included"
-        name = f"online step / cached step, {context} context frames"
-        yield figure(name, against_online, ">= 5", lambda value: value >= 5, how)
-        name = f"cached step / plain step, {context} context frames"
-        yield figure(name, against_plain, "<= 1.1", lambda value: value <= 1.1, "")
+        yield median(f"online step / cached step, {context} context frames", against_online, ">=", 5, how)
+        yield median(f"cached step / plain step, {context} context frames", against_plain, "<=", 1.1)
     yield _waiting(config, take, source)
 
 
-def _waiting(config: BenchmarkConfig, take: TrainingStep, source: CachedClips) -> Row:
+def _waiting(config: BenchmarkConfig, take: TrainingStep, source: CachedClips) -> Figure:
     shares = []
     steps = 4 * config.rounds + 2
     batches = prefetched(source, range(steps), 1, 0, 0, 1)
@@ -181,11 +171,11 @@ def _waiting(config: BenchmarkConfig, take: TrainingStep, source: CachedClips) -
         began = time.monotonic()
         batch = next(batches)
         waited = time.monotonic() - began
-        take(step, batch.frames, batch.labels, batch.num_objects, batch.targets, batch.draws)
+        stepped(take, step, batch)
         shares.append(100 * waited / (time.monotonic() - began))
     del shares[:2]  # the first ones fill the queue
     how = "time in the loader's next() / time of the whole step, reading ahead in a thread"
-    return figure("waiting for clips and targets, % of a step", shares, "<= 5", lambda value: value <= 5, how)
+    return median("waiting for clips and targets, % of a step", shares, "<=", 5, how)
 
 
 MEASURES = (_sizes, _throughput, _actors, _steps)

@@ -1,4 +1,4 @@
-"""What it costs to know that videos are the same ones as before: `jobs.benchmark data`."""
+"""Measure the fingerprint of videos, which detects whether they have changed: `jobs.benchmark data`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 
-from pipelines.studies.benchmarks.figures import Measure, Row, figure, seconds
+from pipelines.studies.benchmarks.rows import Measure, median, seconds
 from vos.config import BenchmarkConfig
 from vos.data.contents import RACY_S, fingerprint
-from vos.data.datasets import Video, load_index
+from vos.data.datasets import load_index
 from vos.data.synthetic import synthetic_index
+from vos.data.videos import Video
+from vos.published.bounds import Figure
 
 VIDEOS, FRAMES = 100, 100
 """Each frame has a mask: 20,000 files."""
 SIZE = (96, 160)
 
 
-def fingerprints(config: BenchmarkConfig) -> Iterator[Row]:
-    """The fingerprint of 20,000 files: read for the first time, unchanged, and with one file changed."""
+def fingerprints(config: BenchmarkConfig) -> Iterator[Figure]:
+    """Measure the fingerprint of 20,000 files: read for the first time, unchanged, and with one video changed."""
     with tempfile.TemporaryDirectory() as root:
         _write(root)
         videos = load_index(root, "folder", "train")
@@ -35,11 +37,11 @@ def fingerprints(config: BenchmarkConfig) -> Iterator[Row]:
             changed.append(seconds(_reading, videos, 1))
             indexed.append(seconds(load_index, root, "folder", "train"))
         start = [index + known for index, known in zip(indexed, unchanged, strict=True)]
-    yield figure("s for contents read for the first time", first, "", lambda _: True, how)
-    yield figure("s for contents that did not change", unchanged, "<= 3", lambda value: value <= 3, how)
-    yield figure("s for contents of which one video changed", changed, "<= 3", lambda value: value <= 3, how)
-    yield figure("s for the index: header and end of every file", indexed, "", lambda _: True, how)
-    yield figure("s for index and fingerprint, unchanged", start, "<= 3", lambda value: value <= 3, how)
+    yield median("s for contents read for the first time", first, how=how)
+    yield median("s for contents that did not change", unchanged, "<=", 3, how)
+    yield median("s for contents of which one video changed", changed, "<=", 3, how)
+    yield median("s for the index: header and end of every file", indexed, how=how)
+    yield median("s for index and fingerprint, unchanged", start, "<=", 3, how)
 
 
 def _write(root: str) -> None:
@@ -57,14 +59,14 @@ def _write(root: str) -> None:
 
 
 def _reading(videos: Sequence[Video], expected: int) -> None:
-    """A fingerprint that must read so many videos: a figure of unchanged files from files that were read again would be none."""
+    """Compute a fingerprint and assert how many videos it reads, so that each figure measures the intended case."""
     read: list[int] = []
     fingerprint(videos, lambda done, total: read.append(total))
     assert len(read) == expected, f"{len(read)} videos were read, not {expected}"
 
 
 def _touch(videos: Sequence[Video]) -> None:
-    """Give every file another time of change, and wait until it is old enough to be remembered once it has been read."""
+    """Change every file's modification time, and wait until it is old enough for its contents to be recorded when read."""
     for video in videos:
         for path in video.files():
             os.utime(path)

@@ -1,8 +1,8 @@
-"""Frames per second by the field's protocol, every system in one run, taking turns, so that ratios hold on a noisy machine.
+"""Measure frames per second by the field's protocol. All systems take turns in one run, so that ratios hold on a noisy machine.
 
-*short* is the sequence as it is, *long* the same played ten times in a row. Batch 1, the first frame and decoding excluded, after warm-up.
-Constant-memory systems are played in full. A growing memory would take hours: it is timed at a grid of the memory sizes that it would
-really hold, and integrated over the video.
+*short* is the sequence itself, *long* is the sequence played ten times in a row. Batch 1, first frame and decoding excluded, after
+warm-up. Constant-memory systems are played in full. A growing memory would take hours, so it is timed at a grid of its memory sizes and
+integrated over the video.
 """
 
 from __future__ import annotations
@@ -14,39 +14,43 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from pipelines import storage, tracking
-from pipelines.runtime.output_folder import OutputFile, claim, output_folder
+from pipelines.runtime.models import load_model
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.videos import index_videos
-from pipelines.studies.benchmarks.figures import BENCHMARK, ROWS
-from pipelines.studies.benchmarks.fps_measured import Measured
+from pipelines.studies.benchmarks.fps_plots import PLOTS, write_plots
+from pipelines.studies.benchmarks.fps_results import Measured, component_table, ratios, system_table
 from pipelines.studies.benchmarks.fps_systems import LOOP, System, Worker, workers, write_frames
-from pipelines.studies.benchmarks.fps_tables import Ratio, component_table, ratio_table, ratios, system_table
+from pipelines.studies.benchmarks.rows import figure_table, recorded
 from vos.config import FpsBenchmarkConfig
-from vos.config.as_json import without
 from vos.config.benchmark_fps import SOAK_FROM
 from vos.config.presets import DAVIS_SIZE_PX
 from vos.data.transforms import resize_frame, resize_labels
 from vos.errors import InputError
+from vos.inference.export import example_tensors, run_graph
 from vos.inference.graphs import NEEDED
 from vos.inference.runtimes import bf16_is_faster
 from vos.inference.whole_video import first_mask, segmented_span
-from vos.models import names
+from vos.models import build, names
 
 MEMORY_EVERY = 5
 MAIN = "mobilevos-mobilenetv2-noaspp"
-"""The student that is shown on every runtime."""
+"""The student that is measured on every runtime."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The decoded sequence. decode_ms: median time of reading and resizing a frame, which is in no other figure."""
+    """The decoded sequence.
+
+    decode_ms  median time of reading and resizing a frame, which no other figure includes
+    """
 
     name: str
     frames: np.ndarray
@@ -55,69 +59,46 @@ class Clip:
 
 
 def measure_fps(config: FpsBenchmarkConfig) -> str:
-    """Measure, write rows.json, series.json, table and plots, log them to MLflow; returns the tables."""
-    from pipelines.studies.benchmarks.fps_plots import PLOTS, write_plots
-
-    json_file = OutputFile(config.json, BENCHMARK, config.overwrite) if config.json else None
-    if json_file:
-        json_file.check()
-    with output_folder(config, BENCHMARK) as folder:
-        folder.check([ROWS, "series.json", "table.txt", *PLOTS])
-        claim(folder, config, without(config, ("out", "overwrite", "debug", "json")), "a benchmark", replaces=True)
-        systems = _systems(config)
-        sequence = _sequence(config)
-        with tracking.start_run("benchmark", f"benchmark-fps-{config.preset}", config) as run:
-            measured, gflops = _measure(config, systems, sequence)
-            rows = [one.row(config.threads) for one in measured]
-            text = (json.dumps(rows, indent=1) + "\n").encode()
-            path = json_file.write(text) if json_file else folder.write(ROWS, text)
-            folder.write("series.json", json.dumps(_series(measured)).encode())
-            found = ratios(measured, gflops, _macs(measured, config))
-            tables = "\n\n".join(
-                (_said(config, sequence, gflops), system_table(rows), component_table(measured), ratio_table(found))
-            )
-            table = folder.write("table.txt", f"{tables}\n".encode())
-            pictures = write_plots(measured, folder, config.evaluations)
-            run.log_metrics({f"benchmark/{name}": value for name, value in _metrics(measured, found).items()})
-            for one in (path, table, *pictures):
-                if not storage.is_uri(one):
-                    run.log_artifact(one)
-    return f"{tables}\nrows   {config.json or folder.path(ROWS)}\nplots  {config.out}"
+    """Measure, write rows.json, series.json, table and plots, and log them to MLflow; returns the tables."""
+    systems, sequence = _systems(config), _sequence(config)
+    with recorded(config, "fps", ["series.json", "table.txt", *PLOTS]) as record:
+        measured, gflops = _measure(config, systems, sequence)
+        path = record.write_rows([one.row(config.threads) for one in measured])
+        record.folder.write("series.json", json.dumps(_series(measured)).encode())
+        found = ratios(measured, gflops, _macs(measured, config))
+        tables = (system_table(measured), component_table(measured), figure_table(found))
+        text = "\n\n".join((_protocol(config, sequence, gflops), *tables))
+        table = record.folder.write("table.txt", f"{text}\n".encode())
+        pictures = write_plots(measured, record.folder, config.evaluations)
+        record.log(found, [path, table, *pictures], **_metrics(measured))
+    return f"{text}\nrows   {path}\nplots  {config.out}"
 
 
 def _systems(config: FpsBenchmarkConfig) -> list[System]:
-    """STCN, the main student on every runtime, every other network in PyTorch and on the best one, and exported folders."""
+    """Return the systems: STCN, the main student on every runtime, other networks in PyTorch and on the best one, exported folders."""
     slower = "fp32" if bf16_is_faster() else "bf16"
     sources = {name: name for name in names()}
     if config.checkpoint:
-        from pipelines.runtime.models import load_model
-
         sources[load_model(config.checkpoint)[0].name] = config.checkpoint
-    systems = [System("stcn eager", "stcn", "eager", "fp32", growing=True)]
-    for runtime, precision in (
-        (LOOP, "fp32"),
-        ("eager", "fp32"),
-        ("compile", "fp32"),
-        ("onnxruntime", "fp32"),
-        ("openvino", slower),
-        ("openvino", "auto"),
-    ):
-        systems.append(System(f"{MAIN} {runtime} {precision}", sources[MAIN], runtime, precision))
+    runtimes = [(runtime, "fp32") for runtime in (LOOP, "eager", "compile", "onnxruntime")]
+    played = [(MAIN, *one) for one in (*runtimes, ("openvino", slower), ("openvino", "auto"))]
+    others = [name for name in names() if name not in ("stcn", MAIN)]
+    played += [(name, *one) for name in others for one in (("eager", "fp32"), ("openvino", "auto"))]
+    systems = [System(f"{name} {runtime} {kind}", sources[name], runtime, kind) for name, runtime, kind in played]
+    systems.insert(0, System("stcn eager", "stcn", "eager", "fp32", growing=True))
     if min(config.height_px, config.width_px) > DAVIS_SIZE_PX:  # frames are never enlarged
         label = f"{MAIN}@{DAVIS_SIZE_PX} openvino auto"
-        systems.append(System(label, sources[MAIN], "openvino", "auto", size_px=DAVIS_SIZE_PX))
-    for name in names():
-        if name not in ("stcn", MAIN):
-            systems.append(System(f"{name} eager fp32", sources[name], "eager", "fp32"))
-            systems.append(System(f"{name} openvino auto", sources[name], "openvino", "auto"))
+        systems.insert(7, System(label, sources[MAIN], "openvino", "auto", size_px=DAVIS_SIZE_PX))
     for folder in config.exports:
         systems.append(System(f"{os.path.basename(folder.rstrip('/'))} openvino auto", folder, "openvino", "auto"))
     chosen = [one for one in systems if not config.systems or any(word in one.label for word in config.systems)]
     if not chosen:
-        raise InputError(f"--systems {' '.join(config.systems)}: none of {', '.join(one.label for one in systems)}")
+        raise InputError(
+            f"--systems {' '.join(config.systems)}: no such system; use one of {', '.join(one.label for one in systems)}"
+        )
     if config.soak_frames and all(one.growing for one in chosen):
         raise InputError(
-            f"--soak-frames {config.soak_frames} --systems {' '.join(config.systems)}: their memory grows; add one of constant memory"
+            f"--soak-frames {config.soak_frames} --systems {' '.join(config.systems)}: their memory grows; add a system of constant memory"
         )
     return chosen
 
@@ -125,7 +106,9 @@ def _systems(config: FpsBenchmarkConfig) -> list[System]:
 def _sequence(config: FpsBenchmarkConfig) -> Clip:
     videos = {video.name: video for video in index_videos(config.data, "val")}
     if config.sequence and config.sequence not in videos:
-        raise InputError(f"--sequence {config.sequence}: the validation split has {', '.join(sorted(videos))}")
+        raise InputError(
+            f"--sequence {config.sequence}: not in the validation split; use one of {', '.join(sorted(videos))}"
+        )
     by_length = sorted(videos, key=lambda name: (videos[name].num_frames, name))
     video = videos[config.sequence or by_length[len(by_length) // 2]]
     size = (config.height_px, config.width_px)
@@ -136,13 +119,16 @@ def _sequence(config: FpsBenchmarkConfig) -> Clip:
         frames.append(resize_frame(video.frame(index), size))
         times.append(time.perf_counter() - began)
     if len(frames) < 2:
-        raise InputError(f"--sequence {video.name}: one frame has nothing to time; name another")
+        raise InputError(f"--sequence {video.name}: has only one frame; name another")
     labels = resize_labels(first_mask(video, span.start), size)
     return Clip(video.name, np.stack(frames), labels, 1e3 * statistics.median(times))
 
 
 def _objects(labels: np.ndarray, num_objects: int) -> np.ndarray:
-    """Labels with exactly so many objects 1, 2, ...: the first ones; the largest is cut at its median column until there are enough."""
+    """Return labels with exactly `num_objects` objects 1, 2, …: the first ones of the mask.
+
+    Where there are too few, the largest is divided at its median column, repeatedly.
+    """
     found = [labels == one for one in np.unique(labels) if one][:num_objects]
     while len(found) < num_objects:
         found.sort(key=lambda mask: -int(mask.sum()))
@@ -180,7 +166,10 @@ def _measure(config: FpsBenchmarkConfig, systems: list[System], sequence: Clip) 
 
 
 def _start(playing: Sequence[Worker], labels: np.ndarray, name: str) -> list[dict[str, Any]]:
-    """Two at a time: writing and compiling graphs takes most of a minute where it is the first time, on one core, and is in no figure."""
+    """Start two systems at a time; returns their descriptions.
+
+    Writing and compiling graphs for the first time takes most of a minute on one core; no figure includes it.
+    """
 
     def start(worker: Worker) -> dict[str, Any]:
         worker.ask("start", labels)
@@ -195,12 +184,12 @@ def _start(playing: Sequence[Worker], labels: np.ndarray, name: str) -> list[dic
 
 
 def _ships(system: System) -> bool:
-    """STCN, and every other network on its best runtime; slower runtimes with more objects would tell the same again."""
+    """Return whether a system is measured with more than one object: STCN, and other networks on their best runtime only."""
     return system.growing or system.precision == "auto"
 
 
 def _plays_long(system: System, objects: int) -> bool:
-    """Teachers are for caches: minutes of one with a student's memory would tell nothing."""
+    """Return whether a system plays the long protocol. Teachers do not, since they only serve caches."""
     if system.label.startswith("teacher"):
         return False
     return _ships(system) and (objects == 1 or system.growing or MAIN in system.label)
@@ -213,8 +202,10 @@ def _rounds(
     gemm: Worker,
     name: str,
 ) -> list[float]:
-    """Every system plays its share of every protocol in each round, so that all of them meet the same neighbours; returns the
-    machine's GFLOP/s, measured before each round."""
+    """Let every system play its share of every protocol in each round; returns the machine's GFLOP/s, measured before each round.
+
+    So all systems run beside the same other load of the machine.
+    """
     gflops: list[float] = []
     constant = [pair for pair in results if not pair[0].system.growing]
     growing = {worker.system.label: worker for worker, _ in results if worker.system.growing}
@@ -241,7 +232,7 @@ def _rounds(
 
 
 def _memory_grid(num_frames: int) -> list[int]:
-    """Memory sizes from 1 to what the video ends with, in steps that double."""
+    """Return memory sizes from 1 to the size at the end of the video, doubling."""
     largest = _memory_of(num_frames)
     grid = [1]
     while grid[-1] < largest:
@@ -250,12 +241,12 @@ def _memory_grid(num_frames: int) -> list[int]:
 
 
 def _memory_of(frame: int) -> int:
-    """Memory frames that frame `frame` (1, 2, ...) reads: the first, and every fifth before it."""
+    """Return the number of memory frames that frame `frame` (1, 2, …) reads: the first, and every fifth before it."""
     return (frame - 1) // MEMORY_EVERY + 1
 
 
 def _integrate(result: Measured, sweep: dict[int, list[dict[str, Any]]], num_frames: int) -> None:
-    """Seconds of every frame of the video, by linear interpolation between the memory sizes that were timed."""
+    """Fill in the seconds of every frame of the video, by linear interpolation between the timed memory sizes."""
     sizes = sorted(sweep)
     query = [statistics.median(s for one in sweep[size] for s in one["query_s"]) for size in sizes]
     value = statistics.median(one["value_s"] for size in sizes for one in sweep[size])
@@ -270,7 +261,7 @@ def _integrate(result: Measured, sweep: dict[int, list[dict[str, Any]]], num_fra
 
 
 def _soak(config: FpsBenchmarkConfig, sequence: Clip, measured: list[Measured]) -> list[Measured]:
-    """A long video on the fastest constant-memory system, alone: resident memory at frame 100 and ever after."""
+    """Play a long video on the fastest constant-memory system alone, and record resident memory from frame SOAK_FROM on."""
     constant = [one for one in measured if not one.system.growing and one.objects == min(config.objects)]
     fastest = min(constant, key=lambda one: (bool(one.system.size_px), one.median_ms))
     result = Measured(fastest.system, fastest.about, fastest.objects, "soak")
@@ -290,14 +281,10 @@ def _soak(config: FpsBenchmarkConfig, sequence: Clip, measured: list[Measured]) 
 
 
 def _macs(measured: Iterable[Measured], config: FpsBenchmarkConfig) -> dict[str, float]:
-    """Multiply-accumulates of a frame with one object and two memory frames, by network, counted by PyTorch over the graphs of a step.
-    STCN encodes the value of every fifth frame."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
+    """Return multiply-accumulates of a frame by network, with one object and two memory frames, counted by PyTorch over a step's graphs.
 
-    from vos.inference.export import example_tensors, run_graph
-    from vos.models import build
-
+    STCN encodes the value of every fifth frame only.
+    """
     counts = {}
     for name in {one.about["model"] for one in measured}:
         model = build(name).eval()
@@ -312,7 +299,7 @@ def _macs(measured: Iterable[Measured], config: FpsBenchmarkConfig) -> dict[str,
     return counts
 
 
-def _said(config: FpsBenchmarkConfig, sequence: Clip, gflops: list[float]) -> str:
+def _protocol(config: FpsBenchmarkConfig, sequence: Clip, gflops: list[float]) -> str:
     protocol = (
         f"{sequence.name}, {len(sequence.frames)} frames of {config.width_px}x{config.height_px}; batch 1, {config.threads} thread(s), "
         f"first frame excluded, after warm-up, decoding excluded ({sequence.decode_ms:.1f} ms a frame); freed memory is kept (mallopt)"
@@ -325,11 +312,10 @@ def _said(config: FpsBenchmarkConfig, sequence: Clip, gflops: list[float]) -> st
 
 
 def _series(measured: list[Measured]) -> list[dict[str, Any]]:
-    return [asdict(replace(one, system=one.system)) | {"system": one.system.label, "fps": one.fps} for one in measured]
+    return [asdict(one) | {"system": one.system.label, "fps": one.fps} for one in measured]
 
 
-def _metrics(measured: list[Measured], found: list[Ratio]) -> dict[str, float]:
-    # MLflow's names have no blanks and no @.
+def _metrics(measured: list[Measured]) -> dict[str, float]:
+    # MLflow's names must not contain blanks or @.
     labels = [one.system.label.replace(" ", "_").replace("@", "_at_") for one in measured]
-    values = {f"fps/{one.protocol}/{label}/{one.objects}": one.fps for one, label in zip(measured, labels, strict=True)}
-    return values | {f"{one.slug}": one.value for one in found}
+    return {f"fps/{one.protocol}/{label}/{one.objects}": one.fps for one, label in zip(measured, labels, strict=True)}

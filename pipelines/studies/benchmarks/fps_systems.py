@@ -1,28 +1,41 @@
-"""The systems of the FPS benchmark, each in a process of its own, so that its resident memory is its own.
+"""Run each system of the FPS benchmark in a separate process, so that its resident memory can be measured.
 
-A process loads one system and answers requests over a pipe: play so many frames, or (growing memory) time a frame at a given memory size.
-It runs only while it is asked, so systems can take turns on the same cores.
+A process loads one system and answers requests over a pipe: play a number of frames, or (growing memory) time a frame at a given memory
+size. It works only during a request, so systems can take turns on the same cores.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from functools import cache
+from multiprocessing import get_context
+from traceback import format_exc
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from pipelines.runtime.session import set_threads
+from vos.config.command_line import input_error
+from vos.data.transforms import to_tensor
 from vos.errors import InputError
+from vos.inference.engine import Engine
+from vos.inference.graph_files import is_exported
+from vos.inference.propagate import iter_propagate, padding
+from vos.models import build, names
+from vos.models.decoder import object_probability
+from vos.models.memory import Memory, MemoryPolicy, soft_aggregate
 
 GEMM_SIDE = 2048
 LOOP = "loop"
-"""The runtime of a network in the plain evaluation loop, as it was trained: what a user has without the engine."""
+"""The runtime of a network in the plain evaluation loop, as it was trained, without the engine."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +56,7 @@ class System:
 
 
 class Played(NamedTuple):
-    """What a turn tells: seconds of each frame, seconds of each graph over the turn, resident and peak MiB after it."""
+    """The result of a turn: seconds of each frame, seconds of each graph over the turn, resident and peak MiB after it."""
 
     frame_s: list[float]
     graph_s: dict[str, float]
@@ -52,66 +65,51 @@ class Played(NamedTuple):
 
 
 class Worker:
-    """The process of one system. Use as a context; requests raise InputError where the system cannot run."""
+    """The process of one system, which works only during a request.
+
+    A request raises InputError for what a user can repair, and RuntimeError with the process's traceback for a fault in this project.
+    """
 
     def __init__(self, system: System, frames_path: str, threads: int) -> None:
         self.system = system
-        here, there = multiprocessing.get_context("spawn").Pipe()
-        self._pipe: Any = here
-        self._process = multiprocessing.get_context("spawn").Process(
-            target=_serve, args=(there, system, frames_path, threads), daemon=True
-        )
-        self._process.start()
-        there.close()
+        self._of = system, frames_path, threads
+        self._process = ProcessPoolExecutor(1, get_context("spawn"))
 
     def ask(self, request: str, *arguments: Any) -> Any:
         try:
-            self._pipe.send((request, arguments))
-            answer = self._pipe.recv()
-        except (EOFError, BrokenPipeError) as error:
+            return self._process.submit(_answer, *self._of, request, arguments).result()
+        except BrokenProcessPool as error:
             raise InputError(
-                f"{self.system.label}: its process ended (exit {self._process.exitcode}); is there enough memory?"
+                f"{self.system.label}: its process ended, perhaps for lack of memory; free some and run it again"
             ) from error
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
     def close(self) -> None:
-        self._pipe.close()
-        self._process.join(5)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self._process.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def workers(systems: list[System], frames_path: str, threads: int) -> Iterator[list[Worker]]:
-    started: list[Worker] = []
-    try:
-        started.extend(Worker(system, frames_path, threads) for system in systems)
-        yield started
-    finally:
+    with ExitStack() as stack:
+        started = [Worker(system, frames_path, threads) for system in systems]
         for worker in started:
-            worker.close()
+            stack.callback(worker.close)
+        yield started
 
 
-def _serve(pipe: Connection, system: System, frames_path: str, threads: int) -> None:
+def _answer(system: System, frames_path: str, threads: int, request: str, arguments: tuple[Any, ...]) -> Any:
+    try:
+        return getattr(_player(system, frames_path, threads), request)(*arguments)
+    except Exception as error:
+        if cause := input_error(error):
+            raise InputError(f"{system.label}: {cause}") from None
+        raise RuntimeError(f"{system.label}: {request} failed in its process:\n{format_exc()}") from None
+
+
+@cache
+def _player(system: System, frames_path: str, threads: int) -> Any:
+    """Return the system that this process plays; the first request loads it."""
     set_threads(threads)
-    player: Any = None
-    while True:
-        try:
-            request, arguments = pipe.recv()
-        except EOFError:
-            return
-        try:
-            if player is None:
-                player = _player(system, np.load(frames_path, mmap_mode="r"), threads)
-            pipe.send(getattr(player, request)(*arguments))
-        except Exception as error:  # told to the parent, which names the system
-            pipe.send(InputError(f"{system.label}: {error}"))
-
-
-def _player(system: System, frames: np.ndarray, threads: int) -> Any:
+    frames = np.load(frames_path, mmap_mode="r")
     if system.source == "gemm":
         return Gemm()
     if system.runtime == LOOP:
@@ -120,40 +118,26 @@ def _player(system: System, frames: np.ndarray, threads: int) -> Any:
 
 
 def _load(source: str) -> Any:
-    import torch
-
-    from pipelines.runtime.models import load_model
-    from vos.models import build, names
-
     if source not in names():
+        from pipelines.runtime.models import load_model  # imported here, since it would add to every system's memory
+
         return load_model(source)[0]
     torch.manual_seed(0)
-    preprocessing = "tensorflow" if "mobilenetv2" in source else "imagenet"
-    return build(source, preprocessing).eval()
+    return build(source, "tensorflow" if "mobilenetv2" in source else "imagenet").eval()
 
 
 class Gemm:
-    """The machine's own limit: float32 products by the library that PyTorch brings."""
+    """The machine's peak: float32 matrix products by PyTorch's library."""
 
     def gflops(self, repeats: int) -> list[float]:
-        import torch
-
         a, b = torch.randn(GEMM_SIDE, GEMM_SIDE), torch.randn(GEMM_SIDE, GEMM_SIDE)
-        rates = []
-        for _ in range(repeats):
-            began = time.perf_counter()
-            torch.mm(a, b)
-            rates.append(2 * GEMM_SIDE**3 / (time.perf_counter() - began) / 1e9)
-        return rates
+        return [2 * GEMM_SIDE**3 / _seconds(torch.mm, a, b) / 1e9 for _ in range(repeats)]
 
 
 class EnginePlayer:
     """A constant-memory system: the real-time engine."""
 
     def __init__(self, system: System, frames: np.ndarray, threads: int) -> None:
-        from vos.inference.engine import Engine
-        from vos.inference.graph_files import is_exported
-
         self._frames = frames
         model = system.source if is_exported(system.source) else _load(system.source)
         self._engine = Engine(
@@ -163,16 +147,12 @@ class EnginePlayer:
         self._waiting: dict[str, tuple[Any, int]] = {}
 
     def about(self) -> dict[str, Any]:
-        engine = self._engine
-        return {
-            "runtime": engine.runtime,
-            "precision": engine.precision,
-            "params": engine.description.get("parameters", 0),
-            "model": engine.description["model"],
-        }
+        known = self._engine.description
+        runs = {"runtime": self._engine.runtime, "precision": self._engine.precision}
+        return {**runs, "params": known.get("parameters", 0), "model": known["model"]}
 
     def start(self, labels: np.ndarray) -> None:
-        """A few frames are played for warm-up, compiling included. Each protocol begins with its first turn."""
+        """Play a few frames for warm-up, compilation included. Each protocol starts with its first turn."""
         self._labels = labels
         self._engine.start(self._frames[0], labels)
         for index in range(1, 4):
@@ -181,7 +161,7 @@ class EnginePlayer:
         self._waiting.clear()
 
     def play(self, num_frames: int, protocol: str) -> Played:
-        """The next frames of a protocol; the sequence begins again behind its end. Another protocol waits meanwhile."""
+        """Play the next frames of a protocol; the sequence is repeated after its end. Another protocol is suspended meanwhile."""
         if protocol != self._protocol:
             if self._protocol:
                 self._waiting[self._protocol] = self._engine.suspend(), self._next
@@ -194,17 +174,15 @@ class EnginePlayer:
         before = dict(self._engine.graph_seconds)
         times: list[float] = []
         for _ in range(num_frames):
-            frame = np.array(self._frames[self._next % len(self._frames)])  # "decoded": not timed
-            began = time.perf_counter()
-            self._engine.step(frame)
-            times.append(time.perf_counter() - began)
+            frame = np.array(self._frames[self._next % len(self._frames)])  # stands for decoding, which is not timed
+            times.append(_seconds(self._engine.step, frame))
             self._next += 1
         spent = {name: total - before.get(name, 0.0) for name, total in self._engine.graph_seconds.items()}
         return Played(times, spent, *_resident_mib())
 
 
 class LoopPlayer:
-    """`vos.inference.propagate` with first and recent memory, PyTorch eager, nothing folded."""
+    """`vos.inference.propagate` with first and recent memory in eager PyTorch, without folded layers."""
 
     def __init__(self, system: System, frames: np.ndarray) -> None:
         self._model, self._frames = _load(system.source), frames
@@ -213,11 +191,6 @@ class LoopPlayer:
         return _about(self._model, LOOP)
 
     def start(self, labels: np.ndarray) -> None:
-        import torch
-
-        from vos.inference.propagate import iter_propagate
-        from vos.models.memory import MemoryPolicy
-
         policy = MemoryPolicy("first_recent", top_k=None)
         self._masks = iter_propagate(self._model, self._endless(), torch.from_numpy(labels).long(), policy)
         for _ in range(4):
@@ -228,8 +201,6 @@ class LoopPlayer:
         return Played(times, {}, *_resident_mib())
 
     def _endless(self) -> Iterator[Any]:
-        from vos.data.transforms import to_tensor
-
         index = 0
         while True:
             yield to_tensor(np.array(self._frames[index % len(self._frames)])[None])[0]
@@ -239,12 +210,10 @@ class LoopPlayer:
 class GrowingPlayer:
     """STCN as its evaluation runs it (a memory frame every five, top 20), timed at any size of its memory.
 
-    The memory is filled with the first frame's keys and values plus noise: what a frame costs depends on how many there are.
+    The memory is filled with the first frame's keys and values plus noise, since a frame's time depends only on their number.
     """
 
     def __init__(self, system: System, frames: np.ndarray) -> None:
-        import torch
-
         self._model = _load(system.source).to(memory_format=torch.channels_last)
         self._frames = frames
 
@@ -252,12 +221,6 @@ class GrowingPlayer:
         return _about(self._model, "eager")
 
     def start(self, labels: np.ndarray) -> None:
-        import torch
-        import torch.nn.functional as F
-
-        from vos.inference.propagate import padding
-        from vos.models.memory import Memory, MemoryPolicy
-
         with torch.inference_mode():
             self._pads = padding(*labels.shape)
             masks = np.stack([labels == one for one in range(1, labels.max() + 1)])
@@ -271,9 +234,7 @@ class GrowingPlayer:
             self._query(self._frame(1))
 
     def at_memory(self, num_memory: int, repeats: int) -> dict[str, Any]:
-        """Seconds of query frames at a memory of so many frames, of encoding a frame's value, and resident MiB. Memory only grows."""
-        import torch
-
+        """Measure query frames at a memory of `num_memory` frames, a frame's value encoding, and resident MiB. The memory only grows."""
         with torch.inference_mode():
             while self._memory.num_frames < num_memory:
                 key = self._key + 0.1 * torch.randn_like(self._key)
@@ -285,17 +246,10 @@ class GrowingPlayer:
         return {"query_s": query_s, "value_s": value_s, "rss_mib": rss, "peak_mib": peak}
 
     def _frame(self, index: int) -> Any:
-        import torch.nn.functional as F
-
-        from vos.data.transforms import to_tensor
-
         return F.pad(to_tensor(np.array(self._frames[index : index + 1])), self._pads)
 
     def _query(self, frame: Any) -> Any:
-        """What `vos.inference.propagate` does for a frame, from the encoder to the labels."""
-        from vos.models.decoder import object_probability
-        from vos.models.memory import soft_aggregate
-
+        """Segment a frame as `vos.inference.propagate` does, from the encoder to the labels."""
         query = self._model.encode_query(frame)
         logits = self._model.decode(query, self._memory.read(query.key)).logits
         return soft_aggregate(object_probability(logits)).softmax(1)[0].argmax(0)
@@ -316,7 +270,7 @@ def _seconds(call: Any, *arguments: Any) -> float:
 
 
 def _resident_mib() -> tuple[float, float]:
-    """Resident and peak memory of this process, in MiB (Linux)."""
+    """Return resident and peak memory of this process, in MiB (Linux)."""
     values = {}
     with open("/proc/self/status", encoding="ascii") as file:
         for line in file:

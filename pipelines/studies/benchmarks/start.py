@@ -17,13 +17,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.studies.benchmarks.figures import Measure, Row, figure
+from pipelines.studies.benchmarks.rows import Measure, median
 from vos.config import BenchmarkConfig
 from vos.data.synthetic import synthetic_index
 from vos.errors import InputError
 from vos.inference.runtimes import choose
 from vos.media.images import write_mask
 from vos.media.video_writer import VideoWriter
+from vos.published.bounds import Figure
 
 SIZE, FRAMES = (480, 854), 24
 BOUND_S = 5
@@ -38,7 +39,7 @@ class Start(NamedTuple):
     cpu_seconds: float
 
 
-def first_masks(config: BenchmarkConfig) -> Iterator[Row]:
+def first_masks(config: BenchmarkConfig) -> Iterator[Figure]:
     """Cold starts as they are by default, cold ones that wait for their graphs, and warm ones, in turns."""
     runtime = choose("auto", "auto", "", on_gpu=False).runtime
     starts: dict[str, list[Start]] = {"cold": [], f"cold, --runtime {runtime}": [], "warm": []}
@@ -57,14 +58,14 @@ def first_masks(config: BenchmarkConfig) -> Iterator[Row]:
         f"{min(loads):.1f} to {max(loads):.1f}"
     )
     for kind, found in starts.items():
-        seconds, name = [one.seconds for one in found], f"s to the first mask, {kind}"
+        seconds = [one.seconds for one in found]
         if "--runtime" in kind:
-            yield figure(name, seconds, "", lambda _: True, how)
+            yield median(f"s to the first mask, {kind}", seconds, how=how)
         else:
-            yield figure(name, seconds, f"<= {BOUND_S}", lambda value: value <= BOUND_S, how)
+            yield median(f"s to the first mask, {kind}", seconds, "<=", BOUND_S, how)
     for kind, found in starts.items():
         cpu_seconds = [one.cpu_seconds for one in found]
-        yield figure(f"processor s to the first mask, {kind}", cpu_seconds, "", lambda _: True, how)
+        yield median(f"processor s to the first mask, {kind}", cpu_seconds, how=how)
 
 
 def _write_video(folder: str) -> None:

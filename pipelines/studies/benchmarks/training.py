@@ -1,10 +1,9 @@
-"""What Ray, several workers, the representation loss, metrics and a search cost, measured against doing without them."""
+"""Measure the cost of Ray, several workers, the representation loss, metrics and a search against work without them."""
 
 from __future__ import annotations
 
 import os
 import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -14,15 +13,16 @@ from pipelines import storage, tracking
 from pipelines.cache import schema
 from pipelines.cache.read import Batch, draws_of_step
 from pipelines.runtime.progress import Reporter, new_board
-from pipelines.search.search import search
-from pipelines.studies.benchmarks.figures import Row, built, figure, seconds
+from pipelines.search.search import TUNE, search
+from pipelines.studies.benchmarks.rows import built, emptied, median, seconds, stepped
 from pipelines.training.launch import train
-from pipelines.training.loop import make_source, new_model
+from pipelines.training.loop import TRAIN, make_source, new_model
 from vos.config import BenchmarkConfig, CacheConfig, ClipConfig, FactorConfig, TrainConfig, TuneConfig
 from vos.config.presets import preset
 from vos.distillation.clip_forward import sampled_features
 from vos.distillation.representation import representation_losses
 from vos.distillation.training_step import TrainingStep
+from vos.published.bounds import Figure
 
 STEPS = 12
 WARM_UP = 3
@@ -30,7 +30,7 @@ FRAMES = 3
 
 
 def _cache(config: BenchmarkConfig) -> str:
-    """A cache at the paper's sizes, by whatever teacher: the student's step costs the same."""
+    """Return a cache at the paper's sizes; the teacher does not matter, since it does not change the student's step time."""
     cache = CacheConfig(
         out=storage.join(config.out, "train-cache"),
         draws=config.draws,
@@ -43,7 +43,7 @@ def _cache(config: BenchmarkConfig) -> str:
 
 
 def _config(config: BenchmarkConfig, name: str) -> TrainConfig:
-    # A checkpoint at the end only: what it costs depends on how often one is wanted.
+    # Only one checkpoint, at the end, since its cost depends on the chosen interval.
     base = TrainConfig(
         model=config.student, data=config.data, cache=_cache(config), steps=STEPS, batch=2, seed=config.seed
     )
@@ -51,15 +51,14 @@ def _config(config: BenchmarkConfig, name: str) -> TrainConfig:
 
 
 def _rate_through_ray(config: TrainConfig) -> float:
-    """Images per second of a training by jobs.train's own pipeline, from its own metric, first steps left out."""
-    folder = f"{config.out}-{time.time_ns()}"
-    result = train(replace(config, out=folder), label=os.path.basename(config.out), register=False)
+    """Return images per second of a training through the pipeline of jobs.train, from its metric, without the first steps."""
+    result = train(emptied(config, TRAIN), label=os.path.basename(config.out), register=False)
     rates = tracking.existing_run(result.run_id).history("train/clips_per_s")
     return FRAMES * statistics.harmonic_mean([rate for step, rate in rates.items() if step > WARM_UP])
 
 
 def _batches(config: TrainConfig) -> list[Batch]:
-    """The very batches of the training, in memory: clips differ in what they cost."""
+    """Return the training's own batches, in memory, since the time of clips differs."""
     source = make_source(config)
     numbers = [draws_of_step(step, source.num_draws, config.batch, config.seed) for step in range(STEPS)]
     return [source.batch(one) for one in numbers]
@@ -67,14 +66,11 @@ def _batches(config: TrainConfig) -> list[Batch]:
 
 def _rate_of_bare_loop(config: TrainConfig, batches: list[Batch]) -> float:
     take = TrainingStep(new_model(config), config)
-    times = [
-        seconds(take, step, one.frames, one.labels, one.num_objects, one.targets, one.draws)
-        for step, one in enumerate(batches)
-    ]
+    times = [seconds(stepped, take, step, one) for step, one in enumerate(batches)]
     return FRAMES * config.batch / statistics.mean(times[WARM_UP:])
 
 
-def _workers(config: BenchmarkConfig) -> Iterator[Row]:
+def _workers(config: BenchmarkConfig) -> Iterator[Figure]:
     chosen = _config(config, "workers")
     batches = _batches(chosen)
     against_bare, against_one = [], []
@@ -84,13 +80,13 @@ def _workers(config: BenchmarkConfig) -> Iterator[Row]:
         against_one.append(_rate_through_ray(replace(chosen, workers=2)) / one)
     sizes = f"{config.student}, {config.crop_px} px, batch 2, {STEPS - WARM_UP} steps a side, the same clips"
     how = f"{sizes}; reading, metrics and Ray on one side only"
-    yield figure("images/s, Ray Train / bare loop", against_bare, ">= 0.95", lambda value: value >= 0.95, how)
+    yield median("images/s, Ray Train / bare loop", against_bare, ">=", 0.95, how)
     how = f"the same batch of 2 clips, one thread each, {os.cpu_count()} cores"
-    yield figure("images/s, 2 workers / 1", against_one, ">= 1.7", lambda value: value >= 1.7, how)
+    yield median("images/s, 2 workers / 1", against_one, ">=", 1.7, how)
 
 
-def _shares(config: BenchmarkConfig) -> Iterator[Row]:
-    """L_repr and the telling of metrics, as shares of a step."""
+def _shares(config: BenchmarkConfig) -> Iterator[Figure]:
+    """Measure L_repr and the reporting of metrics, as shares of a step."""
     chosen = replace(_config(config, "shares"), steps=1000)
     batch = _batches(chosen)[0]
     targets = batch.targets
@@ -106,27 +102,23 @@ def _shares(config: BenchmarkConfig) -> Iterator[Row]:
         features.grad = None
 
     reporter = Reporter(new_board().post.remote)
-    losses, whole_s, telling_s = [], [], []
+    losses, whole_s, reporting_s = [], [], []
     for step in range(4 * config.rounds + WARM_UP):
         terms: dict[str, float] = {}
-        whole = seconds(
-            lambda step=step, terms=terms: terms.update(
-                take(step, batch.frames, batch.labels, batch.num_objects, targets, batch.draws)
-            )
-        )
+        whole = seconds(lambda step=step, terms=terms: terms.update(stepped(take, step, batch)))
         losses.append(100 * seconds(representation) / whole)
         whole_s.append(whole)
-        telling_s.append(seconds(reporter.add, step, terms))
+        reporting_s.append(seconds(reporter.add, step, terms))
     sizes = f"{config.samples} samples, rank {targets.factor.shape[-1]}, {present} objects, 4 query frames"
     how = f"gather, forward and backward / a step; {sizes}"
-    yield figure("L_repr, % of a step", losses[WARM_UP:], "<= 5", lambda value: value <= 5, how)
+    yield median("L_repr, % of a step", losses[WARM_UP:], "<=", 5, how)
     how = "time in the call that hands a step's metrics over / the step; MLflow is the driver's work"
-    share = 100 * sum(telling_s) / sum(whole_s)  # most calls only collect; one a second posts
-    yield figure("metrics, % of a step", [share], "<= 1", lambda value: value <= 1, how)
+    share = 100 * sum(reporting_s) / sum(whole_s)  # most calls only collect; one a second posts
+    yield median("metrics, % of a step", [share], "<=", 1, how)
 
 
-def _search(config: BenchmarkConfig) -> Iterator[Row]:
-    """Ray Tune's wall time against the seconds that its trials spent training, on two trials at a time."""
+def _search(config: BenchmarkConfig) -> Iterator[Figure]:
+    """Compare Ray Tune's wall time with the seconds that its trials spent in training, two trials at a time."""
     if not config.search:
         return
     small = preset(TrainConfig, "demo")
@@ -143,7 +135,7 @@ def _search(config: BenchmarkConfig) -> Iterator[Row]:
     )
     cache = built(cache)
     chosen = TuneConfig(
-        out=storage.join(config.out, f"search-{time.time_ns()}"),
+        out=storage.join(config.out, "search"),
         cache=cache.out,
         data=cache.data,
         trials=config.trials,
@@ -152,20 +144,14 @@ def _search(config: BenchmarkConfig) -> Iterator[Row]:
         max_frames=10,
         train=replace(small, steps=config.trial_steps, workers=1, checkpoint_every=max(1, config.trial_steps // 3)),
     )
-    result = search(chosen)
+    result = search(emptied(chosen, TUNE))
     spent = sum(trial.seconds for trial in result.trials)
     sizes = f"{config.trials} trials of {spent / len(result.trials):.0f} s, {chosen.concurrent} at a time"
     how = f"{sizes}: wall time x {chosen.concurrent} / the sum of the trials' own seconds (steps, validations, checkpoints)"
     ratio = result.wall_s * chosen.concurrent / spent
-    yield figure("search / its trials' training", [ratio], "<= 1.15", lambda value: value <= 1.15, how)
+    yield median("search / its trials' training", [ratio], "<=", 1.15, how)
     forwards = float(sum(trial.teacher_forwards for trial in result.trials))
-    yield figure(
-        "teacher forwards in the search",
-        [forwards],
-        "0",
-        lambda value: value == 0,
-        "counted where a teacher looks at a clip",
-    )
+    yield Figure("teacher forwards in the search", forwards, "=", 0, "counted where a teacher looks at a clip")
 
 
 MEASURES = (_shares, _workers, _search)

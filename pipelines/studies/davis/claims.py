@@ -1,140 +1,60 @@
-"""The claims of the protocol beside their targets: reached, below target, or not run."""
+"""Compare the claims of the protocol with their targets: reached, below target, or not run."""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
-from pipelines.studies.davis.comparisons import Comparison, by_seed, comparisons, counted, figure, mean_of
-from pipelines.studies.davis.plan import LONG, MAIN_CACHE, SCALES, TEACHER, as_large, lighter_kd, quarter
-from pipelines.studies.davis.records import Record
-from vos.config import CacheConfig, EvaluateConfig
-from vos.config.presets import preset
+from pipelines.studies.davis.plan import LONG, MAIN_CACHE, TEACHER
+from pipelines.studies.davis.results import Results, counted
 from vos.metrics.intervals import Difference
+from vos.published.bounds import BELOW, NOT_RUN, REACHED, Figure
 
-REACHED, BELOW, NOT_RUN = "reached", "below target", "not run"
 MINUTE_S = 60.0
 FAIR = 0.98
-"""Least CPU time of the plain students, as a share of the distilled ones', called equal: a busy machine's clocks differ by that."""
+"""Smallest share of the distilled students' CPU time at which the plain students' counts as equal; a busy machine varies by that."""
+ON_AVERAGE = f"{REACHED} on average"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim, what was asked, what was found, and whether that is it."""
-
-    claim: str
-    target: str
-    found: str
-    verdict: str
-
-
-def claims(records: Mapping[str, Record], name: str) -> list[Claim]:
-    """The claims of the protocol beside their targets."""
-    found = {(one.a, one.b): one for one in comparisons(records, name)}
-    labels = list(SCALES[name].students)
-    main = labels[0]
-    teacher = figure(records, TEACHER)
-    lengths = [f"full-{main}-plain{length}" for length in ("", "-long", "-fresh")]
-    in_time = [one for one in lengths if (mean_of(records, one, "cpu_s") or math.inf) <= 60 * MINUTE_S]
-    # One seed shows little, however high.
-    most = max(len(figure(records, one)) for one in in_time or lengths)
-    plain = _best(records, [one for one in in_time or lengths if len(figure(records, one)) == most])
-    of_mobilenet = [
-        f"full-{label}-{loss}" for label in labels if label != "resnet18" for loss in ("both", "logits", "repr")
+def claims(results: Results) -> list[Figure]:
+    """Return each claim as a figure, with its result as text in `how`."""
+    study = results.study
+    full, some, rank = f"full-{study.main}", study.quarter, study.cache.factor.rank
+    shares = [
+        ("half", "short", "half-both", "short-plain"),
+        ("half", "full", f"{full}-both-half", f"{full}-plain"),
+        (f"{100 / LONG:.0f} %", f"{LONG:g} times full", f"{full}-both", f"{full}-plain-long"),
     ]
-    others = [f"full-{main}-{one}" for one in (f"kd{lighter_kd(name):g}", "both-long", "both-fresh")]
-    usual, larger = _best(records, [*of_mobilenet, *others]), f"{as_large(name)}-both-fresh"
-    best = _best(records, [usual, larger])
-    spent_s = mean_of(records, plain, "cpu_s")
-    cost = f", {spent_s / MINUTE_S:.0f} CPU-minutes" if spent_s is not None else ""
-    # A teacher of a few steps may find nothing at all.
-    distilled = {family: _mean(figure(records, family)) for family in (usual, best)}
-    ratio = {
-        family: value / teacher[0] if value is not None and any(teacher) else None
-        for family, value in distilled.items()
-    }
-    seeds = f", {counted(figure(records, best))}"
-    size = f", frames at {SCALES[name].teacher_px} px like the teacher's; at {preset(EvaluateConfig, name).size_px} px "
-    steps = {one: _ratio(records, f"short-{one}", "short-plain", "cpu_s_per_step") for one in ("both", "online")}
-    some, rank = quarter(name), preset(CacheConfig, name).factor.rank
+    plain, teacher, best, ratio = _levels(results)
     return [
-        _level(
-            "plain student without ASPP, at most 1 CPU-hour",
-            "J&F ≥ 82",
-            _mean(figure(records, plain)),
-            82,
-            f"{cost}, {counted(figure(records, plain))}, the best of {len(lengths)} lengths",
-            bool(in_time),
-        ),
-        _level("teacher", "J&F ≥ 88", _mean(teacher), 88),
-        _level(
-            "best distilled MobileNetV2 student",
-            "J&F ≥ 87",
-            distilled[best],
-            87,
-            seeds + _also(size, distilled[usual], best != usual),
-        ),
-        _gain(
-            found["short-both", "short-plain"], "distilled − plain, equal steps, short", "≥ +3, interval above 0", 3, 5
-        ),
-        _gain(
-            found[f"full-{main}-both", f"full-{main}-plain"],
-            "distilled − plain, equal steps, full",
-            "≥ +3, interval above 0",
-            3,
-            3,
-        ),
-        _equal_cpu(records, found["short-both", "longer-plain"], "short", 5),
-        _equal_cpu(records, found[f"full-{main}-both", f"full-{main}-plain-longer"], "full", 3),
-        _level(
-            "distilled student / its teacher, J&F",
-            "≥ 0.99",
-            ratio[best],
-            0.99,
-            seeds + _also(size, ratio[usual], best != usual, 3),
-            digits=3,
-        ),
-        *(
-            _gain(
-                found[pair], f"distilled in {share} of the steps − plain in all, {length}", "≥ 0", 0, 3, interval=False
-            )
-            for share, length, pair in (
-                ("half", "short", ("half-both", "short-plain")),
-                ("half", "full", (f"full-{main}-both-half", f"full-{main}-plain")),
-                (f"{100 / LONG:.0f} %", f"{LONG:g} times full", (f"full-{main}-both", f"full-{main}-plain-long")),
-            )
-        ),
-        _gain(
-            found[f"short-{some}", "short-uniform"],
-            f"boundary − uniform sampling, {some}",
-            "> 0, interval above 0",
-            0,
-            3,
-            most_seeds=5,
-        ),
-        _within(found["short-both", "short-fp32"], f"int8, rank {rank} − fp32 targets", 0.5),
-        _within(found["short-both", "short-online"], "cached − online teacher", 0.5),
-        _most("CPU seconds of a step, distilled from the cache / plain", "≤ 1.1", steps["both"], 1.1),
-        _most("the same with the teacher online", "(without a cache)", steps["online"], None),
-    ]
+        plain,
+        teacher,
+        best,
+        _gain(results, "distilled − plain, equal steps, short", "short-both", "short-plain", 3, 5),
+        _gain(results, "distilled − plain, equal steps, full", f"{full}-both", f"{full}-plain", 3, 3),
+        _equal_cpu(results, "short", *_equal_in_cpu(full)["short"], seeds=5),
+        _equal_cpu(results, "full", *_equal_in_cpu(full)["full"], seeds=3),
+        ratio,
+        *(_as_good(results, f"distilled in {part} of the steps − plain in all, {length}", a, b)
+          for part, length, a, b in shares),
+        _gain(results, f"boundary − uniform sampling, {some}", f"short-{some}", "short-uniform", 0, 3, most_seeds=5),
+        _within(results, f"int8, rank {rank} − fp32 targets", "short-fp32", 0.5),
+        _within(results, "cached − online teacher", "short-online", 0.5),
+        _cost(results, "CPU seconds of a step, distilled from the cache / plain", "short-both", ("<=", 1.1), "≤ 1.1"),
+        _cost(results, "the same with the teacher online", "short-online", ("", ""), "(without a cache)"),
+    ]  # fmt: skip
 
 
-def cpu_lines(records: Mapping[str, Record], name: str) -> list[str]:
-    """What the comparison at equal CPU time rests on."""
-    lines = []
-    main = next(iter(SCALES[name].students))
-    for length, a, b in (
-        ("short", "short-both", "longer-plain"),
-        ("full", f"full-{main}-both", f"full-{main}-plain-longer"),
-    ):
-        spent = [mean_of(records, family, "cpu_s") for family in (a, b)]
-        if spent[0] is not None and spent[1] is not None:
-            lines.append(
-                f"{length}: {spent[0] / MINUTE_S:.1f} CPU-minutes distilled (cache reading included), {spent[1] / MINUTE_S:.1f} plain"
-            )
-    if MAIN_CACHE in records:
+def cpu_lines(results: Results) -> list[str]:
+    """Return the lines with the CPU times behind the comparison at equal CPU time."""
+    lines, records = [], results.records
+    for length, families in _equal_in_cpu(f"full-{results.study.main}").items():
+        distilled, plain = (results.cost(family, "cpu_s") for family in families)
+        if distilled is not None and plain is not None:
+            minutes = f"{distilled / MINUTE_S:.1f} CPU-minutes distilled (cache reading included), {plain / MINUTE_S:.1f} plain"
+            lines.append(f"{length}: {minutes}")
+    if MAIN_CACHE in records and records[MAIN_CACHE]["teacher_cpu_s"]:
         cache = records[MAIN_CACHE]
         size = f"{cache['draws']} draws, {cache['bytes'] / 2**20:.0f} MiB"
         cost = f"{cache['teacher_cpu_s'] / MINUTE_S:.1f} CPU-minutes of the teacher"
@@ -144,83 +64,108 @@ def cpu_lines(records: Mapping[str, Record], name: str) -> list[str]:
     return lines
 
 
-def _best(records: Mapping[str, Record], families: Sequence[str]) -> str:
-    """The family whose mean over seeds is highest, the first of those that were not run."""
-    return max(families, key=lambda family: _mean(figure(records, family)) or -math.inf)
+def _equal_in_cpu(full: str) -> dict[str, tuple[str, str]]:
+    return {"short": ("short-both", "longer-plain"), "full": (f"{full}-both", f"{full}-plain-longer")}
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return statistics.mean(values) if values else None
+def _levels(results: Results) -> tuple[Figure, Figure, Figure, Figure]:
+    """Return J&F of the best plain student, the teacher and the best distilled student, and the ratio of the last to its teacher."""
+    study, full, seeds_of = results.study, f"full-{results.study.main}", results.figures
+    lengths = [f"{full}-plain{length}" for length in ("", "-long", "-fresh")]
+    in_time = [one for one in lengths if (results.cost(one, "cpu_s") or math.inf) <= 60 * MINUTE_S]
+    most = max(len(seeds_of(one)) for one in in_time or lengths)  # one seed shows little, however high
+    plain = results.best([one for one in in_time or lengths if len(seeds_of(one)) == most])
+    spent_s = results.cost(plain, "cpu_s")
+    cost = f", {spent_s / MINUTE_S:.0f} CPU-minutes" if spent_s is not None else ""
+    note = f"{cost}, {counted(seeds_of(plain))}, the best of {len(lengths)} lengths"
+    of_mobilenet = [label for label in (study.main, *study.others) if label != "resnet18"]
+    others = [f"{full}-{one}" for one in (f"kd{study.light_kd:g}", "both-long", "both-fresh")]
+    usual = results.best(
+        [f"full-{label}-{one}" for label in of_mobilenet for one in ("both", "logits", "repr")] + others
+    )
+    best, teacher = results.best([usual, f"{study.as_large}-both-fresh"]), results.mean(TEACHER)
 
+    def distilled(name: str, target: str, bound: float, scale: float | None, digits: int) -> Figure:
+        """Return the best one's figure, in units of `scale`, and the usual one's too where the best saw larger frames than students do."""
+        values = [value / scale if value is not None and scale else None for value in map(results.mean, (best, usual))]
+        note = f", {counted(seeds_of(best))}"
+        if best != usual and values[1] is not None:
+            note += f", frames at {study.scale.teacher_px} px like the teacher's; at {study.evaluate.size_px} px "
+            note += f"{values[1]:.{digits}f}"
+        return _level(name, target, values[0], bound, note, digits)
 
-def _also(words: str, value: float | None, wanted: bool, digits: int = 1) -> str:
-    return f"{words}{value:.{digits}f}" if wanted and value is not None else ""
-
-
-def _ratio(records: Mapping[str, Record], a: str, b: str, field: str) -> float | None:
-    """The median over common seeds of a cost's ratio."""
-    left, right = by_seed(records, a), by_seed(records, b)
-    pairs = [(left[seed][field], right[seed][field]) for seed in left.keys() & right.keys()]
-    values = [one / other for one, other in pairs if one is not None and other is not None]
-    return statistics.median(values) if values else None
-
-
-def _level(
-    claim: str, target: str, value: float | None, least: float, note: str = "", also: bool = True, digits: int = 1
-) -> Claim:
-    if value is None:
-        return Claim(claim, target, "-", NOT_RUN)
-    return Claim(claim, target, f"{value:.{digits}f}{note}", REACHED if value >= least and also else BELOW)
-
-
-def _most(claim: str, target: str, value: float | None, most: float | None) -> Claim:
-    if value is None:
-        return Claim(claim, target, "-", NOT_RUN)
-    return Claim(claim, target, f"{value:.3f}", "" if most is None else REACHED if value <= most else BELOW)
-
-
-def _gain(
-    one: Comparison, claim: str, target: str, least: float, seeds: int, interval: bool = True, most_seeds: int = 0
-) -> Claim:  # fmt: skip
-    def holds(found: Difference) -> bool:
-        enough = found.mean >= least if least or not interval else found.mean > 0
-        return enough and (found.low > 0 or not interval)
-
-    judged = _judged(one, claim, f"{target}, {seeds} seeds", seeds, holds, most_seeds)
-    unsure = one.difference is not None and one.difference.low <= 0
-    return _on_average(judged) if unsure else judged
-
-
-def _equal_cpu(records: Mapping[str, Record], one: Comparison, length: str, seeds: int) -> Claim:
-    """A comparison at equal CPU time is none where the plain students had less of it."""
-    judged = _gain(one, f"distilled − plain, equal CPU time, {length}", "> 0, interval above 0", 0, seeds)
-    ratio = _ratio(records, one.b, one.a, "cpu_s")
-    if ratio is None or ratio >= FAIR or judged.verdict.startswith(NOT_RUN):
-        return judged
-    return Claim(
-        judged.claim, judged.target, judged.found, f"not equal: plain had {100 * (1 - ratio):.0f} % less CPU time"
+    judged = _level("plain student without ASPP, at most 1 CPU-hour", "J&F ≥ 82", results.mean(plain), 82, note)
+    return (
+        judged if in_time else replace(judged, verdict=BELOW if judged.value is not None else ""),
+        _level("teacher", "J&F ≥ 88", teacher, 88),
+        distilled("best distilled MobileNetV2 student", "J&F ≥ 87", 87, 1.0, 1),
+        distilled("distilled student / its teacher, J&F", "≥ 0.99", 0.99, teacher, 3),
     )
 
 
-def _within(one: Comparison, claim: str, points: float, seeds: int = 2) -> Claim:
-    judged = _judged(one, claim, f"within {points}", seeds, lambda found: abs(found.mean) <= points)
-    wide = one.difference is not None and max(-one.difference.low, one.difference.high) > points
-    # Two seeds rarely say more than this of half a point.
-    return _on_average(judged) if wide else judged
+def _level(name: str, target: str, value: float | None, least: float, note: str = "", digits: int = 1) -> Figure:
+    found = "-" if value is None else f"{value:.{digits}f}{note}"
+    return Figure(name, value, ">=", least, found, asked=target)
 
 
-def _on_average(judged: Claim) -> Claim:
-    return replace(judged, verdict=f"{REACHED} on average") if judged.verdict == REACHED else judged
+def _cost(results: Results, name: str, family: str, bound: tuple[str, float | str], target: str) -> Figure:
+    value = results.cost_ratio(family, "short-plain", "cpu_s_per_step")
+    return Figure(name, value, *bound, how="-" if value is None else f"{value:.3f}", asked=target)
+
+
+def _gain(results: Results, name: str, a: str, b: str, least: float, seeds: int, most_seeds: int = 0) -> Figure:
+    """Require at least `least` points (0: more than none), with the whole interval above 0."""
+    target = (f"≥ +{least:g}" if least else "> 0") + f", interval above 0, {seeds} seeds"
+
+    def verdict(found: Difference) -> str | bool:
+        return (found.mean >= least if least else found.mean > 0) and found.low > 0
+
+    return _judged(results, name, (a, b), target, verdict, seeds, most_seeds)
+
+
+def _as_good(results: Results, name: str, a: str, b: str) -> Figure:
+    def verdict(found: Difference) -> str | bool:
+        return found.mean >= 0 and (ON_AVERAGE if found.low <= 0 else True)
+
+    return _judged(results, name, (a, b), "≥ 0, 3 seeds", verdict, 3)
+
+
+def _within(results: Results, name: str, b: str, points: float) -> Figure:
+    def verdict(found: Difference) -> str | bool:
+        wide = max(-found.low, found.high) > points  # two seeds rarely resolve half a point
+        return abs(found.mean) <= points and (ON_AVERAGE if wide else True)
+
+    return _judged(results, name, ("short-both", b), f"within {points}", verdict, 2)
+
+
+def _equal_cpu(results: Results, length: str, a: str, b: str, seeds: int) -> Figure:
+    """Judge a comparison at equal CPU time; it does not count where the plain students had less."""
+    judged = _gain(results, f"distilled − plain, equal CPU time, {length}", a, b, 0, seeds)
+    ratio = results.cost_ratio(b, a, "cpu_s")
+    if ratio is None or ratio >= FAIR or judged.outcome.startswith(NOT_RUN):
+        return judged
+    return replace(judged, verdict=f"not equal: plain had {100 * (1 - ratio):.0f} % less CPU time")
 
 
 def _judged(
-    one: Comparison, claim: str, target: str, seeds: int, holds: Callable[[Difference], bool], most_seeds: int = 0
-) -> Claim:  # fmt: skip
+    results: Results,
+    name: str,
+    pair: tuple[str, str],
+    target: str,
+    holds: Callable[[Difference], str | bool],
+    seeds: int,
+    most_seeds: int = 0,
+) -> Figure:
+    """Compare two families with a target; `holds` returns whether it is met, or a text for a partial result."""
+    one = results.compare(*pair)
     if one.difference is None:
-        return Claim(claim, target, "-", NOT_RUN)
+        return Figure(name, None, how="-", asked=target)
+    mean, low, high = one.difference
     found = f"{one.points} ({one.interval}), {counted(one.seeds)}"
-    if len(one.seeds) >= most_seeds > 0 and one.difference.low <= 0 <= one.difference.high:
-        return Claim(claim, target, found, f"no difference ({len(one.seeds)} seeds)")
-    if len(one.seeds) < seeds:
-        return Claim(claim, target, found, f"{NOT_RUN}: {len(one.seeds)} of {seeds} seeds")
-    return Claim(claim, target, found, REACHED if holds(one.difference) else BELOW)
+    verdict = holds(one.difference)
+    if len(one.seeds) >= most_seeds > 0 and low <= 0 <= high:
+        verdict = f"no difference ({len(one.seeds)} seeds)"
+    elif len(one.seeds) < seeds:
+        verdict = f"{NOT_RUN}: {len(one.seeds)} of {seeds} seeds"
+    outcome = verdict if isinstance(verdict, str) else REACHED if verdict else BELOW
+    return Figure(name, mean, how=found, low=low, high=high, asked=target, verdict=outcome)

@@ -1,4 +1,4 @@
-"""docs/results.md from the records alone: the protocol, the claims, the tables, the plots, and what has not been run."""
+"""Write docs/results.md from the records alone: the protocol, the claims, the tables, the plots, and the missing runs."""
 
 from __future__ import annotations
 
@@ -6,84 +6,89 @@ import csv
 import io
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pipelines import storage
 from pipelines.runtime.output_folder import read_plain
 from pipelines.search.trials import ranked
-from pipelines.studies.davis.ablations import ablation_families
 from pipelines.studies.davis.claims import FAIR, claims, cpu_lines
-from pipelines.studies.davis.comparisons import aligned, comparisons, counted, figure, mean_of, of_family, scores
-from pipelines.studies.davis.plan import LONG, LONGER, SCALES, TEACHER, Planned
+from pipelines.studies.davis.comparisons import ablations, comparisons
+from pipelines.studies.davis.plan import LONG, LONGER, TEACHER, Planned
 from pipelines.studies.davis.plots import PLOTS, write_plots
 from pipelines.studies.davis.records import Record, docs_folder
 from pipelines.studies.davis.records import trials as trials_of
+from pipelines.studies.davis.results import Results, counted, scores
 from pipelines.studies.davis.table import FPS, main_table, markdown, spread
-from vos.config import CacheConfig, EvaluateConfig, ReportConfig, TrainConfig, TuneConfig
+from vos.config import EvaluateConfig, ReportConfig, TrainConfig, TuneConfig
 from vos.config.presets import preset
 
 SHEET = "sequences.csv"
 
 
-def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Record], strangers: list[str]) -> list[str]:
+def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Record], unused: list[str]) -> list[str]:
     """Write the page, the sheet of sequences and the plots; returns their paths, the page first.
 
-    records    the valid ones
-    strangers  names of records that do not count: of another configuration, or of no run of the plan
+    records  valid records
+    unused   names of records that do not count: of another configuration, or of no run of the plan
     """
     docs, folder = docs_folder(config.docs, config.overwrite), os.path.basename(config.docs)
     docs.check([f"{folder}.md", f"{folder}/{SHEET}", *(f"{folder}/{name}" for name in PLOTS)])
+    results = Results(config.preset, records)
     sheet = docs.write(f"{folder}/{SHEET}", _sheet(records).encode())
-    plots = write_plots(config.preset, records, docs, folder)
+    plots = write_plots(results, docs, folder)
     repair = "restore it, or measure again with jobs.benchmark fps --json"
     fps = read_plain(storage.join(config.docs, FPS), list[dict[str, Any]], repair) or []
+
+    def pictures(*names: str) -> str:
+        drawn = {os.path.basename(path) for path in plots}
+        return "\n\n".join(f"![{name.removesuffix('.png')}]({folder}/{name})" for name in names if name in drawn)
+
     sections = [
-        _head(config, records),
-        _protocol(config, plan, records),
-        _claims(config.preset, records),
-        main_table(config.preset, plan, records, fps),
-        _pictures(folder, plots, ("steps.png", "differences.png")),
-        _comparisons(config.preset, records),
-        _ablations(config.preset, records),
-        _pictures(folder, plots, ("ablations.png",)),
-        _search(config.preset, records),
-        _pictures(folder, plots, ("search-trials.png", "search-density.png")),
-        _sequences(config.preset, records, folder),
-        _pictures(folder, plots, ("sequences.png",)),
-        _missing(plan, records, strangers),
+        _head(folder, records),
+        _protocol(results, plan),
+        _claims(results),
+        main_table(results, plan, fps),
+        pictures("steps.png", "differences.png"),
+        _comparisons(results),
+        _ablations(results),
+        pictures("ablations.png"),
+        _search(results),
+        pictures("search-trials.png", "search-density.png"),
+        _sequences(results, folder),
+        pictures("sequences.png"),
+        _missing(plan, records, unused),
     ]
     page = docs.write(f"{folder}.md", ("\n\n".join(one for one in sections if one) + "\n").encode())
     return [page, sheet, *plots]
 
 
-def metrics(plan: list[Planned], records: Mapping[str, Record]) -> dict[str, float]:
-    """Mean J&F of every family, and how far the plan is, by their MLflow names."""
+def metrics(plan: list[Planned], results: Results) -> dict[str, float]:
+    """Return the mean J&F of every family and the number of finished and planned runs, by their MLflow names."""
     families = dict.fromkeys(one.family for one in plan if one.kind not in ("cache", "search"))
-    found = {family: figure(records, family) for family in families}
-    scores = {f"results/{family}": statistics.mean(values) for family, values in found.items() if values}
-    return {**scores, "results/runs": float(len(records)), "results/runs_planned": float(len(plan))}
+    means = {f"results/{family}": value for family in families if (value := results.mean(family)) is not None}
+    return {**means, "results/runs": float(len(results.records)), "results/runs_planned": float(len(plan))}
 
 
-def _head(config: ReportConfig, records: Mapping[str, Record]) -> str:
+def _head(folder: str, records: Mapping[str, Record]) -> str:
     commits = len({record["commit"] for record in records.values()})
     return (
         "# Results\n\n"
-        f"Written by `python -m jobs.report --page` from the records in `{os.path.basename(config.docs)}/runs/`; nothing is typed "
+        f"Written by `python -m jobs.report --page` from the records in `{folder}/runs/`; nothing is typed "
         f"by hand. {len(records)} runs, made by {commits} commits (each record names its own). J, F and J&F in percent; "
         "± is the standard deviation over seeds."
     )
 
 
-def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, Record]) -> str:
-    name, scale = config.preset, SCALES[config.preset]
-    train, cache, evaluate = preset(TrainConfig, name), preset(CacheConfig, name), preset(EvaluateConfig, name)
+def _protocol(results: Results, plan: list[Planned]) -> str:
+    name, scale = results.study.name, results.study.scale
+    train, cache, evaluate = results.study.train, results.study.cache, results.study.evaluate
     clip, rate = train.clip, train.optimiser
     size = f"{evaluate.size_px} px on the shorter side" if evaluate.size_px else "its own size"
-    scored = len(_sequence_names(records))
+    scored = len(_sequence_names(results.records))
     places = f"the {scored} development sequences below" if scored else "development sequences"
     data = f"DAVIS, trained on its training sequences, scored on {places}" if scale.pretrained else "synthetic video"
-    # Said because it is so: DECISIONS 41 and 45 to 49.
+    # See DECISIONS 41 and 45 to 49.
     looked = (
         ", but the size at which frames are seen, the share of pasted objects, the number of clips, the weight of the logits' KL and "
         "the first weights of the mask channels were settled after looks at them, and the teacher is the best there of five that were "
@@ -128,7 +133,7 @@ def _protocol(config: ReportConfig, plan: list[Planned], records: Mapping[str, R
 
 
 def _teacher(plan: list[Planned], students: EvaluateConfig) -> str:
-    """The protocol's line about the teacher."""
+    """Return the protocol's line about the teacher."""
     planned = next(one for one in plan if one.name == TEACHER)
     job, scored = planned.job, planned.evaluation
     assert isinstance(job, TrainConfig) and scored is not None
@@ -143,25 +148,17 @@ def _flag(name: str) -> str:
     return "" if name == "davis-cpu" else f" --preset {name}"
 
 
-def _claims(name: str, records: Mapping[str, Record]) -> str:
-    rows = [
-        [one.claim, one.target, one.found, f"**{one.verdict}**" if one.verdict else ""] for one in claims(records, name)
-    ]
-    lines = cpu_lines(records, name)
-    return "\n".join(
-        [
-            "## Claims and targets",
-            markdown(["claim", "target", "found", ""], rows),
-            "",
-            *(f"- {one}" for one in lines),
-            "- Bounds are judged before they are rounded: 0.0 can be just above or just below 0.",
-        ]
-    )
+def _claims(results: Results) -> str:
+    found = claims(results)
+    rows = [[one.name, one.target, one.how, f"**{one.outcome}**" if one.outcome else ""] for one in found]
+    notes = [*cpu_lines(results), "Bounds are judged before they are rounded: 0.0 can be just above or just below 0."]
+    table = markdown(["claim", "target", "found", ""], rows)
+    return "\n".join(["## Claims and targets", table, "", *(f"- {one}" for one in notes)])
 
 
-def _comparisons(name: str, records: Mapping[str, Record]) -> str:
+def _comparisons(results: Results) -> str:
     rows, before = [], ""
-    for one in comparisons(records, name):
+    for one in comparisons(results):
         head, before = ("" if one.group == before else f"**{one.group}**"), one.group
         rows.append([head, one.title, f"`{one.a}` − `{one.b}`", one.points, one.interval, len(one.seeds) or "-"])
     note = (
@@ -174,30 +171,27 @@ def _comparisons(name: str, records: Mapping[str, Record]) -> str:
     return "\n".join(["## Paired comparisons", markdown(header, rows), "", note])
 
 
-def _ablations(name: str, records: Mapping[str, Record]) -> str:
+def _ablations(results: Results) -> str:
     parts = ["## Ablations (student without ASPP, short length unless said)"]
-    plain = figure(records, "short-plain")
-    if plain:
+    if plain := results.figures("short-plain"):
         parts.append(f"The plain student of this length: {spread(plain)} ({counted(plain)}).")
-    for title, values in ablation_families(name).items():
-        found, seeds = aligned(records, [family for _, family in values])
+    for title, values in ablations(results.study).items():
+        found, seeds = results.aligned([family for _, family in values])
         cells = [spread(found[family]) if found[family] else "not run" for _, family in values]
-        said = f"J&F, seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}" if seeds else "J&F"
-        parts.append(markdown([title, *(label for label, _ in values)], [[said, *cells]]))
-    steps = [mean_of(records, family, "cpu_s_per_step") for family in ("short-plain", "short-both", "short-online")]
-    said = [
-        f"{label} {value:.2f} s" for label, value in zip(("plain", "cached", "online"), steps, strict=True) if value
-    ]
-    if said:
-        parts.append(f"CPU seconds of a step: {', '.join(said)}.")
+        label = f"J&F, seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}" if seeds else "J&F"
+        parts.append(markdown([title, *(label for label, _ in values)], [[label, *cells]]))
+    kinds = {"plain": "plain", "cached": "both", "online": "online"}
+    steps = {label: results.cost(f"short-{one}", "cpu_s_per_step") for label, one in kinds.items()}
+    if costs := [f"{label} {value:.2f} s" for label, value in steps.items() if value]:
+        parts.append(f"CPU seconds of a step: {', '.join(costs)}.")
     return "\n\n".join(parts)
 
 
-def _search(name: str, records: Mapping[str, Record]) -> str:
-    trials = trials_of(records)
+def _search(results: Results) -> str:
+    trials = trials_of(results.records)
     if not trials:
         return ""
-    searched, frames = list(trials[0].parameters), preset(TuneConfig, name).max_frames
+    searched, frames = list(trials[0].parameters), preset(TuneConfig, results.study.name).max_frames
     stopped = sum(trial.status == "stopped" for trial in trials)
     scored_on = f"{f'first {frames} frames of the ' if frames else ''}development sequences"
     text = (
@@ -205,27 +199,21 @@ def _search(name: str, records: Mapping[str, Record]) -> str:
         f"stopped early by successive halving, {sum(trial.teacher_forwards for trial in trials)} forwards of the teacher. Trials are "
         f"scored on the {scored_on}, so the search shows how far the parameters matter; nothing on this page was chosen by it."
     )
-    rows = [
-        [
-            *(f"{trial.parameters[key]:.3g}" for key in searched),
-            f"{100 * trial.score:.1f}" if trial.score >= 0 else "-",
-            trial.step,
-            trial.status,
-        ]
-        for trial in ranked(trials)
-    ]
+    rows = []
+    for trial in ranked(trials):
+        score = f"{100 * trial.score:.1f}" if trial.score >= 0 else "-"
+        rows.append([*(f"{trial.parameters[key]:.3g}" for key in searched), score, trial.step, trial.status])
     return "\n\n".join(["## Search", text, markdown([*searched, "J&F", "steps", ""], rows)])
 
 
-def _sequences(name: str, records: Mapping[str, Record], folder: str) -> str:
-    main = next(iter(SCALES[name].students))
-    longest = [f"full-{main}-{loss}{length}" for length in ("-fresh", "-long", "") for loss in ("plain", "both")]
-    families = [TEACHER, *longest, "short-plain", "short-both"]
-    names = _sequence_names(records)
+def _sequences(results: Results, folder: str) -> str:
+    longest = [
+        f"full-{results.study.main}-{loss}{one}" for one in ("-fresh", "-long", "") for loss in ("plain", "both")
+    ]
+    names = _sequence_names(results.records)
     rows = []
-    for family in families:
-        of = [scores(record) for record in of_family(records, family)]
-        if of:
+    for family in (TEACHER, *longest, "short-plain", "short-both"):
+        if of := [scores(record) for record in results.of_family(family)]:
             rows.append([family, *(f"{100 * statistics.mean(one[sequence] for one in of):.1f}" for sequence in names)])
     if not rows:
         return ""
@@ -237,7 +225,7 @@ def _sequence_names(records: Mapping[str, Record]) -> list[str]:
     return sorted({row["sequence"] for record in records.values() for row in record.get("sequences", ())})
 
 
-def _missing(plan: list[Planned], records: Mapping[str, Record], strangers: list[str]) -> str:
+def _missing(plan: list[Planned], records: Mapping[str, Record], unused: list[str]) -> str:
     missing: dict[str, list[str]] = {}
     for one in plan:
         if one.name not in records:
@@ -246,15 +234,10 @@ def _missing(plan: list[Planned], records: Mapping[str, Record], strangers: list
         f"- `{family}`" + (f": {', '.join(seeds)}" if seeds != [family] else "") for family, seeds in missing.items()
     ]
     text = "\n".join(["## Not run", *(lines or ["Nothing: every run of the plan has its record."])])
-    if strangers:
-        named = ", ".join(f"`{one}`" for one in strangers)
+    if unused:
+        named = ", ".join(f"`{one}`" for one in unused)
         text += f"\n\nRecords that do not count, because the plan asks for another configuration now: {named}."
     return text
-
-
-def _pictures(folder: str, plots: Sequence[str], names: Sequence[str]) -> str:
-    drawn = {os.path.basename(path) for path in plots}
-    return "\n\n".join(f"![{name.removesuffix('.png')}]({folder}/{name})" for name in names if name in drawn)
 
 
 def _sheet(records: Mapping[str, Record]) -> str:

@@ -1,16 +1,17 @@
-"""The protocol of the results as data: every run, what it needs, and what it is compared with.
+"""The protocol of the results as data: every run, and the runs that it needs.
 
-A pair that is compared differs in one thing. Its students begin with the same weights (a function of the seed), take the same clips in the
-same order (one cache, or caches of equally many draws from one seed) and as many steps; the plain student makes the cache's draws
-itself, so that its record outlives another teacher. Caches, checkpoints and weights are named, not located: a plan is the same on every
-machine.
+The two runs of a comparison differ in one setting. Their students start with the same weights (a function of the seed) and take the same
+clips in the same order (one cache, or caches of equally many draws from one seed), for the same number of steps. The plain student makes
+the cache's draws itself, so its record stays valid with another teacher. Caches, checkpoints and weights are names, not paths, so a plan
+is the same on every machine.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Literal
 
 from pipelines.cache.schema import GRID_STRIDE
@@ -31,52 +32,48 @@ from vos.errors import InputError
 FULL_STEPS = 1900
 """Steps of a full training under davis-cpu."""
 LONGER = 1.1
-"""Steps of the plain student that is given a distilled student's processor time, against the distilled student's: the most that a cached
-step may cost. The measured ratio is in the page."""
+"""Factor on the steps of the plain student with a distilled student's CPU time: the largest allowed cost of a cached step.
+The page reports the measured ratio."""
 LONG = 2.5
-"""How many times more steps the longest students have, with the same clips, mirrored on every second pass, or with as many more."""
+"""Factor on the steps of the longest students, with the same clips, mirrored on every second pass, or with as many more clips."""
 REPEATS = 4
-"""How many times more often the students that show what repetition costs see each of their clips."""
-TEACHER = "teacher"
+"""Factor on how often the students that measure the cost of repetition see each clip."""
+TEACHER, SEARCH = "teacher", "search"
 MAIN_CACHE, LONG_CACHE, SHORT_CACHE, REPEAT_CACHE = "cache-main", "cache-long", "cache-short", "cache-repeat"
-SEARCH = "search"
 PRETRAINED = "mobilenet_v2_imagenet.fp16.safetensors"
-"""What MobileNetV2's ImageNet weights are called in the plan, whatever their file is called; records have its digest."""
+"""Name of MobileNetV2's ImageNet weights in the plan, whatever the file's name; records hold its digest."""
 
-LOSSES: dict[str, tuple[bool, bool]] = {
-    "plain": (False, False),
-    "logits": (True, False),
-    "repr": (False, True),
-    "both": (True, True),
-}
-"""Whether the logits' and the representation's distillation take part."""
+LOSSES = {"plain": (False, False), "logits": (True, False), "repr": (False, True), "both": (True, True)}
+"""Whether the distillation of logits and of the representation are on."""
 W = (0.0, 0.25, 0.5, 0.75, 1.0)
 TEMPERATURES = (0.5, 1.0, 4.0, 8.0)
 BEST_TEMPERATURE = 4.0
-"""Of the ablation's two seeds."""
+"""The best one over the ablation's two seeds."""
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
-"""Of the cached samples: 64, 128, 256 and 512 of 1024."""
+"""Shares of the cached samples: 64, 128, 256 and 512 of 1024."""
 MEMORIES = ("first", "recent", "infinite")
 
+LENGTHS = {"": 1, "-half": 0.5, "-longer": LONGER, "-long": LONG, "-fresh": LONG}
+"""Length of a training in full trainings: `-long` on the main cache's clips, mirrored on every second pass, `-fresh` on new ones."""
+
 Kind = Literal["teacher", "cache", "student", "evaluation", "search"]
+Row = tuple[str, str, Mapping[str, object]]
+"""Students of one family: its name, the loss, and the other arguments of `Study._student`."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One run. Paths in its configurations are names of other runs, or of a file."""
+    """One run. The paths in its configurations are names of other runs, or of a file."""
 
     name: str
     kind: Kind
     job: JobConfig
     """TrainConfig, CacheConfig, EvaluateConfig or TuneConfig"""
     minutes: float
-    """CPU minutes expected of it"""
+    """expected CPU minutes"""
     needs: tuple[str, ...] = ()
     evaluation: EvaluateConfig | None = None
-    """of what was trained"""
-    copies: str = ""
-    """A cache of which this one is the beginning, or the other way round: its shards are taken over where they are at hand, and proven,
-    instead of made again."""
+    """of the trained model"""
 
     @property
     def family(self) -> str:
@@ -84,14 +81,14 @@ class Planned:
 
     @property
     def seed(self) -> int:
-        """Of the training that the run is or looks at."""
+        """The seed of the run's training, or of the training that it evaluates."""
         seed = family_and_seed(self.name)[1]
         return self.job.seed if seed is None else seed
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the protocol is under a preset."""
+    """The size of the protocol under a preset."""
 
     short: int
     full: int
@@ -99,17 +96,17 @@ class Scale:
     teacher: Mapping[str, object]
     """fields of its TrainConfig"""
     students: Mapping[str, str]
-    """label -> architecture; the first is the one that everything is tried on"""
+    """{label: architecture}; all ablations use the first"""
     teacher_px: int = 0
-    """shorter side at which the teacher is scored, where it is not the students'"""
+    """shorter side at which the teacher is scored, 0 for the students' size"""
     pretrained: bool = False
-    """whether MobileNetV2 trunks begin with ImageNet weights"""
+    """whether MobileNetV2 trunks start with ImageNet weights"""
     epochs: int = 1
-    """how often a full training sees each clip of the main cache"""
+    """passes of a full training over the main cache"""
     step_s: Mapping[str, float] = field(default_factory=dict)
     """CPU seconds of a step, by architecture, for the forecast"""
     draw_s: float = 0.05
-    """CPU seconds of the teacher on a draw"""
+    """CPU seconds of the teacher for a draw"""
 
 
 TINY = {"noaspp": "mobilevos-tiny", "mobilenetv2": "mobilevos-tiny", "resnet18": "mobilevos-tiny"}
@@ -118,20 +115,14 @@ PUBLISHED = {
     "mobilenetv2": "mobilevos-mobilenetv2",
     "resnet18": "mobilevos-resnet18",
 }
-STEP_S = {
-    "mobilevos-mobilenetv2-noaspp": 0.6,
-    "mobilevos-mobilenetv2": 0.7,
-    "mobilevos-resnet18": 1.3,
-    "teacher-mobilenetv2": 0.8,
-}
-# The students' clips, and more of them.
+STEP_S = dict(zip((*PUBLISHED.values(), "teacher-mobilenetv2"), (0.6, 0.7, 1.3, 0.8), strict=True))
 DAVIS_TEACHER = {
     "model": "teacher-mobilenetv2",
     "steps": 4500,
     "seed": 1,
     "optimiser": replace(preset(TrainConfig, "davis-cpu").optimiser, ema=0.995),
     "checkpoint_every": 300,
-    "half": True,  # what ships is then what the caches were made with
+    "half": True,  # the published weights are then those that made the caches
 }
 SCALES = {
     "smoke": Scale(4, 6, {"model": "teacher-small", "steps": 4}, TINY),
@@ -143,35 +134,21 @@ EVALUATION_MINUTES = 1.5
 
 
 def plan(name: str = "davis-cpu") -> list[Planned]:
-    """Every run of the protocol under a preset, in order of importance; what a run needs stands before it."""
-    return list(_Protocol(name, SCALES[name]).runs())
-
-
-def lighter_kd(name: str) -> float:
-    """Another weight of the logits' KL than a preset's: under davis-cpu 1, a fifth of cross-entropy at the end of a full training."""
-    return preset(TrainConfig, name).loss.kd / 8
-
-
-def heavier(name: str) -> tuple[float, float]:
-    """Larger weights than a preset's of the logits' KL and of |S| x L_repr."""
-    usual = preset(TrainConfig, name).loss
-    return 4 * usual.kd, 10 * usual.representation
-
-
-def denser_samples(name: str) -> int:
-    """Twice a preset's sampled pixels, or all that there are."""
-    cache = preset(CacheConfig, name)
-    return min(2 * cache.samples, (cache.clip.crop_px // GRID_STRIDE) ** 2)
+    """Return every run of the protocol under a preset, in order of importance, each after the runs that it needs."""
+    return list(study(name).runs())
 
 
 def family_and_seed(name: str) -> tuple[str, int | None]:
-    """What runs that differ in nothing but their seed have in common, and this one's seed; without one, the name and None."""
+    """Split a run's name into its family, shared by runs that differ only in their seed, and its seed; None without a seed."""
     head, _, tail = name.rpartition("-s")
     return (head, int(tail)) if head and tail.isdigit() else (name, None)
 
 
 def chosen(runs: list[Planned], words: tuple[str, ...]) -> list[Planned]:
-    """Runs whose name has one of the words, and all that they need, in the plan's order. Raises InputError for a word that none has."""
+    """Return the runs whose name contains one of `words`, and the runs that they need, in the plan's order.
+
+    Raises InputError for a word that no name contains.
+    """
     if not words:
         return runs
     for word in words:
@@ -184,132 +161,114 @@ def chosen(runs: list[Planned], words: tuple[str, ...]) -> list[Planned]:
     return [one for one in runs if one.name in wanted]
 
 
-class _Protocol:
-    """The plan in the making."""
+@cache
+def study(name: str) -> Study:
+    return Study(name)
 
-    def __init__(self, name: str, scale: Scale) -> None:
-        self.scale = scale
+
+class Study:
+    """The protocol under a preset: its configurations, the varied settings, and its runs."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.scale = name, SCALES[name]
+        self.main, *self.others = self.scale.students
         self.train = replace(preset(TrainConfig, name), here=True, workers=1, threads=1)
         self.cache = replace(preset(CacheConfig, name), workers=1, threads=1)
-        self.evaluate = replace(preset(EvaluateConfig, name), workers=1, threads=1)
-        # Speed is measured alone, by jobs.benchmark fps: beside other runs it says nothing.
-        self.evaluate = replace(self.evaluate, fps=replace(self.evaluate.fps, sequences=0))
-        self.name, self.main = name, next(iter(scale.students))
+        evaluate = preset(EvaluateConfig, name)
+        # Speed is measured by jobs.benchmark fps on an idle machine; beside other runs it has no meaning.
+        self.evaluate = replace(evaluate, workers=1, threads=1, fps=replace(evaluate.fps, sequences=0))
+        usual = self.train.loss
+        self.light_kd, self.heavy_kd, self.heavy_repr = usual.kd / 8, 4 * usual.kd, 10 * usual.representation
+        """other weights of the logits' KL (light: under davis-cpu 1, a fifth of cross-entropy at the end) and of |S| x L_repr"""
+        self.dense_samples = min(2 * self.cache.samples, (self.cache.clip.crop_px // GRID_STRIDE) ** 2)
+        """twice the sampled pixels, at most all"""
+        self.quarter = self.sampled(1 / 4)
+        self.as_large = f"size{self.scale.teacher_px}" if self.scale.teacher_px else ""
+        """name of the students that see frames as large as their teacher does; "" where all of them do"""
+
+    def sampled(self, share: float) -> str:
+        """Return the name of runs with a share of the cached samples: n256 of 1024."""
+        return f"n{round(share * self.cache.samples)}"
 
     def runs(self) -> Iterator[Planned]:
         yield self._teacher()
         yield self._cache(MAIN_CACHE)
-        for seed in (1, 2, 3):
-            yield from (self._full(self.main, loss, seed) for loss in ("plain", "both"))
-        for seed in (1, 2, 3):
-            name, kd = f"full-{self.main}-kd{lighter_kd(self.name):g}", lighter_kd(self.name)
-            yield self._student(name, "both", seed, steps=self.scale.full, cache=MAIN_CACHE, kd=kd)
-        yield from (self._full(self.main, "both", seed, "-half") for seed in (1, 2, 3))
-        yield self._cache(LONG_CACHE, copies=MAIN_CACHE)
-        yield from (self._full(self.main, loss, 1, "-fresh") for loss in ("plain", "both"))
-        for seed in (1, 2, 3):
-            yield from (self._full(self.main, loss, seed, "-long") for loss in ("plain", "both"))
-        for label in [one for one in self.scale.students if one != self.main]:
-            yield from (self._full(label, loss, 1) for loss in LOSSES)
-        yield from (self._full(self.main, loss, 1) for loss in ("logits", "repr"))
+        yield from self._students((1, 2, 3), self._full("plain"), self._full("both"))
+        yield from self._students((1, 2, 3), self._full("both", name=f"kd{self.light_kd:g}", kd=self.light_kd))
+        yield from self._students((1, 2, 3), self._full("both", "-half"))
+        yield self._cache(LONG_CACHE)
+        yield from self._students((1,), self._full("plain", "-fresh"), self._full("both", "-fresh"))
+        yield from self._students((1, 2, 3), self._full("plain", "-long"), self._full("both", "-long"))
+        yield from self._students((1,), *(self._full(loss, label=label) for label in self.others for loss in LOSSES))
+        yield from self._students((1,), self._full("logits"), self._full("repr"))
         for seed in (1, 2, 3):
             yield from (self._memory(kind, loss, seed) for loss in ("plain", "both") for kind in MEMORIES)
-        if self.scale.teacher_px:
-            yield from (self._as_large(loss, 1) for loss in ("plain", "both"))
-        yield self._cache(REPEAT_CACHE, copies=MAIN_CACHE)
-        for seed in (1, 2):
-            for loss in ("plain", "both"):
-                yield self._student(f"repeat-{loss}", loss, seed, steps=self.scale.full, cache=REPEAT_CACHE)
+        if self.as_large:
+            yield from (self._as_large(loss) for loss in ("plain", "both"))
+        yield self._cache(REPEAT_CACHE)
+        repeated: dict[str, object] = {"steps": self.scale.full, "cache": REPEAT_CACHE}
+        yield from self._students((1, 2), *((f"repeat-{loss}", loss, repeated) for loss in ("plain", "both")))
         yield from self._short()
         yield self._search()
-        yield from (self._full(self.main, "plain", seed, "-longer") for seed in (1, 2, 3))
-        # Where two or three seeds do not decide.
-        yield from (
-            self._student(f"short-tau{BEST_TEMPERATURE:g}", "both", seed, temperature=BEST_TEMPERATURE)
-            for seed in (3, 4)
-        )
-        yield from (self._student("short-truemasks", "both", seed, cache="cache-truemasks") for seed in (3, 4))
-        for seed in (4, 5):
-            yield self._student(f"short-n{self._samples(1 / 4)}", "both", seed, density=1 / 4)
-            yield self._student("short-uniform", "both", seed, cache="cache-uniform", density=1 / 4)
+        yield from self._students((1, 2, 3), self._full("plain", "-longer"))
+        # More seeds where two or three do not decide.
+        yield from self._students((3, 4), self._tempered(BEST_TEMPERATURE))
+        yield from self._students((3, 4), ("short-truemasks", "both", {"cache": "cache-truemasks"}))
+        yield from self._students((4, 5), *self._sampling("short", self.scale.short))
 
     def _short(self) -> Iterator[Planned]:
-        """The ablations, on one student at the short length. Each cache has as many draws as the others: the order is then the same."""
+        """Yield the ablations, on one student at the short length. All caches have equally many draws, so their order is the same."""
         half, longer = self.scale.short // 2, math.ceil(LONGER * self.scale.short)
-        yield self._cache(SHORT_CACHE, copies=MAIN_CACHE)
-        for seed in range(1, 6):
-            yield from (self._student(f"short-{loss}", loss, seed) for loss in ("plain", "both"))
-        yield from (self._student("half-both", "both", seed, steps=half) for seed in (1, 2, 3))
-        yield from (self._student("longer-plain", "plain", seed, steps=longer) for seed in range(1, 6))
-        lighter = lighter_kd(self.name)
-        yield from (self._student(f"short-kd{lighter:g}", "both", seed, kd=lighter) for seed in range(1, 6))
+        yield self._cache(SHORT_CACHE)
+        yield from self._students(range(1, 6), ("short-plain", "plain", {}), ("short-both", "both", {}))
+        yield from self._students((1, 2, 3), ("half-both", "both", {"steps": half}))
+        yield from self._students(range(1, 6), ("longer-plain", "plain", {"steps": longer}))
+        yield from self._students(range(1, 6), self._weighted(self.light_kd))
         yield self._cache("cache-uniform", sampling="uniform")
-        quarter = f"n{self._samples(1 / 4)}"
-        for seed in (1, 2, 3):
-            for length, steps in (("short", self.scale.short), ("half", half)):
-                yield self._student(f"{length}-{quarter}", "both", seed, steps=steps, density=1 / 4)
-                cache = "cache-uniform"
-                yield self._student(f"{length}-uniform", "both", seed, steps=steps, cache=cache, density=1 / 4)
-        exact = FactorConfig(rank=0, dtype="fp32")
-        yield self._cache("cache-fp32", factor=exact, logits="fp16")
-        yield from (self._student("short-fp32", "both", seed, cache="cache-fp32") for seed in (1, 2, 3))
-        yield from (self._student("short-online", "both", seed, online=True) for seed in (1, 2))
-        for seed in (1, 2):
-            yield from (self._student(f"short-w{w:g}", "both", seed, w=w) for w in W)
-            yield from (self._student(f"short-tau{t:g}", "both", seed, temperature=t) for t in TEMPERATURES)
-            for share in (one for one in SHARES if one != 1 / 4):
-                yield self._student(f"short-n{self._samples(share)}", "both", seed, density=share)
-            yield self._student("short-rank16", "both", seed, rank=min(16, self.cache.factor.rank))
-            kd, representation = heavier(self.name)
-            yield self._student(f"short-kd{kd:g}", "both", seed, kd=kd)
-            yield self._student(f"short-repr{representation:g}", "both", seed, representation=representation)
-        denser = denser_samples(self.name)
-        yield self._cache(f"cache-n{denser}", samples=denser)
-        for seed in (1, 2):
-            yield self._student(f"short-n{denser}", "both", seed, cache=f"cache-n{denser}")
-        yield self._cache("cache-fp16", factor=replace(self.cache.factor, dtype="fp16"))
-        yield from (self._student("short-fp16", "both", seed, cache="cache-fp16") for seed in (1, 2))
-        teacher = self.cache.teacher
-        for label, options in {
-            "context0": replace(teacher, context_frames=0),
-            "context2": replace(teacher, context_frames=2),
-            "truemasks": replace(teacher, context_masks="true"),
+        sampling = [*self._sampling("short", self.scale.short), *self._sampling("half", half)]
+        yield from self._students((1, 2, 3), *sampling)
+        yield self._cache("cache-fp32", factor=FactorConfig(rank=0, dtype="fp32"), logits="fp16")
+        yield from self._students((1, 2, 3), ("short-fp32", "both", {"cache": "cache-fp32"}))
+        yield from self._students((1, 2), ("short-online", "both", {"online": True}))
+        rows: list[Row] = [(f"short-w{w:g}", "both", {"w": w}) for w in W]
+        rows += [self._tempered(temperature) for temperature in TEMPERATURES]
+        rows += [(f"short-{self.sampled(one)}", "both", {"density": one}) for one in SHARES if one != 1 / 4]
+        rows += [("short-rank16", "both", {"rank": min(16, self.cache.factor.rank)}), self._weighted(self.heavy_kd)]
+        rows += [(f"short-repr{self.heavy_repr:g}", "both", {"representation": self.heavy_repr})]
+        yield from self._students((1, 2), *rows)
+        teacher, dense = self.cache.teacher, f"n{self.dense_samples}"
+        for label, changes in {
+            dense: {"samples": self.dense_samples},
+            "fp16": {"factor": replace(self.cache.factor, dtype="fp16")},
+            "context0": {"teacher": replace(teacher, context_frames=0)},
+            "context2": {"teacher": replace(teacher, context_frames=2)},
+            "truemasks": {"teacher": replace(teacher, context_masks="true")},
         }.items():
-            yield self._cache(f"cache-{label}", teacher=options)
-            yield from (self._student(f"short-{label}", "both", seed, cache=f"cache-{label}") for seed in (1, 2))
+            yield self._cache(f"cache-{label}", **changes)
+            yield from self._students((1, 2), (f"short-{label}", "both", {"cache": f"cache-{label}"}))
 
-    def _teacher(self) -> Planned:
-        job = replace(self.train, role="teacher", loss=LossConfig(), **self.scale.teacher)  # type: ignore[arg-type]
-        job = replace(job, trunk_weights=PRETRAINED if self.scale.pretrained and job.model != "stcn" else "")
-        minutes = self._step_s(job.model) * job.steps / 60 + 3 * EVALUATION_MINUTES
-        # Its memory holds the frame before too, as in training and in the cache (DECISIONS 47).
-        memory = MemoryConfig(kind="infinite", top_k=self.evaluate.memory.top_k, include_last=True)
-        size_px = self.scale.teacher_px or self.evaluate.size_px
-        scored = replace(self._scored(TEACHER), memory=memory, size_px=size_px)
-        return Planned(TEACHER, "teacher", job, minutes, (), scored)
-
-    def _draws(self, cache: str) -> int:
-        """How many a cache has: with its seed, this decides the clips and their order."""
-        clips = math.ceil(self.scale.full * self.train.batch / self.scale.epochs)
-        draws = {MAIN_CACHE: clips, LONG_CACHE: math.ceil(LONG * clips), REPEAT_CACHE: math.ceil(clips / REPEATS)}
-        return draws.get(cache, self.scale.short * self.train.batch)
-
-    def _cache(self, name: str, copies: str = "", **changes: object) -> Planned:
-        teacher = changes.pop("teacher", self.cache.teacher)
-        assert isinstance(teacher, TeacherConfig)
-        draws = self._draws(name)
-        job = replace(self.cache, draws=draws, teacher=replace(teacher, checkpoint=TEACHER), **changes)  # type: ignore[arg-type]
-        made = max(0, draws - self._draws(copies)) if copies else draws
-        minutes = made * self.scale.draw_s / 60 + 0.5
-        return Planned(name, "cache", job, minutes, (TEACHER,), copies=copies)
-
-    def _full(
-        self, label: str, loss: str, seed: int, length: Literal["", "-half", "-longer", "-long", "-fresh"] = ""
-    ) -> Planned:
-        times = {"": 1, "-half": 0.5, "-longer": LONGER, "-long": LONG, "-fresh": LONG}[length]
-        name, steps = f"full-{label}-{loss}{length}", math.ceil(times * self.scale.full)
+    def _full(self, loss: str, length: str = "", label: str = "", name: str = "", **changes: object) -> Row:
+        label = label or self.main
+        fields = {"steps": math.ceil(LENGTHS[length] * self.scale.full), "label": label, "mirror": length == "-long"}
         cache = LONG_CACHE if length == "-fresh" else MAIN_CACHE
-        return self._student(name, loss, seed, steps=steps, cache=cache, label=label, mirror=length == "-long")
+        return f"full-{label}-{name or loss}{length}", loss, {**fields, "cache": cache, **changes}
+
+    def _weighted(self, kd: float) -> Row:
+        return f"short-kd{kd:g}", "both", {"kd": kd}
+
+    def _tempered(self, temperature: float) -> Row:
+        return f"short-tau{temperature:g}", "both", {"temperature": temperature}
+
+    def _sampling(self, length: str, steps: int) -> list[Row]:
+        """Return students with a quarter of the samples: boundary samples first, and uniform ones."""
+        uniform: dict[str, object] = {"steps": steps, "density": 1 / 4, "cache": "cache-uniform"}
+        boundary = {**uniform, "cache": SHORT_CACHE}
+        return [(f"{length}-{self.quarter}", "both", boundary), (f"{length}-uniform", "both", uniform)]
+
+    def _students(self, seeds: Iterable[int], *rows: Row) -> Iterator[Planned]:
+        for seed in seeds:
+            for family, loss, fields in rows:
+                yield self._student(family, loss, seed, **fields)  # type: ignore[arg-type]
 
     def _student(
         self,
@@ -328,28 +287,44 @@ class _Protocol:
         weights = replace(usual, kd=usual.kd * kd, representation=usual.representation * representation)
         weights = replace(weights, **changes)  # type: ignore[arg-type]
         steps = steps or self.scale.short
-        job = replace(self.train, model=model, seed=seed, steps=steps, loss=weights, mirror=mirror)
+        job, needs = replace(self.train, model=model, seed=seed, steps=steps, loss=weights, mirror=mirror), ()
         if loss == "plain":
-            own = {"draws": self._draws(cache), "draw_seed": self.cache.seed, "clip": self.cache.clip}
-            job, needs = replace(job, **own), ()  # type: ignore[arg-type]
+            job = replace(job, draws=self._draws(cache), draw_seed=self.cache.seed, clip=self.cache.clip)
         else:
             job, needs = replace(job, cache=cache, teacher_online=online), (cache, *([TEACHER] if online else []))
         if self.scale.pretrained and "mobilenetv2" in model:
             job = replace(job, trunk_weights=PRETRAINED)
-        elif (
-            self.scale.pretrained
-        ):  # no ImageNet weights of this trunk are at hand: it learns from nothing, like every layer
+        elif self.scale.pretrained:  # this trunk has no ImageNet weights, so all its layers start from random ones
             rates = replace(job.optimiser, query_trunk_scale=1.0, value_trunk_scale=1.0)
             job = replace(job, optimiser=rates, freeze_early=False)
         minutes = steps * self._step_s(model) * (1.4 if online else 1) / 60 + EVALUATION_MINUTES
         return Planned(name, "student", job, minutes, needs, self._scored(name))
 
+    def _teacher(self) -> Planned:
+        job = replace(self.train, role="teacher", loss=LossConfig(), **self.scale.teacher)  # type: ignore[arg-type]
+        job = replace(job, trunk_weights=PRETRAINED if self.scale.pretrained and job.model != "stcn" else "")
+        minutes = self._step_s(job.model) * job.steps / 60 + 3 * EVALUATION_MINUTES
+        # Its memory also holds the previous frame, as in training and in the cache (DECISIONS 47).
+        memory = MemoryConfig(kind="infinite", top_k=self.evaluate.memory.top_k, include_last=True)
+        size_px = self.scale.teacher_px or self.evaluate.size_px
+        return Planned(TEACHER, "teacher", job, minutes, (), self._scored(TEACHER, memory=memory, size_px=size_px))
+
+    def _draws(self, cache: str) -> int:
+        """Return a cache's number of draws, which together with its seed decides the clips and their order."""
+        clips = math.ceil(self.scale.full * self.train.batch / self.scale.epochs)
+        draws = {MAIN_CACHE: clips, LONG_CACHE: math.ceil(LONG * clips), REPEAT_CACHE: math.ceil(clips / REPEATS)}
+        return draws.get(cache, self.scale.short * self.train.batch)
+
+    def _cache(self, name: str, teacher: TeacherConfig | None = None, **changes: object) -> Planned:
+        draws, teacher = self._draws(name), replace(teacher or self.cache.teacher, checkpoint=TEACHER)
+        job = replace(self.cache, draws=draws, teacher=teacher, **changes)  # type: ignore[arg-type]
+        return Planned(name, "cache", job, draws * self.scale.draw_s / 60 + 0.5, (TEACHER,))
+
     def _search(self) -> Planned:
-        """What jobs.tune makes of the short length. It shows, and decides nothing: its trials are scored on the development sequences."""
-        usual = preset(TuneConfig, self.name)
+        """Return a search with jobs.tune at the short length. It chooses no setting, since its trials use the development sequences."""
         weights = PRETRAINED if self.scale.pretrained else ""
         train = replace(self.train, steps=self.scale.short, trunk_weights=weights)
-        job = replace(usual, cache=SHORT_CACHE, concurrent=1, threads=1, train=train)
+        job = replace(preset(TuneConfig, self.name), cache=SHORT_CACHE, concurrent=1, threads=1, train=train)
         # Half of the trials are stopped early.
         minutes = 0.6 * job.trials * (self.scale.short * self._step_s(job.train.model) / 60 + EVALUATION_MINUTES)
         return Planned(SEARCH, "search", job, minutes, (SHORT_CACHE,))
@@ -357,31 +332,19 @@ class _Protocol:
     def _memory(self, kind: str, loss: str, seed: int) -> Planned:
         student = f"full-{self.main}-{loss}-s{seed}"
         memory = replace(self.evaluate.memory, kind=kind, include_last=kind == "infinite")
-        job = replace(self._scored(student), memory=memory)
+        job = self._scored(student, memory=memory)
         return Planned(f"memory-{kind}-{loss}-s{seed}", "evaluation", job, EVALUATION_MINUTES, (student,))
 
-    def _as_large(self, loss: str, seed: int) -> Planned:
-        """A student that sees frames as large as its teacher does."""
-        student = f"full-{self.main}-{loss}-fresh-s{seed}"
-        job = replace(self._scored(student), size_px=self.scale.teacher_px)
+    def _as_large(self, loss: str) -> Planned:
+        """Return the evaluation of a student that sees frames as large as its teacher does."""
+        student = f"full-{self.main}-{loss}-fresh-s1"
+        job = self._scored(student, size_px=self.scale.teacher_px)
         minutes = EVALUATION_MINUTES * (self.scale.teacher_px / self.evaluate.size_px) ** 2
-        return Planned(f"{as_large(self.name)}-{loss}-fresh-s{seed}", "evaluation", job, minutes, (student,))
+        return Planned(f"{self.as_large}-{loss}-fresh-s1", "evaluation", job, minutes, (student,))
 
-    def _scored(self, checkpoint: str) -> EvaluateConfig:
-        return replace(self.evaluate, checkpoint=checkpoint, memory=MemoryConfig(top_k=self.evaluate.memory.top_k))
-
-    def _samples(self, share: float) -> int:
-        return round(share * self.cache.samples)
+    def _scored(self, checkpoint: str, **changes: object) -> EvaluateConfig:
+        memory = MemoryConfig(top_k=self.evaluate.memory.top_k)
+        return replace(replace(self.evaluate, checkpoint=checkpoint, memory=memory), **changes)  # type: ignore[arg-type]
 
     def _step_s(self, model: str) -> float:
         return self.scale.step_s.get(model, 0.1)
-
-
-def as_large(name: str) -> str:
-    """What the students are called that see frames as large as their teacher does; "" where all of them do."""
-    return f"size{SCALES[name].teacher_px}" if SCALES[name].teacher_px else ""
-
-
-def quarter(name: str) -> str:
-    """What the runs with a quarter of the cached samples are called: n256 of 1024."""
-    return f"n{round(preset(CacheConfig, name).samples / 4)}"

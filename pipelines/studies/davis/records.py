@@ -1,9 +1,9 @@
-"""The record of a finished run: a small JSON file that is committed, from which every table can be built again on any machine.
+"""Read and write the record of a finished run: a small, committed JSON file from which every table can be rebuilt on any machine.
 
-    docs/results/runs/NAME.json   configuration (without the places of files), seed, commit, cost, figures, scores of every sequence
+    docs/results/runs/NAME.json   configuration (without paths), seed, commit, cost, figures, scores of every sequence
 
-A record is valid while the plan still asks for that run: the same configuration, made from records that are valid too.
-Options that are newer than a record are taken to have had their default when it was made.
+A record is valid while it fits the plan: the same configuration, made from records that are valid too. For options newer than a record,
+their default is assumed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, NotRequired, TypedDict
 
 from pipelines import storage
+from pipelines.cache.build import CacheResult
 from pipelines.evaluation.evaluate import EVALUATE, SUMMARY, Summary
 from pipelines.runtime.output_folder import CONFIG, existing, read_plain, run_id_of
 from pipelines.search.search import TUNE
@@ -39,10 +40,11 @@ REPAIR = "name the folder of a finished run, or make it again with another --out
 Record = dict[str, Any]
 FORMAT = 1
 NEEDED = {"name", "kind", "fingerprint", "made_from", "data", "config"}
+"""Fields that every record has."""
 
 
 class RecordFields(TypedDict):
-    """Of what kind the fields of a record are that tables, plots and the queue read."""
+    """Types of the fields of a record that tables and plots read."""
 
     format: int
     name: str
@@ -59,65 +61,55 @@ class RecordFields(TypedDict):
     bytes: NotRequired[int]
 
 
-"""What every record has."""
 EVERY_JOB = ("out", "overwrite", "preset", "debug", "workers", "data")
 OF_TRAINING = ("threads", "experiment", "checkpoint_every", "micro_batch", "compile", "max_failures", "here", "half")
-COSMETIC: dict[type[JobConfig], tuple[str, ...]] = {
-    TrainConfig: (*OF_TRAINING, "clip"),  # the clip is the cache's, where there is one
+LEFT_OUT: dict[type[JobConfig], tuple[str, ...]] = {
+    TrainConfig: (*OF_TRAINING, "clip"),  # with a cache, the clip is the cache's
     TuneConfig: (
         *("resume", "concurrent", "threads"),
         *(f"train.{name}" for name in (*EVERY_JOB, *OF_TRAINING, "clip")),
         *("train.cache", "train.seed", "train.validation"),  # the search decides them
     ),
     CacheConfig: ("extend", "plan", "verify", "verify_rows", "show", "teacher.workers", "teacher.gpus"),
-    EvaluateConfig: (
-        *(
-            "threads",
-            "register",
-            "fps",
-            "gt",
-            "pred",
-            "csv",
-            "protocol",
-            "meta",
-            "train_meta",
-            "sequences",
-        ),
-    ),
+    EvaluateConfig: (*("threads", "register", "fps", "csv"),),
 }
-"""Fields that say where, how fast or in what manner, and not what."""
+"""Fields that do not change the outcome, only the place, speed or manner of a run."""
 
 
 def lasting(job: JobConfig, like: JobConfig | None = None) -> dict[str, Any]:
-    """What decides a run's outcome, as JSON; with `like`, the fields that decide that one's."""
+    """Return the fields that decide a run's outcome, as JSON; with `like`, the fields that decide the outcome of that job."""
     like = like or job
-    cosmetic = [*EVERY_JOB, *COSMETIC[type(job)]]
+    cosmetic = [*EVERY_JOB, *LEFT_OUT[type(job)]]
     if isinstance(like, TrainConfig) and not like.cache:
         cosmetic.remove("clip")
     return json.loads(dumps(without(job, cosmetic)))
 
 
 def identity(planned: Planned, records: Mapping[str, Record], data: Mapping[str, str]) -> str:
-    """Digest of a run: its configuration, the runs that it is made from, the videos. What has its default is left out, so that a new
-    option does not make every run another one."""
+    """Return the digest of a run: its configuration, the runs that it is made from, and the videos.
+
+    Fields at their default are omitted, so that a new option does not change the identity of existing runs.
+    """
     made_from = {name: records[name]["fingerprint"] for name in planned.needs}
     parts = [_chosen(lasting(job), lasting(_default(job), job)) for job in _jobs(planned).values()]
     return fingerprint(*parts, made_from, dict(data))
 
 
 def is_valid(planned: Planned, records: Mapping[str, Record]) -> bool:
-    """Whether the record of a run is what the plan asks for."""
+    """Return whether the record of a run fits the plan."""
     return planned.name in records and not changes(planned, records)
 
 
 def changes(planned: Planned, records: Mapping[str, Record]) -> list[str]:
-    """What the record of a run has differently from the plan, as `field: record -> plan`, and what it was made from that has been made
-    again since."""
+    """Return the differences of a run's record from the plan, as `field: record -> plan`.
+
+    They include the runs that it was made from, where these have been made again since.
+    """
     record = records[planned.name]
     found: list[str] = []
     for part, job in _jobs(planned).items():
-        before = _merged(lasting(_default(job), job), record.get(part, {}))
-        found += differences(before, lasting(job))
+        default = lasting(_default(job), job)
+        found += differences(_chosen(record.get(part, {}), default), _chosen(lasting(job), default))
     made_from = {name: records[name]["fingerprint"] if name in records else "absent" for name in planned.needs}
     results = record.get("results", {})  # none in the oldest records
     found += differences(results, {name: _result(records[name]) for name in results if name in records})
@@ -125,7 +117,7 @@ def changes(planned: Planned, records: Mapping[str, Record]) -> list[str]:
 
 
 def valid(plan: list[Planned], records: Mapping[str, Record]) -> dict[str, Record]:
-    """The records that count, in the plan's order: valid ones, made from valid ones."""
+    """Return the valid records that were made from valid ones, in the plan's order."""
     kept: dict[str, Record] = {}
     for one in plan:
         if all(name in kept for name in one.needs) and is_valid(one, records):
@@ -134,7 +126,7 @@ def valid(plan: list[Planned], records: Mapping[str, Record]) -> dict[str, Recor
 
 
 def read_all(docs: str) -> dict[str, Record]:
-    """Every record, by name. Raises InputError naming a file that is none."""
+    """Return every record by name. Raises InputError, naming the file, where one is not a record."""
     folder = storage.join(docs, "runs")
     found = {}
     for file in storage.list_all(folder):
@@ -151,9 +143,9 @@ def read_all(docs: str) -> dict[str, Record]:
 
 
 def docs_folder(docs: str, overwrite: bool = False) -> Written:
-    """The folder that holds the page and, below it, the --docs folder: `.written` there says which of their files jobs.report wrote.
+    """Return the parent of the --docs folder, which holds the page. Its `.written` records which files jobs.report wrote.
 
-    Raises InputError where the --docs folder holds files and none of them is.
+    Raises InputError where the --docs folder holds only files that jobs.report did not write.
     """
     docs = docs.rstrip("/")
     folder = Written(os.path.dirname(docs) or ".", REPORT, overwrite=overwrite, files=storage.FILES)
@@ -166,13 +158,13 @@ def docs_folder(docs: str, overwrite: bool = False) -> Written:
 
 
 def write(docs: str, record: Record, overwrite: bool = False) -> None:
-    """Write one record whole. Raises InputError when that is impossible, and where it would replace what jobs.report did not write."""
+    """Write one record. Raises InputError where it cannot be written, or would replace a file that jobs.report did not write."""
     text = (json.dumps(record, indent=1) + "\n").encode()
     docs_folder(docs, overwrite).write(f"{os.path.basename(docs.rstrip('/'))}/runs/{record['name']}.json", text)
 
 
 def about(planned: Planned, records: Mapping[str, Record], data: Mapping[str, str]) -> Record:
-    """What a record says before anything was run."""
+    """Return the fields of a record that are known before its run."""
     return {
         "format": FORMAT,
         "name": planned.name,
@@ -188,7 +180,7 @@ def about(planned: Planned, records: Mapping[str, Record], data: Mapping[str, st
 
 
 def of_training(path: str) -> Record:
-    """Cost and origin of a finished training, from its folder. Raises InputError where something in it cannot be believed."""
+    """Return cost and origin of a finished training, from its folder. Raises InputError where a file in it is damaged."""
     folder = existing(path, TRAIN)
     result, job = folder.read_json(RESULT, Outcome, REPAIR), folder.read_json(CONFIG, dict[str, Any], REPAIR)
     model = read_plain(folder.path(DESCRIPTION), dict[str, Any], REPAIR)
@@ -199,7 +191,7 @@ def of_training(path: str) -> Record:
     return {
         "commit": model["commit"],
         "steps": steps,
-        # None of several workers, or of an older training: only the first one's process is measured.
+        # None with several workers, since only the first one's process is measured, and for older trainings.
         "cpu_s": round(spent, 1) if spent is not None else None,
         "cpu_s_per_step": round(spent / steps, 4) if spent is not None else None,
         "wall_s": round(metrics["train/seconds"], 1),
@@ -210,7 +202,7 @@ def of_training(path: str) -> Record:
 
 
 def of_evaluation(path: str) -> Record:
-    """Figures of a finished evaluation, from its folder. Scores are in [0, 1]."""
+    """Return the figures of a finished evaluation, from its folder. Scores are in [0, 1]."""
     summary = existing(path, EVALUATE).read_json(SUMMARY, Summary, REPAIR)
     assert summary, f"{path}: a finished evaluation has {SUMMARY}"
     figures = {name: round(summary["metrics"][f"val/{name}"], 5) for name in ("j_and_f", "j", "f")}
@@ -228,41 +220,42 @@ def of_evaluation(path: str) -> Record:
 
 
 def of_search(path: str) -> Record:
-    """Every trial of a finished search, from its folder: parameters, J&F in [0, 1], steps, seconds."""
+    """Return every trial of a finished search, from its folder: parameters, J&F in [0, 1], steps, seconds."""
     folder = existing(path, TUNE)
     return {"trials": [asdict(trial) for trial in records_of_search(folder)], "mlflow_run": run_id_of(folder)}
 
 
 def trials(records: Mapping[str, Record]) -> list[Trial]:
-    """Those of the search's record, none where it has not been run."""
+    """Return the trials in the search's record, none where it has not been run."""
     found = records[SEARCH]["trials"] if SEARCH in records else []
     origin, repair = f"the record {SEARCH}.json", "restore the record or delete it"
     return [trial_of(row, origin, repair) for row in checked(found, list[Any], origin, repair)]
 
 
-def of_cache(folder: str, teacher_cpu_s: float, draws_made: int) -> Record:
-    """Size and cost of a finished cache. The cost is that of all draws, by the rate of the last build that made some."""
-    from pipelines.cache.manifest import read_manifest
+def of_cache(result: CacheResult) -> Record:
+    """Return size and cost of a finished cache.
 
-    manifest = read_manifest(folder)
-    rate = teacher_cpu_s / draws_made if draws_made else 0.0
+    The cost is that of all draws, extrapolated from the draws that this build made; 0 if it made none.
+    """
+    manifest = result.manifest
+    rate = result.teacher_cpu_s / result.draws_made if result.draws_made else 0.0
     return {
         "cache": manifest["fingerprint"],
         "draws": manifest["draws"],
         "bytes": manifest["bytes"],
         "teacher_cpu_s": round(rate * manifest["draws"], 1),
-        "draws_made": draws_made,
+        "draws_made": result.draws_made,
         "quantisation": manifest["quantisation"],
     }
 
 
 def sha256(path: str) -> str:
-    """Digest of a file's bytes."""
+    """Return the SHA-256 of a file."""
     return hashlib.sha256(storage.read_bytes(path)).hexdigest()
 
 
 def _result(record: Record) -> str:
-    """What tells a finished run from another one of the same configuration."""
+    """Return the id that distinguishes a finished run from others of the same configuration."""
     return record["cache" if record["kind"] == "cache" else "mlflow_run"]
 
 
@@ -271,27 +264,11 @@ def _jobs(planned: Planned) -> dict[str, JobConfig]:
 
 
 def _default(job: JobConfig) -> JobConfig:
-    default = type(job)()
-    return (
-        replace(default, role=job.role)
-        if isinstance(default, TrainConfig) and isinstance(job, TrainConfig)
-        else default
-    )
-
-
-def _merged(default: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """`values` with what they do not say taken from `default`."""
-    return {
-        **default,
-        **{
-            name: _merged(default[name], value) if isinstance(value, dict) and name in default else value
-            for name, value in values.items()
-        },
-    }
+    return TrainConfig(role=job.role) if isinstance(job, TrainConfig) else type(job)()
 
 
 def _chosen(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    """Only what is not the default."""
+    """Return only the values that differ from the default."""
     found = {}
     for name, value in values.items():
         if isinstance(value, dict) and isinstance(default.get(name), dict):

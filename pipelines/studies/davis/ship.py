@@ -1,4 +1,4 @@
-"""A model of the results in the package: its weights as float16, and a card that says what its record says."""
+"""Put a model of the results into the package: its weights as float16, and a card from its record."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import Any, TypedDict
 
 from pipelines import storage
-from pipelines.runtime.models import BUILTIN, load_model
+from pipelines.runtime.models import load_model
 from pipelines.runtime.output_folder import CONFIG, existing
 from pipelines.studies.davis import records as records_of
 from pipelines.studies.davis.plan import SCALES, TEACHER, Planned, plan
@@ -16,12 +16,13 @@ from pipelines.training import state as training_state
 from pipelines.training.loop import TRAIN
 from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENTS, EvaluateConfig, ReportConfig, TrainConfig
 from vos.errors import InputError
+from vos.models.builtin import BUILTIN
 
 CARD, CURVES = "README.md", "j-over-time.png"
 WORST = 2
-"""Sequences that a card calls failures."""
+"""Number of sequences that a card lists as failures."""
 POOR = 0.6
-"""J&F under which a card advises against its model."""
+"""J&F below which a card advises against its model."""
 
 
 class _Config(TypedDict):
@@ -29,14 +30,14 @@ class _Config(TypedDict):
 
 
 def ship(config: ReportConfig) -> str:
-    """Put the model of a finished run into the package; returns what to look at.
+    """Put the model of a finished run into the package; returns the line to print.
 
-    Raises InputError where there is none, and for a student whose teacher is not the one in the package.
+    Raises InputError where there is no such run, and for a student whose teacher is not the one in the package.
     """
     name, every = config.ship, plan(config.preset)
     if not SCALES[config.preset].pretrained:
         raise InputError(
-            f"--ship {name} --preset {config.preset}: what ships has learnt from real video; use davis-cpu"
+            f"--ship {name} --preset {config.preset}: only models trained on real video are shipped; use davis-cpu"
         )
     records = records_of.valid(every, records_of.read_all(config.docs))
     planned = next((one for one in every if one.name == name and name in records), None)
@@ -47,7 +48,7 @@ def ship(config: ReportConfig) -> str:
         raise InputError(f"--ship {name}: its teacher is not the one in the package; --ship {TEACHER} first")
     if not site.is_here(planned):
         raise InputError(
-            f"--ship {name}: {site.place(name)} has not the training that its record tells of; ship it where it was made"
+            f"--ship {name}: {site.place(name)} does not hold the training of its record; ship it on the machine where it was made"
         )
     model, info = load_model(site.place(name))
     assert planned.evaluation is not None, "every training of a plan is scored"
@@ -56,7 +57,9 @@ def ship(config: ReportConfig) -> str:
     files = training_state.model_files(model, description, half=True)
     curves = os.path.join(site.scored(planned), "pages", CURVES)
     if not os.path.exists(curves):
-        raise InputError(f"--ship {name}: {curves} is not here; ship it from the --out folder that it was scored in")
+        raise InputError(
+            f"--ship {name}: {curves} does not exist; ship it from the --out folder in which it was scored"
+        )
     files[CURVES] = storage.read_bytes(curves)
     files[CARD] = card(label, planned, planned.evaluation, records[name]).encode()
     for file, data in files.items():
@@ -65,7 +68,7 @@ def ship(config: ReportConfig) -> str:
 
 
 def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Record) -> str:
-    """The README.md beside the weights."""
+    """Return the README.md beside the weights."""
     job = planned.job
     assert isinstance(job, TrainConfig)
     figures = {name: f"{100 * value:.1f}" for name, value in record["figures"].items()}
@@ -78,8 +81,8 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
         " --memory.kind infinite" * (planned.name == TEACHER)
         + " --memory.include-last" * evaluation.memory.include_last
     )
-    words = [what for what, weight in (("logits", job.loss.kd), ("L_repr", job.loss.representation)) if weight]
-    how = f"with the cached words of `{BUILTIN_DAVIS_TEACHER}` ({' and '.join(words)})" if job.cache else "plainly"
+    targets = [what for what, weight in (("logits", job.loss.kd), ("L_repr", job.loss.representation)) if weight]
+    how = f"with the cached words of `{BUILTIN_DAVIS_TEACHER}` ({' and '.join(targets)})" if job.cache else "plainly"
     mirrored = " (seen again, they are mirrored every second time)" * job.mirror
     # A cache has a teacher, and the teacher ImageNet weights.
     weights = " --trunk-weights mobilenet_v2.safetensors" if job.trunk_weights or job.cache else ""
@@ -115,11 +118,11 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
 
 
 def _origin(info: dict[str, Any], folder: str) -> dict[str, Any]:
-    """What a checkpoint says of its training, without the places of files: they are no one else's business.
+    """Return a checkpoint's description of its training, without paths of this machine.
 
-    folder  of the training, whose config.json knows the videos also where the cache decided them
+    folder  of the training, whose config.json records the videos also where the cache decided them
     """
-    repair = "ship it from the --out folder that it was trained in"
+    repair = "ship it from the --out folder in which it was trained"
     data = (
         info["config"].get("data")
         or (existing(folder, TRAIN).read_json(CONFIG, _Config, repair) or {"data": {}})["data"]

@@ -1,43 +1,52 @@
-"""The results: plan -> queue of jobs -> records -> tables, plots and page. What `jobs.report` runs."""
+"""Make the results: plan -> missing runs -> records -> tables, plots and page. Used by `jobs.report`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from pipelines import storage, tracking
-from pipelines.runtime.output_folder import CONFIG, check_links, claim, existing, folder_run, output_folder
+from pipelines.runtime.output_folder import (
+    CONFIG,
+    check_folder,
+    check_links,
+    claim,
+    folder_run,
+    identity_of,
+    output_folder,
+)
 from pipelines.runtime.tables import table
 from pipelines.runtime.videos import data_fingerprint, index_videos
 from pipelines.studies.davis import page as results_page
+from pipelines.studies.davis import queue
 from pipelines.studies.davis import records as records_of
-from pipelines.studies.davis.plan import PRETRAINED, SCALES, TEACHER, Planned, chosen, plan
-from pipelines.studies.davis.queue import Queue, failure_file, running
+from pipelines.studies.davis.plan import SCALES, Planned, chosen, plan
 from pipelines.studies.davis.records import REPORT, Record
+from pipelines.studies.davis.results import Results
 from pipelines.studies.davis.site import Site
-from pipelines.training.launch import RESULT, Outcome
-from pipelines.training.loop import TRAIN
-from vos.config import ReportConfig, TrainConfig
-from vos.config.as_json import from_dict
-from vos.data.contents import FORM, index_fingerprint, same_videos
+from vos.config import ReportConfig, TrainConfig, TuneConfig
+from vos.data.contents import FORM, index_fingerprint
 from vos.errors import InputError
-from vos.files.canonical import differences, dumps
+from vos.files.canonical import dumps
 from vos.files.written import Written
 
-CHECKOUT = Path(__file__).resolve().parents[3]
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""Variables that set the threads of libraries which otherwise use all cores."""
 
 
 def listed(config: ReportConfig) -> str:
-    """The plan as a table: every run's state and its expected CPU minutes."""
+    """Return the plan as a table: every run's state and its expected CPU minutes."""
     every = plan(config.preset)
     runs = chosen(every, config.only)
     records = records_of.valid(every, records_of.read_all(config.docs))
-    state = running(config.out)
-    rows = [[one.name, one.kind, *_state(config, one, records, state), f"{one.minutes:.0f}"] for one in runs]
+    rows = []
+    for one in runs:
+        state, detail = ("finished", "") if one.name in records else queue.state_of(config.out, one.name)
+        needed = [name for name in one.needs if name not in records]
+        detail = f"for {', '.join(needed)}" if state == "waiting" and needed else detail[:90]
+        rows.append([one.name, one.kind, state, detail, f"{one.minutes:.0f}"])
     left = sum(one.minutes for one in runs if one.name not in records)
     done = sum(one.name in records for one in runs)
     note = f"{done} of {len(runs)} runs finished, about {left:.0f} CPU-minutes left, {left / config.workers / 60:.1f} hours"
@@ -45,55 +54,62 @@ def listed(config: ReportConfig) -> str:
 
 
 def run(config: ReportConfig, tell: Callable[[str], None]) -> bool:
-    """Run what is missing, then build the page; returns whether everything that was asked for is there.
+    """Make the missing runs, then build the page; returns whether every requested run is finished.
 
-    Raises InputError for what is missing before anything is started.
+    Raises InputError for missing input before anything is started.
     """
-    every = plan(config.preset)
-    runs = chosen(every, config.only)
-    for option, folder in (("--out", config.out), ("--docs", config.docs)):
-        if storage.is_uri(folder):
-            raise InputError(f"{option} {folder}: trainings and their logs are written here; give a local folder")
-    records = records_of.valid(every, records_of.read_all(config.docs))
-    weights = _weights(config, [one for one in runs if one.name not in records])
-    data = _data(config, records)
-    _check_teacher(config, every, records, weights, data)
+    runs = chosen(plan(config.preset), config.only)
+    site = _site(config, runs)
+    queued = site.missing(runs)
     records_of.docs_folder(config.docs, config.overwrite)
     with _claimed(config) as folder:
-        records = records_of.valid(every, records_of.read_all(config.docs))
-        site = Site(config, weights, data, records)
-        queued = site.check(runs)
-        tell(_publish(config, folder))  # also makes the MLflow store, before two jobs would at once
-        environment = {**os.environ, **tracking.environment(), **_one_thread(config.threads)}
-        environment.pop("DAVIS_ROOT", None)  # every configuration names its data
-        queue = Queue(config.out, config.workers, environment, str(CHECKOUT))
+        tell(_publish(config, folder))  # also makes the MLflow store, which two runs must not make at once
+        environment = {**os.environ, **tracking.environment(), **dict.fromkeys(THREADS, str(config.threads))}
+        environment.pop("DAVIS_ROOT", None)  # the configuration names its data
+        command = [sys.executable, "-m", "jobs.report", "--config", folder.path(CONFIG), "--run"]
         try:
-            outcome = queue.run([site.task(one) for one in queued])
+            failed = queue.work_off(queued, lambda one: [*command, one.name], config.workers, config.out, environment)
         finally:
             text = _publish(config, folder)
         tell(text)
-    for name, reason in {**outcome.failed, **outcome.blocked}.items():
+    for name, reason in failed.items():
         tell(f"not run  {name}: {reason}")
-    tell(f"runs     {len(runs) - len(queued) + len(outcome.finished)} of {len(runs)} finished")
-    return not (outcome.failed or outcome.blocked)
+    tell(f"runs     {len(runs) - len(failed)} of {len(runs)} finished")
+    return not failed
+
+
+def run_one(config: ReportConfig) -> str:
+    """Make one run of the plan in this process, and write its record; returns the line to print. Raises InputError for bad input."""
+    planned = next((one for one in plan(config.preset) if one.name == config.run), None)
+    if planned is None:
+        raise InputError(f"--run {config.run}: no run of the plan; --list shows them all")
+    folder = check_folder(config, REPORT)
+    if identity_of(folder) is None:  # started without the queue, as the first run of its --out
+        _mark(config, folder)
+    _site(config, [planned]).make(planned)
+    return f"record  {config.docs}/runs/{planned.name}.json"
+
+
+def publish(config: ReportConfig) -> str:
+    """Build the page, for `--page`; returns the line to print."""
+    with _claimed(config) as folder:
+        return _publish(config, folder)
 
 
 @contextmanager
 def _claimed(config: ReportConfig) -> Iterator[Written]:
     with output_folder(config, REPORT) as folder:
         check_links(folder)
-        claim(folder, config, {"preset": config.preset}, "results", replaces=True)
+        _mark(config, folder)
         yield folder
 
 
-def publish(config: ReportConfig) -> str:
-    """Build the page as `--page` does; returns what to look at."""
-    with _claimed(config) as folder:
-        return _publish(config, folder)
+def _mark(config: ReportConfig, folder: Written) -> None:
+    claim(folder, config, {"preset": config.preset}, "results", replaces=True)
 
 
 def _publish(config: ReportConfig, folder: Written) -> str:
-    """Build tables, plots and page from the records, and keep them in one MLflow run; returns what to look at."""
+    """Build tables, plots and page from the records, and log them to one MLflow run; returns the line to print."""
     every = plan(config.preset)
     records = records_of.valid(every, found := records_of.read_all(config.docs))
     of_data: dict[str, str] = {}
@@ -107,105 +123,34 @@ def _publish(config: ReportConfig, folder: Written) -> str:
     with folder_run(folder, config, "results", f"results-{config.preset}", {"runs": str(len(records))}) as run:
         for path in paths:
             run.log_artifact(path)
-        run.log_metrics(results_page.metrics(every, records))
+        run.log_metrics(results_page.metrics(every, Results(config.preset, records)))
     return f"page     {paths[0]}  ({len(records)} of {len(every)} runs)"
 
 
-def _weights(config: ReportConfig, runs: list[Planned]) -> str:
-    """The file of the ImageNet weights, where a run begins with them. Raises InputError where there is none."""
-    if not any(isinstance(one.job, TrainConfig) and one.job.trunk_weights for one in runs):
-        return ""
-    path = config.trunk_weights
-    if not os.path.isfile(path):
+def _site(config: ReportConfig, runs: list[Planned]) -> Site:
+    """Return the configured site. Raises InputError where it lacks input for those of `runs` that have no record."""
+    for option, folder in (("--out", config.out), ("--docs", config.docs)):
+        if storage.is_uri(folder):
+            raise InputError(f"{option} {folder}: trainings and their logs are written here; give a local folder")
+    every = plan(config.preset)
+    records = records_of.valid(every, records_of.read_all(config.docs))
+    jobs = [one.job.train if isinstance(one.job, TuneConfig) else one.job for one in runs if one.name not in records]
+    begin = any(isinstance(job, TrainConfig) and job.trunk_weights for job in jobs)
+    if begin and not os.path.isfile(config.trunk_weights):
         raise InputError(
-            f"--trunk-weights {config.trunk_weights or '(none)'}: no such file; the MobileNetV2 students begin with ImageNet weights "
+            f"--trunk-weights {config.trunk_weights or '(none)'}: no such file; name ImageNet weights for the MobileNetV2 students "
             "(.safetensors or .pth, torchvision's names)"
         )
-    return path
-
-
-def _check_teacher(
-    config: ReportConfig, every: list[Planned], records: Mapping[str, Record], weights: str, data: Mapping[str, str]
-) -> None:
-    """Raises InputError where --teacher is no finished training, not the record's, or, where there is no record, not the plan's, of
-    other videos, or begun with other weights."""
-    if not config.teacher:
-        return
-    try:
-        folder = existing(config.teacher, TRAIN)
-        job = folder.read_json(CONFIG, dict[str, Any], records_of.REPAIR)
-        result = folder.read_json(RESULT, Outcome, records_of.REPAIR)
-    except InputError as error:
-        raise InputError(f"--teacher {config.teacher}: no finished training ({error})") from None
-    if job is None or result is None:
-        raise InputError(f"--teacher {config.teacher}: no finished training; name the --out folder of one")
-    if TEACHER in records:
-        if result["run_id"] != records[TEACHER]["mlflow_run"]:
-            raise InputError(
-                f"--teacher {config.teacher}: not the training that {config.docs}/runs/{TEACHER}.json tells of; leave it out, or delete "
-                "that record"
-            )
-        return
-    trained = from_dict(TrainConfig, job, TrainConfig(), os.path.join(config.teacher, "config.json"))
-    began_with, trained = (
-        trained.trunk_weights,
-        replace(trained, trunk_weights=PRETRAINED if trained.trunk_weights else ""),
-    )
-    planned = next(one.job for one in every if one.name == TEACHER)
-    if changed := differences(records_of.lasting(planned), records_of.lasting(trained)):
-        raise InputError(
-            f"--teacher {config.teacher}: not the plan's teacher ({'; '.join(changed)}); leave it out, or change the plan"
-        )
-    try:
-        same_data = trained.data == config.data or same_videos(index_videos(trained.data, "train"), data["train"])
-        same_weights = not (began_with and weights) or records_of.sha256(began_with) == records_of.sha256(weights)
-    except InputError as error:  # its configuration names files of another machine
-        raise InputError(f"--teacher {config.teacher}: what it was trained on cannot be compared: {error}") from None
-    if not same_data:
-        raise InputError(
-            f"--teacher {config.teacher}: trained on other videos ({trained.data.root or 'synthetic'}); leave it out"
-        )
-    if not same_weights:
-        raise InputError(
-            f"--teacher {config.teacher}: began with other ImageNet weights, {began_with}; name them with --trunk-weights"
-        )
+    return Site(config, config.trunk_weights if begin else "", _data(config, records), records)
 
 
 def _data(config: ReportConfig, records: Mapping[str, Record]) -> dict[str, str]:
-    """Fingerprints of the videos, in the form of the records that are there: of contents, or, for older ones, of names and sizes.
+    """Return the fingerprints of the videos in the form of the existing records: of contents, or, for older ones, of names and sizes.
 
-    Raises InputError where the protocol is about real video and none is named.
+    Raises InputError where the protocol needs real video and none is named.
     """
     if SCALES[config.preset].pretrained and not config.data.root:
         raise InputError(f"--preset {config.preset}: real video is needed; give --data.root (or DAVIS_ROOT)")
     older = any(not record["data"]["train"].startswith(FORM) for record in records.values())
     form = index_fingerprint if older else data_fingerprint
     return {split: form(index_videos(config.data, split)) for split in ("train", "val")}
-
-
-def _state(config: ReportConfig, one: Planned, records: Mapping[str, Record], state: Sequence[str]) -> tuple[str, str]:
-    """A run's state in a word, and what there is to say about it."""
-    if one.name in records:
-        return "finished", ""
-    if one.name in state and _is_held(config.out):
-        return "running", ""
-    failure = failure_file(config.out, one.name)
-    if os.path.exists(failure):
-        return "failed", storage.read_bytes(failure).decode().strip()[:90]
-    needed = [name for name in one.needs if name not in records]
-    return "waiting", f"for {', '.join(needed)}" if needed else ""
-
-
-def _is_held(folder: str) -> bool:
-    """Whether a queue works in this folder now."""
-    try:
-        with storage.only_writer(folder):
-            return False
-    except InputError:
-        return True
-
-
-def _one_thread(threads: int) -> dict[str, str]:
-    """Libraries that count the machine's cores by themselves are told."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return dict.fromkeys(names, str(threads))

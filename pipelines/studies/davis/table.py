@@ -1,76 +1,57 @@
-"""The main table of the results: our rows as measured, the paper's as reported."""
+"""Format the main table of the results: this project's rows as measured, the paper's as reported."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipelines.studies.davis.comparisons import figure, of_family
-from pipelines.studies.davis.plan import LONG, SCALES, TEACHER, Planned
-from pipelines.studies.davis.records import Record
-from vos.config import EvaluateConfig
-from vos.config.presets import preset
+from pipelines.studies.davis.plan import LONG, TEACHER, Planned
+from pipelines.studies.davis.results import Results, mean
 from vos.published.figures import METHOD_OF_MODEL, PUBLISHED, Speed
 
 FPS = "fps.json"
-"""rows.json of jobs.benchmark fps, kept beside the records."""
+"""rows.json of jobs.benchmark fps, stored beside the records."""
 NAMES = {"plain": "plain", "logits": "logits only", "repr": "L_repr only", "both": "logits + L_repr"}
 
 
-def main_table(name: str, plan: list[Planned], records: Mapping[str, Record], fps: list[dict[str, Any]]) -> str:
-    header = [
-        "method",
-        "teacher",
-        "params",
-        "memory",
-        "J&F",
-        "J",
-        "F",
-        "seeds",
-        "CPU min",
-        "FPS short",
-        "FPS long",
-        "x STCN",
-    ]
-    rows = []
+def main_table(results: Results, plan: list[Planned], fps: list[dict[str, Any]]) -> str:
+    quality, speeds = ["J&F", "J", "F"], ["FPS short", "FPS long", "x STCN"]
+    header = ["method", "teacher", "params", "memory", *quality, "seeds", "CPU min", *speeds]
     models = {one.family: getattr(one.job, "model", "") for one in plan}
-    main, *others = SCALES[name].students
+    full = f"full-{results.study.main}"
     lengths = {"long": f", {LONG:g} times the steps", "fresh": f", {LONG:g} times the steps, every clip new"}
-    longest = {f"full-{main}-{loss}-{length}": said for length, said in lengths.items() for loss in ("plain", "both")}
-    families = [TEACHER, *(f"full-{main}-{loss}" for loss in NAMES), *longest]
-    families += [f"full-{label}-{loss}" for label in others for loss in NAMES]
-    for family in families:
-        of = of_family(records, family)
-        loss = "" if family == TEACHER else family.split("-")[2]
-        title = f"teacher, {models[family]}" if family == TEACHER else f"{models[family]}, {NAMES[loss]}"
-        title += longest.get(family, "")
-        teacher = "-" if loss in ("", "plain") else "own, from the cache"
+    titles = {TEACHER: f"teacher, {models[TEACHER]}"}
+    titles |= {f"{full}-{loss}": name for loss, name in NAMES.items()}
+    titles |= {
+        f"{full}-{loss}-{one}": NAMES[loss] + length for one, length in lengths.items() for loss in ("plain", "both")
+    }
+    titles |= {f"full-{one}-{loss}": name for one in results.study.others for loss, name in NAMES.items()}
+    rows = []
+    for family, title in titles.items():
+        of, name = results.of_family(family), title if family == TEACHER else f"{models[family]}, {title}"
+        teacher = "-" if family == TEACHER or "-plain" in family else "own, from the cache"
         memory = "infinite" if family == TEACHER else "first + recent"
         if not of:
-            rows.append([title, teacher, "-", memory, *["not run"], *["-"] * 7])
+            rows.append([name, teacher, "-", memory, "not run", *["-"] * 7])
             continue
-        costs = [record["cpu_s"] / 60 for record in of if record["cpu_s"] is not None]
-        cost = f"{statistics.mean(costs):.0f}" if costs else "-"
-        quality = [spread(figure(records, family, key)) for key in ("j_and_f", "j", "f")]
-        size = f"{of[0]['parameters'] / 1e6:.2f} M"
-        rows.append([title, teacher, size, memory, *quality, len(of), cost, *_measured_speed(models[family], fps)])
-    rows += _reported()
+        cost = mean([record["cpu_s"] / 60 for record in of if record["cpu_s"] is not None])
+        quality = [spread(results.figures(family, key)) for key in ("j_and_f", "j", "f")]
+        size, spent = f"{of[0]['parameters'] / 1e6:.2f} M", "-" if cost is None else f"{cost:.0f}"
+        rows.append([name, teacher, size, memory, *quality, len(of), spent, *_measured_speed(models[family], fps)])
     notes = [
         "*reported*: the authors' figures on the 20 sequences of DAVIS-2016, with YouTube-VOS, their teacher, 150,000 steps and an A40; "
         "not measured here and not comparable in level.",
-        f"FPS: one object, the network seeing 854x480, median frame, `python -m jobs.benchmark fps`, best runtime of each network ({FPS})."
-        f"{_shipped_speed(name, models[f'full-{main}-plain'], fps)}"
+        "FPS: one object, the network seeing 854x480, median frame, `python -m jobs.benchmark fps`, best runtime of each network "
+        f"({FPS}).{_shipped_speed(results.study.evaluate.size_px, models[f'{full}-plain'], fps)}"
         if fps
-        else "FPS: `-` until "
-        f"`python -m jobs.benchmark fps --json docs/results/{FPS}` has been run alone on the machine.",
+        else f"FPS: `-` until `python -m jobs.benchmark fps --json docs/results/{FPS}` has been run alone on the machine.",
     ]
-    return "\n".join(["## Main table", markdown(header, rows), "", *(f"- {note}" for note in notes)])
+    return "\n".join(["## Main table", markdown(header, [*rows, *_reported()]), "", *(f"- {note}" for note in notes)])
 
 
-def _shipped_speed(name: str, model: str, fps: list[dict[str, Any]]) -> str:
-    """The speed of the student at the size at which J&F is measured, where that was timed too."""
-    size_px = preset(EvaluateConfig, name).size_px
+def _shipped_speed(size_px: int, model: str, fps: list[dict[str, Any]]) -> str:
+    """Return a sentence on the student's speed at the size at which J&F is measured, "" where it was not timed."""
     short, long, ratios = _measured_speed(f"{model}@{size_px}", fps)
     if short == "-":
         return ""
@@ -78,9 +59,9 @@ def _shipped_speed(name: str, model: str, fps: list[dict[str, Any]]) -> str:
 
 
 def _measured_speed(model: str, rows: list[dict[str, Any]]) -> list[str]:
-    """FPS short and long of the fastest runtime of a network with one object, and the ratio to STCN in the same benchmark.
+    """Return FPS short and long of a network's fastest runtime with one object, and the ratios to STCN in the same benchmark.
 
-    By median frames, as the benchmark's own ratios: a neighbour's burst on the machine is in the mean, not in the median.
+    They use median frames, as the benchmark's own ratios, because other load on the machine changes the mean more.
     """
 
     def best(name: str, protocol: str) -> float | None:

@@ -111,7 +111,7 @@ def test_a_page_that_announces_more_than_its_column_holds_is_refused(honest: byt
     start = chunk.data_page_offset
     assert data[start : start + 3] == bytes([0x15, 0x00, 0x15]) and data[start + 3] >= 128, "the second field is a size"
     data[start + 3 : start + 5] = bytes([0xFE, 0x7F])  # 8191 bytes, in as many digits
-    assert "announces" in schema.damage_of(bytes(data), SHAPES)
+    assert "declares" in schema.damage_of(bytes(data), SHAPES)
 
 
 @pytest.mark.parametrize("name", ["ray.data.arrow_tensor_v2", "ray.data.arrow_pickled_object", "somebody.else"])

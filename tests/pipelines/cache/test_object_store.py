@@ -17,11 +17,11 @@ from pipelines import storage
 from pipelines.cache.build import build_cache
 from pipelines.cache.manifest import read_manifest
 from pipelines.cache.read import CachedClips
-from pipelines.evaluation.evaluate import score_two_folders
+from pipelines.evaluation.score import score_two_folders
 from pipelines.runtime.models import load_model
 from pipelines.training import state as training_state
 from pipelines.training.launch import train
-from vos.config import CacheConfig, EvaluateConfig, TrainConfig
+from vos.config import CacheConfig, ScoreConfig, TrainConfig
 from vos.distillation.training_step import TrainingStep
 from vos.errors import InputError
 from vos.files.canonical import fingerprint
@@ -145,7 +145,7 @@ def test_a_table_of_scores_is_written_where_it_was_asked_for(
     labels[10:30, 10:30] = 1
     for index in range(4):
         write_mask(str(tmp_path / f"masks/v/{index:05d}.png"), labels)
-    here = EvaluateConfig(gt=str(tmp_path / "masks"), pred=str(tmp_path / "masks"), out=str(tmp_path / "out"))
+    here = ScoreConfig(gt=str(tmp_path / "masks"), pred=str(tmp_path / "masks"), out=str(tmp_path / "out"))
     wanted = Path(score_two_folders(here)[1]).read_bytes()
     for asked in (
         replace(here, out="s3://team/scored"),

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.cache.plan import COSMETIC, cache_identity, plan_shards, recipe_of
+from pipelines.cache.plan import cache_identity, plan_shards, recipe_of
 from pipelines.runtime.videos import index_videos
-from vos.config import CacheConfig, DataConfig
+from vos.config import CacheConfig, DataConfig, fields
 from vos.config.as_json import from_dict
 from vos.data.synthetic import synthetic_index, write_davis
 from vos.errors import InputError
@@ -118,9 +118,10 @@ def changed(config: CacheConfig, field: str) -> CacheConfig:
 
 
 @pytest.mark.parametrize("field", leaves(to_dict(BASE)))
-def test_every_field_changes_the_identity_or_is_listed_as_cosmetic(field: str):
+def test_every_field_changes_the_identity_or_is_marked_as_deciding_nothing(field: str):
     # Of the data, what counts is the videos: the fields that say where they are do not change them.
-    cosmetic = field in COSMETIC or field in ("data.root", "data.kind")
+    mark = {name: mark for name, _, mark in fields.leaves(BASE)}[field]
+    cosmetic = field in ("data.root", "data.kind") or not (mark.decides or field.startswith("data."))
     assert (identity(changed(BASE, field)) == identity(BASE)) == cosmetic
 
 

@@ -15,6 +15,7 @@ class Source:
 
     clip = ClipConfig(crop_px=32, max_skip_frames=2)
     num_draws = 50
+    teacher_forwards = 0
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.asked: list[list[int]] = []

@@ -10,11 +10,9 @@ import pytest
 import torch
 
 from pipelines.cache import schema
-from pipelines.cache import teacher as teacher_module
 from pipelines.cache.build import blueprint
 from pipelines.cache.plan import ShardPlan
 from pipelines.cache.teacher import Teacher, receipt
-from pipelines.runtime.models import BUILTIN
 from vos.config import BUILTIN_TEACHER, CacheConfig, FactorConfig, TeacherConfig
 from vos.config.presets import preset
 from vos.data.clips import checksum, decode_clip, read_clip
@@ -22,6 +20,7 @@ from vos.data.draws import ClipDraw, draw_clip
 from vos.distillation.clip_forward import sampled_features
 from vos.distillation.representation import correlation
 from vos.errors import InputError
+from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import load_checkpoint, save_checkpoint
 
 BASE = replace(preset(CacheConfig, "smoke"), draws=3)
@@ -45,9 +44,9 @@ def plain() -> dict[str, Any]:
 def test_the_stored_factor_rebuilds_the_teachers_correlations_at_the_stored_pixels(plain: dict[str, Any]):
     config = replace(BASE, factor=FactorConfig(rank=0, dtype="fp32"))
     teacher = teacher_of(config)
-    work, before = teacher.work(0), teacher_module.forwards
+    work, before = teacher.work(0), teacher.forwards
     row, (_, features) = teacher.row(work), teacher.look(work)
-    assert teacher_module.forwards == before + 2, "a search proves by this number that it never asks a teacher"
+    assert teacher.forwards == before + 2, "a search proves by this number that it never asks a teacher"
     index = torch.from_numpy(row["sample_index"].astype(np.int64))
     wanted = correlation(sampled_features(features[None], index[None])[0])
     exact, stored = (torch.from_numpy(schema.factor_of(one)) for one in (row, plain))

@@ -105,7 +105,7 @@ def rewritten(copied: Path, change: Callable[[list[dict[str, Any]]], None]) -> s
         (lambda rows: rows.reverse(), "draws [7, 6, 5, 4] instead of 4 to 7"),
         (lambda rows: rows[2].update(draw=4), "instead of 4 to 7"),
         (lambda rows: rows[0].update(record="{"), "draw 4: its record: not JSON"),
-        (lambda rows: rows[0].update(record=rows[1]["record"]), "draw 4: its record is of another draw"),
+        (lambda rows: rows[0].update(record=rows[1]["record"]), "draw 4: its record belongs to another draw"),
         (lambda rows: rows[1]["sample_index"].__setitem__((0, 0), 9999), "draw 5: a sampled cell is outside"),
         (lambda rows: rows[1]["sample_index"].__setitem__((0, 0), rows[1]["sample_index"][0, 1]), "sampled twice"),
         (lambda rows: rows[3]["sample_label"].__setitem__((1, 0), 9), "draw 7: a label is no object"),

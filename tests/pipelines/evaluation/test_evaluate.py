@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from pipelines import storage
-from pipelines.evaluation.evaluate import COPY, _sequence_names, evaluate_model, score_two_folders
+from pipelines.evaluation.evaluate import COPY, evaluate_model
+from pipelines.evaluation.score import _sequence_names, score_two_folders
 from pipelines.runtime.videos import index_videos
-from vos.config import DataConfig, EvaluateConfig
+from vos.config import DataConfig, EvaluateConfig, ScoreConfig
 from vos.config.presets import preset
 from vos.data.synthetic import synthetic_index, write_davis
 from vos.errors import InputError
@@ -44,9 +45,7 @@ def test_the_same_masks_scored_from_folders_give_the_same_figures(config: Evalua
             mask = video.mask(index)
             assert mask is not None
             write_mask(str(truth / video.name / f"{video.frame_name(index)}.png"), mask)
-    scores, path = score_two_folders(
-        replace(config, gt=str(truth), pred=result.masks, csv=str(tmp_path / "scores.csv"))
-    )
+    scores, path = score_two_folders(ScoreConfig(gt=str(truth), pred=result.masks, csv=str(tmp_path / "scores.csv")))
     assert scores.j_and_f == pytest.approx(result.metrics["val/j_and_f"], abs=1e-9)
     assert Path(path).read_text() == Path(config.out, "scores.csv").read_text()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.evaluation.pictures import GAP_PX, LABEL_PX, animation, save_png, strip
+from pipelines.evaluation.pictures import GAP_PX, LABEL_PX, animation, close_ups, strip
 from vos.errors import InputError
 from vos.media.images import write_mask
 
@@ -119,10 +119,16 @@ def test_a_predicted_mask_that_is_missing_is_named(predictions: str):
         strip(VIDEO, {"student": predictions}, span=range(11), columns=2, width_px=WIDTH)
 
 
-def test_a_saved_picture_comes_back_with_its_colours(tmp_path: Path):
-    picture = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
-    save_png(str(tmp_path / "a.png"), picture)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), picture)
+def test_close_ups_show_the_same_part_of_every_frame_with_all_objects_of_each_in_it():
+    frames = {index: VIDEO.frame(index) for index in (2, 7)}
+    masks = {index: np.zeros(VIDEO.size, np.uint8) for index in frames}
+    masks[2][10:12, 10:12] = 1
+    masks[7][28:30, 38:40] = 2  # with the other: 30x20 pixels, and a margin of 2
+    picture = close_ups(frames, masks, width_px=2 * 34 + GAP_PX)
+    assert picture.shape == (24, 2 * 34 + GAP_PX, 3)
+    first, second = picture[:, :34].astype(int), picture[:, 34 + GAP_PX :].astype(int)
+    assert first[2, 2, 0] > 20 and first[2, 20].tolist() == [20, 20, 20]
+    assert second[2, 2].tolist() == [70, 70, 70] and second[21, 31].tolist() != [70, 70, 70]
 
 
 def durations_ms(data: bytes) -> list[int]:

@@ -9,6 +9,7 @@ from pipelines.evaluation.tables import method_table, sequence_table
 from pipelines.runtime.tables import percent, table
 from pipelines.search.tables import repeat_table, trial_table
 from pipelines.search.trials import Status, Trial
+from vos.config import SpaceConfig, TuneConfig
 
 MEASURED = {"val/j_and_f": 0.8125, "val/j": 0.75, "val/f": 0.875, "fps/short": 31.46, "fps/long": 7.0}
 
@@ -66,7 +67,7 @@ def test_methods_keep_their_order_and_show_size_accuracy_and_speed():
 def test_trials_are_ranked_finished_ones_first_and_none_is_lost():
     kinds: list[tuple[str, float, Status]] = [("t0", 0.2, "finished"), ("t1", 0.5, "finished"), ("t2", 0.9, "stopped")]
     trials = [Trial(name, {"w": 0.5, "density": 0.25}, 0, score, 30, status, 61.2) for name, score, status in kinds]
-    rows = cells(trial_table([*trials, replace(trials[0], seed=1)], ["w", "density"], 0))
+    rows = cells(trial_table([*trials, replace(trials[0], seed=1)], TuneConfig(space=SpaceConfig(temperature=()))))
     assert [row[0] for row in rows[1:]] == ["t1", "t0", "t2"]
     assert rows[1] == ["t1", "0.5", "0.25", "50.0", "30", "61", "finished"]
 

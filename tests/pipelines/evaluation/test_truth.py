@@ -11,8 +11,9 @@ from pipelines.evaluation.evaluate import evaluate_model, ground_truth, segment_
 from pipelines.training.launch import check, train
 from vos.config import DataConfig, EvaluateConfig, TrainConfig, ValidationConfig
 from vos.config.presets import preset
-from vos.data.datasets import Video, load_index
+from vos.data.datasets import load_index
 from vos.data.synthetic import synthetic_index, write_davis
+from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.written import Written
 from vos.media.images import write_frame, write_mask

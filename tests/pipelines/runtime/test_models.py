@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.runtime.models import BUILTIN, find_model, load_engine
+from pipelines.runtime.models import find_model, load_engine
 from vos.config import AS_TRAINED
 from vos.errors import InputError
 from vos.models import build
+from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import save_checkpoint
 
 

@@ -139,9 +139,9 @@ STATES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "step of another folder": (
         lambda state: sealed_state(state, lambda v: v["progress"].update(step=3)),
-        "says step 3",
+        "records step 3",
     ),
-    "negative step": (lambda state: sealed_state(state, lambda v: v["progress"].update(step=-2)), "says step -2"),
+    "negative step": (lambda state: sealed_state(state, lambda v: v["progress"].update(step=-2)), "records step -2"),
     "text for a step": (
         lambda state: sealed_state(state, lambda v: v["progress"].update(step="2")),
         "instead of an integer",
@@ -198,7 +198,7 @@ def test_a_checkpoint_beyond_the_plan_is_not_continued(config: TrainConfig):
     sealed_state(
         place.with_name("step-0000009") / training_state.STATE, lambda values: values["progress"].update(step=9)
     )
-    with pytest.raises(InputError, match="is after step 9 of 3"):
+    with pytest.raises(InputError, match="holds step 9, beyond the last one, 3"):
         train(config, register=False)
 
 

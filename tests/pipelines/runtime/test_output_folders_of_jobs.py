@@ -49,6 +49,7 @@ def assert_refused(capfd: pytest.CaptureFixture[str], said: str, job: str, *argv
 
 FLAGS: dict[str, tuple[str, ...]] = {
     "cache": ("--preset", "smoke"),
+    "check": ("--preset", "smoke"),
     "train": ("--preset", "smoke"),
     "evaluate": ("--preset", "smoke", "--checkpoint", "copy"),
     "export": ("--preset", "smoke"),
@@ -163,14 +164,14 @@ def test_a_table_of_the_users_is_not_replaced_and_one_of_ours_is(
 ):
     table = tmp_path / "scores.csv"
     argv = (*scored, "--csv", str(table))
-    assert run("evaluate", *argv) == run("evaluate", *argv) == 0, "the same command twice"
+    assert run("score", *argv) == run("score", *argv) == 0, "the same command twice"
     ours = table.read_bytes()
     table.write_text("mine")
-    assert_refused(capfd, "scores.csv", "evaluate", *argv)
+    assert_refused(capfd, "scores.csv", "score", *argv)
     assert table.read_text() == "mine"
-    assert run("evaluate", *argv, "--overwrite") == 0 and table.read_bytes() == ours
+    assert run("score", *argv, "--overwrite") == 0 and table.read_bytes() == ours
     out = tmp_path / "out"
-    assert run("evaluate", *scored, "--out", str(out)) == run("evaluate", *scored, "--out", str(out)) == 0
+    assert run("score", *scored, "--out", str(out)) == run("score", *scored, "--out", str(out)) == 0
 
 
 @pytest.mark.parametrize("what", ["cache", "train", "fps"])

@@ -97,13 +97,13 @@ def test_a_token_of_somebody_else_or_no_file_is_refused(home: Path) -> None:
     folder = home / ".ray"
     folder.mkdir()
     os.mkfifo(folder / "auth_token")
-    with pytest.raises(InputError, match="not a file of yours"):
+    with pytest.raises(InputError, match="not a file that you own"):
         private_token()
     if not os.getuid():
         (folder / "auth_token").unlink()
         (folder / "auth_token").write_text("c" * 64)
         os.chown(folder / "auth_token", NOBODY, NOBODY)
-        with pytest.raises(InputError, match="not a file of yours"):
+        with pytest.raises(InputError, match="not a file that you own"):
             private_token()
 
 

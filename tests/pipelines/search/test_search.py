@@ -135,7 +135,7 @@ def test_a_trials_record_is_believed_only_where_it_lies(tmp_path: Path) -> None:
     folder.write_json(f"trials/{name}/trial.json", asdict(trial))
     assert records(folder) == [trial]
     folder.write_json("trials/another/trial.json", asdict(trial))
-    with pytest.raises(InputError, match=f"is the record of another trial, {name}"):
+    with pytest.raises(InputError, match=f"belongs to another trial, {name}"):
         records(folder)
     with pytest.raises(InputError, match="belongs to another run"):
         records(Written(str(tmp_path), "tune", "two"))

@@ -13,10 +13,10 @@ from pipelines.studies import verification
 from vos.config import VerifyConfig
 from vos.errors import InputError
 from vos.metrics.davis import score_folders
-from vos.published.checks import Check
+from vos.published.bounds import Figure
 
-OK, BAD = Check("a claim", 1e-7, "<=", 1e-6), Check("another", 3, "=", 4)
-MISSING = Check("a third", None, "=", "-", note="no file")
+OK, BAD = Figure("a claim", 1e-7, "<=", 1e-6), Figure("another", 3, "=", 4)
+MISSING = Figure("a third", None, "=", "-", how="no file")
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,11 @@ def test_every_check_is_met_on_this_machine(shared: Path, tmp_path: Path, capsys
     ],
 )
 def test_the_exit_code_tells_whether_every_check_is_met(
-    found: list[Check], flags: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    found: list[Figure],
+    flags: list[str],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.setattr(verification, "all_checks", lambda *_: iter(found))
     assert main(flags) == code
@@ -71,7 +75,7 @@ def test_a_row_holds_the_figure_the_bound_and_the_outcome_in_columns():
 def test_a_row_is_told_before_the_next_check_is_measured(monkeypatch: pytest.MonkeyPatch):
     told: list[str] = []
 
-    def measured(*_) -> Iterator[Check]:
+    def measured(*_) -> Iterator[Figure]:
         for number in range(3):
             assert len(told) == 1 + number
             yield OK
@@ -86,8 +90,8 @@ def test_without_files_their_checks_are_skipped_with_the_reason():
         *verification.trunk_checks(None, None),
         *verification.evaluator_checks(None, workers=1),
     ]
-    assert all(check.skipped for check in skipped)
-    assert [flag for flag in ("--golden", "--weights") if any(flag in check.note for check in skipped)] == [
+    assert all(check.value is None for check in skipped)
+    assert [flag for flag in ("--golden", "--weights") if any(flag in check.how for check in skipped)] == [
         "--golden",
         "--weights",
     ]
@@ -115,7 +119,7 @@ def test_nothing_in_a_folder_of_golden_numbers_is_executed(shared: Path, tmp_pat
     folder = tmp_path / "golden"
     shutil.copytree(shared / "golden" / "stcn", folder / "stcn", ignore=shutil.ignore_patterns("case_[b-z]*"))
     (folder / "recipe.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')\n")
-    assert next(verification.stcn_checks(folder)).passed and not (tmp_path / "it-ran").exists()
+    assert next(verification.stcn_checks(folder)).met and not (tmp_path / "it-ran").exists()
 
 
 def test_a_folder_without_golden_numbers_is_named(tmp_path: Path):
@@ -138,7 +142,7 @@ def golden(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def outcomes(golden: Path) -> list[str]:
     found = list(verification.evaluator_checks(golden, workers=1))
-    return ["skipped" if check.skipped else "ok" if check.passed else "FAILED" for check in found]
+    return [verification._outcome(check) for check in found]
 
 
 def test_scores_are_compared_with_the_official_table_and_speed_needs_a_checkout(golden: Path):
@@ -160,5 +164,5 @@ def test_scores_unlike_the_official_table_are_noticed(golden: Path, spoilt: str)
 def test_trunk_weights_are_checked_without_frames_and_the_frames_reported_missing(shared: Path):
     weights = shared / "data/weights" / verification.IMAGENET_FILE
     *found, last = verification.trunk_checks(weights, None)
-    assert all(check.passed for check in found)
-    assert last.skipped and "--data.root" in last.note
+    assert all(check.met for check in found)
+    assert last.value is None and "--data.root" in last.how

@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 
 from pipelines import tracking
 from pipelines.evaluation.evaluate import evaluate_model
-from pipelines.runtime.models import BUILTIN
 from pipelines.runtime.videos import index_videos
 from pipelines.tracking import champion, registry
 from vos.config import BUILTIN_TEACHER, CacheConfig, EvaluateConfig, FpsConfig, MemoryConfig
@@ -27,6 +26,7 @@ from vos.files.seals import sealed
 from vos.inference import served
 from vos.inference.whole_video import memory_policy, segment_video
 from vos.models import build
+from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import DIGEST, load_checkpoint, save_checkpoint
 
 CONFIG = CacheConfig(seed=3)

@@ -82,7 +82,7 @@ def test_runs_that_name_new_data_at_the_same_moment_all_have_it(client: Any):
         for number in range(rounds):
             together.wait(60)
             event = {"op": "dataset", "name": f"videos-{number}", "digest": "abc", "source": "/data", "profile": {}}
-            events.say(client, run_id, {**event, "context": "testing"})
+            events.send(client, run_id, {**event, "context": "testing"})
 
     with ThreadPoolExecutor(len(runs)) as pool:
         list(pool.map(say, runs))

@@ -3,14 +3,16 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vos.config import CacheConfig, EvaluateConfig, ReportConfig, SegmentConfig, TrainConfig, TuneConfig, VerifyConfig
+from vos.config import CacheConfig, EvaluateConfig, JobConfig, ScoreConfig, SegmentConfig, TrainConfig, TuneConfig
 from vos.config.command_line import input_error, parse_config, resolve_paths, run_job
-from vos.config.presets import preset
+from vos.config.fields import leaves
+from vos.config.presets import PRESETS, preset
 from vos.errors import InputError
 from vos.files.canonical import dumps, to_dict
 
@@ -58,16 +60,16 @@ def test_the_preset_decides_the_defaults(argv: tuple[str, ...], monkeypatch: pyt
 
 
 def test_a_flag_changes_its_field_and_no_other():
-    values, changed = to_dict(parse("--preset", "demo")), to_dict(parse("--preset", "demo", "--loss.w", "0.25"))
-    assert changed["loss"].pop("w") == 0.25 != values["loss"].pop("w")
+    values, changed = to_dict(parse("--preset", "demo")), to_dict(parse("--preset", "demo", "--optimiser.lr", "0.25"))
+    assert changed["optimiser"].pop("lr") == 0.25 != values["optimiser"].pop("lr")
     assert changed == values
 
 
 def test_a_configuration_file_wins_over_the_preset_and_a_flag_over_both(saved: Callable[[Any], str]):
     path = saved({"steps": 77, "loss": {"w": 0.5, "kd": 3.0}})
-    config = parse("--preset", "demo", "--config", path, "--loss.w", "0.25")
+    config = parse("--preset", "demo", "--config", path, "--optimiser.lr", "0.25")
     demo = preset(TrainConfig, "demo")
-    assert (config.steps, config.loss.kd, config.loss.w) == (77, 3.0, 0.25)
+    assert (config.steps, config.loss.kd, config.optimiser.lr) == (77, 3.0, 0.25)
     assert (config.batch, config.clip) == (demo.batch, demo.clip)
 
 
@@ -83,7 +85,7 @@ def test_the_preset_flag_wins_over_the_preset_of_a_configuration_file(saved: Cal
 
 @pytest.mark.parametrize("cls", [TrainConfig, CacheConfig, EvaluateConfig, TuneConfig])
 def test_the_saved_configuration_of_a_run_gives_that_run_again(cls: type, saved: Callable[[Any], str]):
-    config = parse_config(cls, "", ["--preset", "demo", "--seed", "3", "--data.synthetic-videos", "5"])
+    config = parse_config(cls, "", ["--preset", "demo", "--out", "there", "--data.synthetic-videos", "5"])
     assert parse_config(cls, "", ["--config", saved(dumps(config))]) == config
 
 
@@ -212,29 +214,66 @@ def test_an_empty_path_stays_empty():
     assert parse().cache == parse().init == ""
 
 
-def test_every_path_field_is_resolved_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch):
-    """Each text flag is either a known word or a path: a new path field must not be forgotten."""
-    words = {
-        "model",
-        "experiment",
-        "split",
-        "sequences",
-        "protocol",
-        "preset",
-        "kind",
-        "role",
-        "logits",
-        "frames",
-        "sampling",
-    }
-    words |= {"runtime", "precision", "upsampling", "pipe_size", "ship"}
-    for cls in (TrainConfig, CacheConfig, EvaluateConfig, TuneConfig, VerifyConfig, SegmentConfig, ReportConfig):
-        for name, value in to_dict(cls()).items():
-            if isinstance(value, str) and name not in words:
-                flag = f"--{name.replace('_', '-')}"
-                partners = {"gt": "--pred", "pred": "--gt", "meta": "--train-meta", "train_meta": "--meta"}
-                argv = [flag, "some/where.mp4"] + ([partners[name], "x"] if name in partners else [])
-                assert os.path.isabs(getattr(parse_config(cls, "", argv), name)), f"{cls.__name__}.{name}"
+@pytest.mark.parametrize("cls", PRESETS)
+def test_every_path_is_resolved_and_no_other_text(cls: type[JobConfig], tmp_path: Path):
+    marks = {name: (value, mark) for name, value, mark in leaves(cls()) if "." not in name and isinstance(value, str)}
+    paths: dict[str, Any] = {name: "some/where.mp4" for name, (_, mark) in marks.items() if mark.path}
+    found = resolve_paths(replace(cls(), **paths), str(tmp_path))
+    for name, (value, mark) in marks.items():
+        assert getattr(found, name) == (str(tmp_path / "some/where.mp4") if mark.path else value), name
+
+
+# Flags without an effect.
+
+
+@pytest.mark.parametrize(
+    ("job", "argv", "advice"),
+    [
+        (TuneConfig, ["--train.seed", "7"], "--seed"),
+        (TuneConfig, ["--train.threads=4"], "--threads"),
+        (TuneConfig, ["--train.workers", "2"], "--workers"),
+        (TuneConfig, ["--train.cache", "X"], "--cache"),
+        (TuneConfig, ["--train.data.root", "X"], "--data"),
+        (TuneConfig, ["--train.out", "X"], "--out"),
+        (TuneConfig, ["--train.validation.every", "3"], "--rungs"),
+        (TuneConfig, ["--train.loss.w", "0.5"], "--space.w"),
+        (TuneConfig, ["--train.clip.crop-px", "64"], "the cache decides"),
+        (TrainConfig, ["--cache", "X", "--clip.crop-px", "64"], "the cache decides"),
+        (TrainConfig, ["--cache", "X", "--clip.no-flip"], "the cache decides"),
+        (TrainConfig, ["--loss.kd", "2"], "--cache"),
+        (TrainConfig, ["--validation.videos", "2"], "--validation.every"),
+        (CacheConfig, ["--verify-rows", "2"], "--verify"),
+        (CacheConfig, ["--verify", "--draws", "2"], "--verify"),
+        (EvaluateConfig, ["--runtime", "eager", "--memory.top-k", "5"], "--runtime"),
+        (ScoreConfig, ["--gt", "X", "--pred", "Y", "--data.root", "Z"], "leave it out"),
+        (SegmentConfig, ["--data.root", "X"], "leave it out"),
+        (SegmentConfig, ["--no-masks", "--masks", "X"], "--no-masks"),
+    ],
+)
+def test_a_flag_that_the_job_cannot_honour_is_refused_with_what_to_do(job: type, argv: list[str], advice: str):
+    with pytest.raises(InputError, match="has no effect here") as refusal:
+        parse_config(job, "", argv)
+    said = str(refusal.value)
+    assert advice in said and "\n" not in said and said.split(":")[0] in " ".join(argv)
+
+
+def test_a_value_that_is_not_searched_can_be_fixed():
+    config = parse_config(TuneConfig, "", ["--space.w", "--train.loss.w", "0.5"])
+    assert "w" not in config.space.ranges() and config.train.loss.w == 0.5
+
+
+@pytest.mark.parametrize("cls", PRESETS)
+@pytest.mark.parametrize("name", ["smoke", "paper"])
+def test_what_has_no_effect_is_named_by_a_field_of_the_job(cls: type[JobConfig], name: str):
+    config = preset(cls, name)
+    known = {found for found, _, _ in leaves(config)}
+    for field in config.inert():
+        assert any(f"{one}.".startswith(f"{field}.") for one in known), field
+
+
+def test_a_run_of_the_preset_smoke_says_so(capfd: pytest.CaptureFixture[str]):
+    assert run(nothing, "--preset", "smoke") == 0 and "--preset smoke" in capfd.readouterr().err
+    assert run(nothing) == 0 and capfd.readouterr().err == ""
 
 
 # Exit codes.

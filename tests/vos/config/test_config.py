@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_origin, get_type_hints
 
 import pytest
 
@@ -20,11 +20,13 @@ from vos.config import (
     JobConfig,
     LossConfig,
     OptimiserConfig,
+    ScoreConfig,
     SpaceConfig,
     TeacherConfig,
     TrainConfig,
     TuneConfig,
     ValidationConfig,
+    fields,
 )
 from vos.config.as_json import from_dict
 from vos.config.presets import PRESETS, preset
@@ -178,8 +180,8 @@ def test_a_whole_number_is_taken_for_a_float_field_and_kept_as_a_float():
         (lambda: TrainConfig(micro_batch=-1), "--micro-batch -1"),
         (lambda: ValidationConfig(patience=2), "--validation.patience 2"),
         (lambda: ValidationConfig(every=-1), "--validation.every -1"),
-        (lambda: EvaluateConfig(gt="masks"), "--gt and --pred"),
-        (lambda: EvaluateConfig(pred="masks"), "--gt and --pred"),
+        (lambda: ScoreConfig(gt="masks"), "--gt and --pred"),
+        (lambda: ScoreConfig(pred="masks"), "--gt and --pred"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_one_line_with_its_flag(make: Any, flag: str):
@@ -246,3 +248,56 @@ def test_nothing_edits_a_configuration_after_it_is_built():
     for name in ("steps", "loss"):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(config, name, getattr(config, name))
+
+
+# What a field is.
+
+PLAIN_TEXTS = {
+    "model": "an architecture, or a name that find_model looks up",
+    "student": "an architecture",
+    "online_teacher": "an architecture",
+    "experiment": "of MLflow",
+    "split": "of a data set",
+    "sequence": "of a data set",
+    "sequences": "names, or a file of them: evaluation finds out",
+    "ship": "a run of the plan",
+    "run": "a run of the plan",
+    "size": "WIDTHxHEIGHT",
+    "pipe_size": "WIDTHxHEIGHT",
+}
+WORDS = {"only": "of names of runs", "systems": "of labels", "add": "FRAME:MASK.png"}
+
+
+def kinds_of(cls: type) -> list[type]:
+    """The class of a configuration and those of the groups in it."""
+    inner = [type(value) for _, value, _ in fields.marked_fields(cls()) if dataclasses.is_dataclass(value)]
+    return [cls, *(one for kind in inner for one in kinds_of(kind))]
+
+
+@pytest.mark.parametrize("cls", PRESETS)
+def test_every_text_of_a_configuration_is_a_choice_a_path_or_known_as_plain(cls: type[JobConfig]):
+    """A path that is not marked would mean another folder on every worker, and nothing would check it."""
+    for kind in kinds_of(cls):
+        hints = get_type_hints(kind)
+        for name, value, mark in fields.marked_fields(kind()):
+            if isinstance(value, str) and not mark.path and get_origin(hints[name]) is not Literal:
+                assert name in PLAIN_TEXTS, name
+            if hints[name] == tuple[str, ...] and not mark.path:
+                assert name in WORDS, name
+
+
+@pytest.mark.parametrize("cls", PRESETS)
+def test_the_identity_has_every_field_but_those_marked_as_deciding_nothing(cls: type[JobConfig]):
+    whole, kept = leaves(to_dict(cls())), set(leaves(fields.identity(cls())))
+    groups = {name: mark for name, value, mark in fields.marked_fields(cls()) if dataclasses.is_dataclass(value)}
+    marks = {name: mark for name, _, mark in fields.leaves(cls())}
+    for path in whole:
+        group = groups.get(path[0])
+        apart = group is not None and (not group.decides or path[1] in group.apart)
+        assert (path in kept) == (marks[".".join(path)].decides and not apart), path
+
+
+def test_where_a_result_is_written_decides_nothing():
+    for cls in PRESETS:
+        for name, _, mark in fields.leaves(cls()):
+            assert not (mark.written and mark.decides), f"{cls.__name__}.{name}"

@@ -11,6 +11,7 @@ import pytest
 from vos.config import (
     BenchmarkConfig,
     CacheConfig,
+    CheckConfig,
     DemoConfig,
     EvaluateConfig,
     ExportConfig,
@@ -25,7 +26,7 @@ from vos.config.command_line import run_job
 
 JOBS = [
     *(BenchmarkConfig, CacheConfig, DemoConfig, EvaluateConfig, ExportConfig, FpsBenchmarkConfig, ReportConfig),
-    *(SegmentConfig, TrainConfig, TuneConfig, VerifyConfig),
+    *(CheckConfig, SegmentConfig, TrainConfig, TuneConfig, VerifyConfig),
 ]
 
 

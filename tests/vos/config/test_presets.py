@@ -4,7 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from vos.config import CacheConfig, DemoConfig, EvaluateConfig, JobConfig, TrainConfig, TuneConfig
+from vos.config import (
+    AS_TRAINED,
+    CacheConfig,
+    DemoConfig,
+    EvaluateConfig,
+    JobConfig,
+    SegmentConfig,
+    TrainConfig,
+    TuneConfig,
+)
 from vos.config.presets import PRESETS, preset
 from vos.errors import InputError
 from vos.models import names
@@ -23,6 +32,19 @@ def test_every_job_has_every_preset_under_its_own_name(cls: type[JobConfig]):
 @pytest.mark.parametrize("cls", JOBS)
 def test_without_a_name_the_preset_is_the_one_that_the_flag_shows(cls: type[JobConfig]):
     assert preset(cls, None).preset == cls().preset
+
+
+def test_without_a_preset_every_job_does_the_whole_work():
+    evaluation = preset(EvaluateConfig, None)
+    assert (evaluation.max_frames, evaluation.size_px) == (0, AS_TRAINED)
+    assert preset(TrainConfig, None) == preset(TrainConfig, "paper")
+    assert preset(CacheConfig, None) == preset(CacheConfig, "paper")
+    assert not any(preset(cls, None).preset == "smoke" for cls in JOBS if cls.smoke_is_less)
+
+
+def test_without_a_preset_a_video_is_segmented_by_the_fastest_runtime():
+    config = preset(SegmentConfig, None)
+    assert (config.runtime, config.precision) == ("auto", "auto")
 
 
 @pytest.mark.parametrize("cls", JOBS)
@@ -67,4 +89,4 @@ def test_presets_grow_from_smoke_over_demo_to_paper():
 
 def test_the_paper_preset_is_the_recipe_of_the_paper():
     train = preset(TrainConfig, "paper")
-    assert (train.clip.crop_px, train.clip.num_frames, train.loss.w) == (384, 3, 0.95)  # PAPER.md, sections 6 and 7
+    assert (train.clip.crop_px, train.clip.num_frames, train.loss.w) == (384, 3, 0.95)

@@ -13,8 +13,8 @@ import pytest
 
 from vos.data import contents, datasets
 from vos.data.contents import FORM, fingerprint, index_fingerprint, same_videos
-from vos.data.datasets import FolderVideo
 from vos.data.synthetic import synthetic_index
+from vos.data.videos import FolderVideo
 from vos.errors import InputError
 from vos.media import images
 
@@ -45,7 +45,7 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def videos(root: Path, split: str = "train") -> list[datasets.Video]:
+def videos(root: Path, split: str = "train") -> list[videos.Video]:
     return datasets.load_index(str(root), "davis2017", split)
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vos.config import LossConfig
 from vos.distillation.clip_forward import ClipOutput
-from vos.distillation.objective import Targets, objective
+from vos.distillation.losses import Targets
+from vos.distillation.objective import objective
 from vos.models.memory import soft_aggregate
 
 B, Q, O, C, H, N, RANK = 2, 2, 2, 6, 32, 40, 8

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from vos.config import LossConfig, TrainConfig
 from vos.distillation.clip_forward import ClipSegmenter
-from vos.distillation.objective import Targets, objective
+from vos.distillation.losses import Targets
+from vos.distillation.objective import objective
 from vos.distillation.training_step import TrainingStep
 from vos.errors import InputError
 from vos.models import build

@@ -280,3 +280,21 @@ def test_what_cannot_be_is_said_in_one_line(model: VOSModel, call: Any, words: s
 def test_an_unknown_choice_is_refused_with_the_known_ones(model: VOSModel, arguments: dict[str, str], words: str):
     with pytest.raises(InputError, match=words):
         Engine(model, **arguments)  # type: ignore[arg-type]
+
+
+def test_the_public_names_segment_a_video_at_the_size_that_the_network_was_trained_for():
+    from vos import Engine as PublicEngine
+    from vos import load
+
+    model = load("builtin-student")
+    height, width = model.trained_size_px + 16, model.trained_size_px + 64
+    frames = np.zeros((2, height, width, 3), np.uint8)
+    labels = np.zeros((height, width), np.uint8)
+    labels[40:80, 40:80] = 3
+    engine = PublicEngine(model, "eager", threads=1)
+    engine.start(frames[0], labels)
+    found = engine.step(frames[1])
+    assert min(engine.working_size) == model.trained_size_px == 320
+    assert found.shape == labels.shape and set(np.unique(found)) <= {0, 3}
+    with pytest.raises(InputError, match="no such checkpoint"):
+        load("nowhere")

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.vos.models.dense_memory import memory_affinity
 from vos.errors import InputError
 from vos.inference.propagate import iter_propagate, propagate
 from vos.models import VOSModel, build
 from vos.models.decoder import object_probability
-from vos.models.memory import Memory, MemoryPolicy, memory_affinity, soft_aggregate
+from vos.models.memory import Memory, MemoryPolicy, soft_aggregate
 
 INFINITE, FIRST_RECENT = MemoryPolicy("infinite"), MemoryPolicy("first_recent")
 

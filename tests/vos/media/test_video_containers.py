@@ -165,7 +165,7 @@ def encoded(path: Path, codec: str, pixels: str, muxer: str | None = None) -> st
 )
 def test_a_codec_that_is_not_needed_is_refused_by_name(codec: str, pixels: str, ending: str, tmp_path: Path):
     path = encoded(tmp_path / f"a{ending}", codec, pixels)
-    with pytest.raises(InputError, match=rf"a{ending}: its codec {codec}\w* is not one of those that are read"):
+    with pytest.raises(InputError, match=rf"a{ending}: its codec {codec}\w* is not one of those supported"):
         open_video(path)
 
 

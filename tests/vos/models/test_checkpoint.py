@@ -119,7 +119,7 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path: Path):
 
 def test_a_training_state_around_the_weights_is_refused_with_the_mend(tiny: VOSModel, tmp_path: Path):
     torch.save({"model": tiny.state_dict(), "step": 3}, tmp_path / "state.pth")
-    assert "state_dict() alone" in _refusal(lambda: load_checkpoint(str(tmp_path / "state.pth")))
+    assert "save only the model's state_dict()" in _refusal(lambda: load_checkpoint(str(tmp_path / "state.pth")))
 
 
 def test_what_is_missing_is_named(tiny: VOSModel, tmp_path: Path):

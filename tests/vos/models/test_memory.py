@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.vos.models.dense_memory import memory_affinity
 from vos.config import MemoryConfig
 from vos.errors import InputError
 from vos.inference.whole_video import memory_policy
-from vos.models.memory import Memory, MemoryPolicy, memory_affinity, read_memory, soft_aggregate
+from vos.models.memory import Memory, MemoryPolicy, read_memory, soft_aggregate
 
 
 def _memory(frames: int, batch: int = 2, objects: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

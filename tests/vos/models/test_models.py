@@ -17,7 +17,7 @@ from vos.models.decoder import object_probability
 from vos.models.encoders import ASPP
 from vos.models.memory import read_memory, soft_aggregate
 from vos.models.mobilenetv2 import MobileNetV2Trunk
-from vos.models.mobilevos import Student
+from vos.models.mobilevos import MobileVOS
 from vos.models.trunk import ConvNorms, StridedConv2d
 
 STUDENT_SIZES = {
@@ -154,7 +154,7 @@ def test_batch_norm_that_learns_statistics_goes_on_learning_them():
 
 def test_standardised_features_have_unit_scale_and_old_values_come_back_through_the_inverse():
     torch.manual_seed(0)
-    model = Student("mobilevos-mobilenetv2-noaspp").eval()
+    model = MobileVOS("mobilevos-mobilenetv2-noaspp").eval()
     frames, masks = torch.randn(2, 3, 64, 64), torch.rand(2, 1, 64, 64)
     with torch.no_grad():
         before = model.query_features(frames)

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from pipelines.cache.manifest import read_manifest
+from pipelines.runtime.output_folder import mark
 from pipelines.runtime.session import set_threads
 from pipelines.studies.benchmarks.benchmark import measure
 from pipelines.studies.benchmarks.cache import _cache_config, _sizes
-from pipelines.studies.benchmarks.figures import Row, built, figure
-from vos.config import BenchmarkConfig
+from pipelines.studies.benchmarks.rows import built, emptied, median
+from vos.config import BenchmarkConfig, TrainConfig
 from vos.config.presets import preset
 from vos.errors import InputError
+from vos.files.written import Written
+from vos.published.bounds import Figure
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +51,33 @@ def test_another_size_is_built_beside_what_an_earlier_benchmark_built(config: Be
 def test_what_was_measured_is_kept_where_a_later_measure_fails(
     config: BenchmarkConfig, ray_cluster: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def first(_: BenchmarkConfig) -> Iterator[Row]:
-        yield figure("first", [1.0, 3.0], ">= 1", lambda value: value >= 1, "")
+    def first(_: BenchmarkConfig) -> Iterator[Figure]:
+        yield median("first", [1.0, 3.0], ">=", 1)
 
-    def second(_: BenchmarkConfig) -> Iterator[Row]:
+    def second(_: BenchmarkConfig) -> Iterator[Figure]:
         raise InputError("nothing left")
         yield
 
     monkeypatch.setattr("pipelines.studies.benchmarks.cache.MEASURES", (first, second))
     with pytest.raises(InputError, match="nothing left"):
         measure(replace(config, out=str(tmp_path)))
-    assert [row["value"] for row in json.loads((tmp_path / "rows.json").read_text())] == [2.0]
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    about = {"name": "first", "value": 2.0, "low": 1.0, "high": 3.0}
+    assert row == about | {"target": ">= 1", "met": True, "how": ""}
+
+
+def test_what_is_timed_begins_in_an_empty_folder_named_by_its_configuration_alone(tmp_path: Path):
+    job = replace(preset(TrainConfig, "smoke"), out=str(tmp_path / "timed"))
+    first, other = emptied(job, "train"), emptied(replace(job, steps=9), "train")
+    assert emptied(job, "train").out == first.out != other.out
+    mark(Written(first.out, "train"), {})
+    (Path(first.out) / "checkpoint").write_text("of the time before")
+    assert not Path(emptied(job, "train").out).exists()
+    Path(first.out).mkdir()
+    (Path(first.out) / "a photograph").write_text("of the user's")
+    with pytest.raises(InputError, match="identity.json"):
+        emptied(job, "train")
+    assert (Path(first.out) / "a photograph").exists()
 
 
 @pytest.mark.slow

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from pipelines.studies.benchmarks.fps import _integrate, _memory_grid, _memory_of, _metrics, _objects
-from pipelines.studies.benchmarks.fps_measured import Measured
-from pipelines.studies.benchmarks.fps_systems import System
-from pipelines.studies.benchmarks.fps_tables import ratios
+from pipelines.studies.benchmarks.fps_results import Measured, ratios
+from pipelines.studies.benchmarks.fps_systems import System, workers, write_frames
+from pipelines.studies.benchmarks.rows import recorded
 from vos.config import FpsBenchmarkConfig
+from vos.errors import InputError
 from vos.models.memory import Memory, MemoryPolicy
 
-FIELDS = [
+FIELDS = {
     "system",
     "runtime",
     "precision",
@@ -27,7 +28,7 @@ FIELDS = [
     "ms_per_frame_median",
     "rss_mib_peak",
     "params",
-]
+}
 STCN = System("stcn eager", "stcn", "eager", "fp32", growing=True)
 STUDENT = System("student openvino auto", "mobilevos-mobilenetv2", "openvino", "auto")
 
@@ -103,16 +104,14 @@ def test_a_system_that_works_on_smaller_frames_inside_is_compared_apart_and_has_
     assert runs[2].row(2)["system"] == "mobilevos-mobilenetv2@320"
 
 
-def test_every_figure_has_a_name_that_mlflow_takes(store: str):
-    from pipelines import tracking
-
+def test_every_figure_has_a_name_that_mlflow_takes(store: str, tmp_path: Path):
     shipped = replace(STUDENT, label="mobilevos-mobilenetv2@320 openvino auto", size_px=320)
     runs = [
         measured(STCN, "stcn", "short", [2.0] * 4),
         measured(shipped, "mobilevos-mobilenetv2", "short", [0.05] * 4),
     ]
-    with tracking.start_run("benchmark", "names", FpsBenchmarkConfig()) as run:
-        run.log_metrics(_metrics(runs, ratios(runs, [100.0], {})))
+    with recorded(FpsBenchmarkConfig(out=str(tmp_path)), "names") as record:
+        record.log(ratios(runs, [100.0], {}), [], **_metrics(runs))
 
 
 def test_the_command_plays_every_system_and_writes_rows_series_and_plots(
@@ -123,7 +122,7 @@ def test_the_command_plays_every_system_and_writes_rows_series_and_plots(
     out = str(tmp_path / "fps")
     assert main(["fps", "--preset", "smoke", "--systems", "stcn", "tiny", "--max-frames", "8", "--out", out]) == 0
     rows = json.loads(Path(out, "rows.json").read_text())
-    assert all(set(FIELDS) <= row.keys() and row["fps"] > 0 and row["rss_mib_peak"] > 0 for row in rows)
+    assert all(row.keys() >= FIELDS and row["fps"] > 0 and row["rss_mib_peak"] > 0 for row in rows)
     played = {(row["system"], row["objects"], row["protocol"]): row["frames"] for row in rows}
     assert played["mobilevos-tiny", 1, "short"] == played["mobilevos-tiny", 2, "short"] == 7
     assert played["mobilevos-tiny", 1, "long"] == 79
@@ -132,6 +131,22 @@ def test_the_command_plays_every_system_and_writes_rows_series_and_plots(
     assert "integrated over the video" in printed and "GFLOP/s" in printed
     names = {path.name for path in Path(out).iterdir()}
     assert {"fps-by-frame.png", "memory-by-frame.png", "jf-by-fps.png", "series.json", "table.txt"} <= names
+
+
+def test_a_fault_in_a_system_s_process_shows_where_it_is_and_a_file_of_the_user_s_is_named(tmp_path: Path):
+    (tmp_path / "broken").mkdir()
+    for name in ("model.json", "model.safetensors"):
+        (tmp_path / "broken" / name).write_text("{")
+    frames = write_frames(np.zeros((2, 32, 32, 3), np.uint8), str(tmp_path))
+    broken, tiny = (System(f"a {name}", name, "eager", "fp32") for name in (str(tmp_path / "broken"), "mobilevos-tiny"))
+    with workers([broken, tiny], frames, 1) as (of_the_user, of_ours):
+        with pytest.raises(InputError, match=r"a .*broken: .*broken/model\."):
+            of_the_user.ask("about")
+        with pytest.raises(
+            RuntimeError, match=r"(?s)a mobilevos-tiny: play failed.*in play\n.*AttributeError: .*_labels"
+        ):
+            of_ours.ask("play", 1, "short")  # before start
+        assert of_ours.ask("about")["model"] == "mobilevos-tiny", "its process goes on"
 
 
 def test_an_unknown_system_is_refused_with_the_known_ones(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 
 from pipelines.studies.davis import records as results_records
-from pipelines.studies.davis.claims import BELOW, NOT_RUN, REACHED, claims
-from pipelines.studies.davis.comparisons import aligned, compare
+from pipelines.studies.davis.claims import claims
 from pipelines.studies.davis.plan import Planned, plan
+from pipelines.studies.davis.results import Results
 from tests.pipelines.studies.davis.made_up_results import noisy, records_of
+from vos.published.bounds import BELOW, NOT_RUN, REACHED, Figure
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +23,17 @@ def test_a_comparison_pairs_seeds_and_sequences_and_leaves_out_what_only_one_sid
         for row in records[f"short-both-s{seed}"]["sequences"]:
             row["j_and_f"] += 0.05
     del records["short-plain-s3"], records["short-both-s4"], records["short-plain-s5"]
-    found = compare(records, "", "short-both", "short-plain")
+    found = Results("davis-cpu", records).compare("short-both", "short-plain")
     assert found.seeds == (1, 2) and found.difference is not None
     assert tuple(found.difference) == pytest.approx((5, 5, 5), abs=1e-6)
 
 
+def judged(records: dict[str, results_records.Record]) -> dict[str, Figure]:
+    return {one.name: one for one in claims(Results("davis-cpu", records))}
+
+
 def verdicts(records: dict[str, results_records.Record]) -> dict[str, str]:
-    return {one.claim: one.verdict for one in claims(records, "davis-cpu")}
+    return {name: one.outcome for name, one in judged(records).items()}
 
 
 EQUAL = "distilled − plain, equal steps, short"
@@ -59,7 +64,7 @@ def test_a_gain_is_reached_with_enough_points_and_enough_seeds(
 def test_a_gain_whose_interval_holds_nothing_is_not_reached_however_large_its_mean(runs: list[Planned]):
     """One sequence of four gains 20 points, the others nothing."""
     records = records_of(runs, lambda one, place: 0.6 + 0.2 * (one.name.startswith("short-both") and place == 0))
-    found = compare(records, "", "short-both", "short-plain").difference
+    found = Results("davis-cpu", records).compare("short-both", "short-plain").difference
     assert found is not None and found.mean == pytest.approx(5) and found.low == pytest.approx(0)
     assert verdicts(records)[EQUAL] == BELOW
 
@@ -102,8 +107,10 @@ def test_a_best_student_that_saw_larger_frames_than_students_do_is_said_to(
     runs: list[Planned], larger: float, said: bool
 ):
     records = records_of(runs, lambda one, place: larger if one.name.startswith("size432-both") else 0.8)
-    found = {one.claim: one.found for one in claims(records, "davis-cpu")}
-    best, ratio = found["best distilled MobileNetV2 student"], found["distilled student / its teacher, J&F"]
+    found = judged(records)
+    best, ratio = (
+        found[name].how for name in ("best distilled MobileNetV2 student", "distilled student / its teacher, J&F")
+    )
     assert best.startswith(f"{100 * max(larger, 0.8):.1f}")
     assert all(("frames at 432 px" in text) == said and "seed" in text for text in (best, ratio))
 
@@ -119,10 +126,12 @@ def test_a_comparison_at_equal_cpu_time_is_none_where_the_plain_students_had_les
 
 def test_an_ablation_compares_values_over_the_seeds_that_all_of_them_have(runs: list[Planned]):
     records = records_of(runs)
-    scores, seeds = aligned(records, ["short-both", "short-w0", "short-w1"])  # five, two and two seeds
+    scores, seeds = Results("davis-cpu", records).aligned(
+        ["short-both", "short-w0", "short-w1"]
+    )  # five, two and two seeds
     assert seeds == [1, 2] and {len(one) for one in scores.values()} == {2}
     del records["short-w1-s1"], records["short-w1-s2"]
-    scores, seeds = aligned(records, ["short-both", "short-w0", "short-w1"])
+    scores, seeds = Results("davis-cpu", records).aligned(["short-both", "short-w0", "short-w1"])
     assert seeds == [1, 2] and scores["short-w1"] == []
 
 
@@ -131,7 +140,7 @@ def test_a_plain_student_that_took_more_than_an_hour_has_not_reached_its_target(
     records = records_of(runs, lambda one, place: 0.83)
     assert verdicts(records)[claim] == REACHED
     records["full-noaspp-plain-fresh-s1"]["figures"]["j_and_f"] = 0.99  # of one seed, where others have three
-    assert next(one.found for one in claims(records, "davis-cpu") if one.claim == claim).startswith("83.0")
+    assert judged(records)[claim].how.startswith("83.0")
     for seed in (1, 2, 3):
         records[f"full-noaspp-plain-long-s{seed}"]["cpu_s"] = 3700.0
         records[f"full-noaspp-plain-long-s{seed}"]["figures"]["j_and_f"] = 0.9

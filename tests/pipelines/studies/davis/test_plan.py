@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from pipelines.cache.read import draws_of_step
-from pipelines.studies.davis.comparisons import comparisons
+from pipelines.studies.davis.comparisons import ablations, comparisons
 from pipelines.studies.davis.plan import SCALES, TEACHER, Planned, chosen, plan
 from pipelines.studies.davis.records import lasting
+from pipelines.studies.davis.results import Results
 from pipelines.training.loop import make_source, new_model
 from vos.config import CacheConfig, DataConfig, EvaluateConfig, TrainConfig, TuneConfig
 from vos.errors import InputError
@@ -31,7 +32,7 @@ def test_names_are_unique_and_what_a_run_needs_stands_before_it(runs: list[Plann
     seen: set[str] = set()
     for one in runs:
         assert one.name not in seen
-        assert seen.issuperset((*one.needs, *([one.copies] if one.copies else [])))
+        assert seen.issuperset(one.needs)
         seen.add(one.name)
 
 
@@ -161,10 +162,11 @@ def test_caches_that_are_compared_have_the_same_draws_in_the_same_order():
         assert [line.split(":")[0] for line in found] == [field], name
 
 
-def test_every_comparison_is_of_runs_that_the_plan_has(runs: list[Planned]):
+def test_every_comparison_and_ablation_is_of_runs_that_the_plan_has(runs: list[Planned]):
     families = {one.family for one in runs}
-    for one in comparisons({}, next(name for name in EVERY if runs == plan(name))):
-        assert {one.a, one.b} <= families
+    results = Results(runs[0].job.preset, {})
+    assert {family for one in comparisons(results) for family in (one.a, one.b)} <= families
+    assert {family for values in ablations(results.study).values() for _, family in values} <= families
 
 
 def test_chosen_runs_come_with_all_that_they_need_and_in_order():

@@ -94,6 +94,8 @@ def test_an_option_that_is_newer_than_a_record_had_its_default(runs: list[Planne
     for record in older.values():
         if "loss" in record["config"]:
             del record["config"]["teacher_online"], record["config"]["loss"]["poly"]
+        if "evaluation" in record and not record["evaluation"]["memory"]["include_last"]:
+            del record["evaluation"]["memory"]["include_last"]  # what is left may be the default
     valid = results_records.valid(runs, older)
     assert valid.keys() == {name for name in records if "online" not in name}
 
@@ -106,10 +108,6 @@ def test_a_digest_does_not_name_defaults_so_that_a_new_option_leaves_it(
     plain = results_records.lasting
     monkeypatch.setattr(results_records, "lasting", lambda *jobs: plain(*jobs) | {"newer": "the default"})
     assert results_records.identity(one, records, DATA) == before
-
-
-def test_every_run_has_a_digest_of_its_own(runs: list[Planned], records: dict[str, Record]):
-    assert len({record["fingerprint"] for record in records.values()}) == len(records)
 
 
 def test_the_evaluation_is_a_part_of_the_run(runs: list[Planned], records: dict[str, Record]):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.runtime.models import BUILTIN, load_model
+from pipelines.runtime.models import load_model
 from pipelines.studies.davis import records as results_records
 from pipelines.studies.davis import ship as results_ship
 from pipelines.studies.davis.plan import TEACHER, plan
@@ -19,6 +19,7 @@ from vos.config.presets import preset
 from vos.errors import InputError
 from vos.files.canonical import dumps
 from vos.models import build
+from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import save_checkpoint
 
 DISTILLED, PLAIN, ASPP = "short-both-s1", "short-plain-s1", "full-mobilenetv2-plain-s1"
@@ -87,7 +88,7 @@ def test_the_card_tells_the_record_and_nothing_of_the_machine(config: ReportConf
 def test_another_training_of_the_same_configuration_does_not_ship(config: ReportConfig, tmp_path: Path):
     (result,) = (tmp_path / "out" / "runs").glob(f"{PLAIN}-*/result.json")
     finished_training(str(result.parent), TrainConfig(), "of another machine")
-    with pytest.raises(InputError, match=f"--ship {PLAIN}: .* has not the training that its record tells of"):
+    with pytest.raises(InputError, match=f"--ship {PLAIN}: .* does not hold the training of its record"):
         results_ship.ship(replace(config, ship=PLAIN))
     assert not (tmp_path / "package").exists()
 

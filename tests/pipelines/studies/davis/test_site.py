@@ -1,4 +1,4 @@
-"""The plan's names on this machine: what is taken over from other folders."""
+"""The plan's names on this machine: what has to be made again, and what cannot be built upon."""
 
 import json
 from pathlib import Path
@@ -6,32 +6,13 @@ from pathlib import Path
 import pytest
 
 from pipelines.cache.schema import MANIFEST
-from pipelines.runtime.models import BUILTIN
-from pipelines.studies.davis.plan import MAIN_CACHE, SHORT_CACHE, plan
+from pipelines.studies.davis.plan import plan
 from pipelines.studies.davis.site import Site
 from tests.pipelines.studies.davis.made_up_results import DATA, finished_training, records_of
 from vos.config import BUILTIN_DAVIS_TEACHER, ReportConfig, TrainConfig
 from vos.errors import InputError
+from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import DESCRIPTION
-
-
-def test_a_cache_takes_over_the_shards_of_the_record_that_counts_and_not_a_former_teacher_s(tmp_path: Path):
-    config = ReportConfig(out=str(tmp_path))
-    runs = plan("davis-cpu")
-    short = next(one for one in runs if one.name == SHORT_CACHE)
-    site = Site(config, "", DATA, records_of(one for one in runs if one.name in (*short.needs, MAIN_CACHE)))
-    own = tmp_path / "runs" / f"{SHORT_CACHE}-00000000" / "shards"
-    former = tmp_path / "runs" / f"{MAIN_CACHE}-ffffffff" / "shards"
-    counts = Path(site.place(MAIN_CACHE)) / "shards"
-    for folder in (own, former, counts):
-        folder.mkdir(parents=True)
-        for number in range(300):
-            (folder / f"shard-{number:06d}.parquet").write_bytes(str(folder).encode())
-    site.task(short).commands()
-    (target,) = (one for one in (tmp_path / "runs").glob(f"{SHORT_CACHE}-*/shards") if one != own)
-    found = sorted(target.iterdir())
-    assert 0 < len(found) < 300, "as many as the shorter cache has"
-    assert {one.read_bytes() for one in found} == {str(counts).encode()}
 
 
 def test_a_cache_on_another_machine_is_made_again_before_what_needs_it_and_only_for_that(tmp_path: Path):
@@ -41,15 +22,15 @@ def test_a_cache_on_another_machine_is_made_again_before_what_needs_it_and_only_
     done["teacher"]["fingerprint"] = shipped
     site = Site(ReportConfig(out=str(tmp_path)), "", DATA, done)
     wanted = ["short-plain-s1", "cache-uniform", "short-uniform-s1"]
-    assert [one.name for one in site.check(runs)] == wanted
+    assert [one.name for one in site.missing(runs)] == wanted
 
     # Made again, and found to be another one: it is no more to be built upon when the same command runs again.
     manifest = Path(site.place("cache-uniform"), MANIFEST)
     manifest.parent.mkdir(parents=True)
     manifest.write_text(json.dumps({"fingerprint": "of another content"}))
-    assert [one.name for one in site.check(runs)] == wanted
+    assert [one.name for one in site.missing(runs)] == wanted
     manifest.write_text(json.dumps({"fingerprint": done["cache-uniform"]["cache"]}))
-    assert [one.name for one in site.check(runs)] == ["short-plain-s1", "short-uniform-s1"]
+    assert [one.name for one in site.missing(runs)] == ["short-plain-s1", "short-uniform-s1"]
 
 
 def test_a_training_of_the_same_configuration_is_not_the_one_that_a_record_tells_of(tmp_path: Path):
@@ -60,7 +41,7 @@ def test_a_training_of_the_same_configuration_is_not_the_one_that_a_record_tells
     folder.mkdir(parents=True)
     (folder / DESCRIPTION).write_text("{}")
     finished_training(str(folder), TrainConfig(), "of another machine")
-    with pytest.raises(InputError, match="full-noaspp-plain-s1 has a record, but its result is not here"):
-        site.check(runs)
+    with pytest.raises(InputError, match="full-noaspp-plain-s1 has a record, but its result is not on this machine"):
+        site.missing(runs)
     finished_training(str(folder), TrainConfig(), done["full-noaspp-plain-s1"]["mlflow_run"])
-    assert [one.name for one in site.check(runs)] == ["memory-first-plain-s1"]
+    assert [one.name for one in site.missing(runs)] == ["memory-first-plain-s1"]
