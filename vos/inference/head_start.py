@@ -42,11 +42,13 @@ class HeadStart:
         runtime: str = "auto",
         *,
         precision: str = "auto",
-        size_px: int = 0,
+        size_px: int | None = None,
         threads: int = 0,
         upsampling: str = "bilinear",
     ) -> None:
         threads = threads or available_threads()
+        if size_px is None:
+            size_px = model.trained_size_px if isinstance(model, VOSModel) else 0
         self._make = partial(Engine, model, size_px=size_px, upsampling=upsampling)
         self._last = partial(self._make, runtime, precision=precision, threads=threads)
         self._threads = threads

@@ -188,6 +188,18 @@ def test_a_thread_is_left_to_the_process_that_makes_the_graphs(
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("size_px", [None, 0, 24, 32, 400])
+def test_graphs_are_made_for_the_size_at_which_the_network_sees_the_frames(
+    model: VOSModel, cold: Path, size_px: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(head_start, "GraphMaker", lambda _, size: asked.append(size) or Ready())
+    monkeypatch.setattr(model, "trained_size_px", 32)
+    video = HeadStart(model, SIZE, size_px=size_px, threads=1)
+    video.engine.start(FRAMES[0], GIVEN)
+    assert asked == [video.engine.working_size] and ("inside" in video.news) == (asked[0] != SIZE)
+
+
 def test_the_end_of_the_video_ends_the_process_and_unlocks_the_cache(model: VOSModel, cold: Path):
     with HeadStart(model, SIZE, threads=1) as video:
         maker = video._maker
