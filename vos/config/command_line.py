@@ -126,6 +126,9 @@ def _parse_flags(cls: type[Job], default: Job, description: str, argv: list[str]
             return tyro.cli(
                 cls, args=argv, default=default, description=text, prog=f"python -m jobs.{job}", config=markers
             )
+    except BrokenPipeError:  # the reader of --help has seen enough: `… --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes at its end
+        raise SystemExit(0) from None
     except SystemExit as stop:
         if not stop.code:
             raise

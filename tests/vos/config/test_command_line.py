@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from vos.config.presets import PRESETS, preset
 from vos.errors import InputError
 from vos.files.canonical import dumps, to_dict
 
+ROOT = Path(__file__).resolve().parents[3]
 MESSAGE = "masks/00001.png: not an image; replace it"
 
 
@@ -325,6 +328,12 @@ def test_a_flag_with_an_impossible_value_exits_with_2_and_one_line(capfd: pytest
 def test_help_exits_with_0_and_shows_the_presets_own_defaults(capfd: pytest.CaptureFixture[str]):
     assert run(nothing, "--preset", "paper", "--help") == 0
     assert str(preset(TrainConfig, "paper").steps) in capfd.readouterr().out
+
+
+def test_help_whose_reader_has_seen_enough_ends_quietly():
+    command = f"{sys.executable} -m jobs.tune --help | head -n 1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage:") and done.stderr == ""
 
 
 def test_a_damaged_message_never_reaches_a_second_line(capfd: pytest.CaptureFixture[str]):
