@@ -1,6 +1,8 @@
 """What MLflow shows of our runs: saved views, the machine's load, and the table of sequences."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +10,9 @@ import pytest
 from pipelines import tracking
 from pipelines.evaluation.pages import sequence_csv
 from pipelines.tracking import load, pages, store
-from vos.config import CacheConfig
+from vos.config import CacheConfig, TrainConfig
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -47,3 +51,12 @@ def test_the_table_of_sequences_has_the_fall_of_j_from_the_first_quarter_to_the_
     curve = {"id": 1, "frames": [f"{i:05d}" for i in range(1, 9)], "j": [1.0] * 4 + [0.5] * 4, "f": [1.0] * 8}
     row = {"sequence": "bear", "scores": {"objects": [curve]}, "j_and_f": 0.875, "j": 0.75, "f": 1.0, "frames": 8}
     assert sequence_csv([row]).splitlines()[1] == "bear,1,8,87.5,75.0,100.0,100.0,50.0"
+
+
+def test_every_experiment_that_a_job_writes_to_has_a_description() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "pipelines").rglob("*.py")]
+    used = {
+        name for text in sources for name in re.findall(r'(?:start_run\(|folder_run\(folder, config, )"(\w+)"', text)
+    }
+    assert {"cache", "evaluate", "export", "tune", "demo", "benchmark"} <= used
+    assert used | {TrainConfig().experiment} <= set(pages.EXPERIMENTS)
