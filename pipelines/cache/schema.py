@@ -39,10 +39,10 @@ import pyarrow.parquet as pq
 
 from pipelines.cache.parquet_layout import Layout, read_layout
 from vos.config import CacheConfig
+from vos.config.cache import GRID_STRIDE
 from vos.distillation.encoding import dequantise
 
 VERSION = 2
-GRID_STRIDE = 4
 MANIFEST = "manifest.json"
 ROW_GROUP_ROWS = 1  # a batch takes single draws in random order, so each row must be readable alone
 ERROR_COLUMNS = ("factor_error", "logit_error")

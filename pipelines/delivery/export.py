@@ -29,7 +29,7 @@ from vos.files.whole import write_atomic
 from vos.files.written import Written
 from vos.inference import example_segment
 from vos.inference.export import TRACED_SIZE, WRITERS, Shape, load_graph, openvino_from_onnx, run_graph, write_onnx
-from vos.inference.graph_files import DESCRIPTION, SEALED_BY
+from vos.inference.graph_files import GRAPHS_FILE, SEALED_BY
 from vos.inference.graphs import GRAPHS, inference_copy
 from vos.inference.whole_video import first_mask, segmented_span
 from vos.models.checkpoint import DIGEST
@@ -92,7 +92,7 @@ def _names(config: ExportConfig) -> list[str]:
     ending, _ = WRITERS[config.to]
     endings = (ending, ".bin") if config.to == "openvino" else (ending,)
     program = [PROGRAM] if config.to in ("onnx", "openvino") else []
-    return [DESCRIPTION, CARD, *program, *(f"{name}{one}" for name in GRAPHS for one in endings)]
+    return [GRAPHS_FILE, CARD, *program, *(f"{name}{one}" for name in GRAPHS for one in endings)]
 
 
 def _release(folder: Written, config: ExportConfig, made: str, about: dict[str, Any], text: str) -> list[str]:
@@ -101,14 +101,14 @@ def _release(folder: Written, config: ExportConfig, made: str, about: dict[str, 
     The description is removed first and written last, because a folder without one is not an export.
     """
     formats = (*(ending for ending, _ in WRITERS.values()), ".bin")
-    for name in (DESCRIPTION, PROGRAM, *(f"{name}{ending}" for name in GRAPHS for ending in formats)):
+    for name in (GRAPHS_FILE, PROGRAM, *(f"{name}{ending}" for name in GRAPHS for ending in formats)):
         if folder.knows(name):
             folder.remove(name)
     paths = [folder.write(name, storage.read_bytes(os.path.join(made, name))) for name in about["bytes"]]
     paths.append(folder.write(CARD, text.encode()))
     if PROGRAM in _names(config):
         paths.append(folder.write(PROGRAM, storage.read_bytes(example_segment.__file__)))
-    return [*paths, folder.write(DESCRIPTION, sealed(about, SEALED_BY, about[DIGEST]))]
+    return [*paths, folder.write(GRAPHS_FILE, sealed(about, SEALED_BY, about[DIGEST]))]
 
 
 def _write_graphs(config: ExportConfig, model: VOSModel, shape: Shape, clips: list[Any], made: str) -> dict[str, str]:

@@ -8,19 +8,15 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import numpy as np
-
 from pipelines import storage, tracking
 from pipelines.evaluation.pages import PAGES, log_pages, page_names
-from pipelines.runtime.actors import run_on_actors
-from pipelines.runtime.models import load_engine, load_model, working_size_px
+from pipelines.evaluation.sequences import MASKS, check_same, ground_truth, mask_name, segment_all, segmenter
+from pipelines.evaluation.speed import measure_speed
+from pipelines.runtime.models import load_model, working_size_px
 from pipelines.runtime.output_folder import CONFIG, OutputFile, check_folder, claimed_folder
-from pipelines.runtime.progress import progress_bar
-from pipelines.runtime.session import ray_session, set_threads
 from pipelines.runtime.videos import index_videos, log_videos
 from vos.config import EvaluateConfig
 from vos.data.videos import FolderVideo, Video
@@ -29,18 +25,16 @@ from vos.files.canonical import to_dict
 from vos.files.written import Written
 from vos.inference.engine import Engine
 from vos.inference.graph_files import is_exported
-from vos.inference.whole_video import memory_policy, segment_video, segmented_span
+from vos.inference.whole_video import memory_policy
 from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import DESCRIPTION, DIGEST, WEIGHTS, is_infinite, load_checkpoint, save_checkpoint
 from vos.models.memory import MemoryPolicy
 
 if TYPE_CHECKING:
-    from vos.metrics.scores import SequenceScore
+    pass
 
 EVALUATE = "evaluate"
-SUMMARY, SCORES, MASKS = "summary.json", "scores.csv", "masks"
-COPY = "copy"
-"""The baseline that repeats the first mask."""
+SUMMARY, SCORES = "summary.json", "scores.csv"
 ENGINE_MEMORY = MemoryPolicy("first_recent", top_k=None)
 """The engine's memory: which frames it keeps and reads."""
 
@@ -99,7 +93,7 @@ def evaluate_model(config: EvaluateConfig, label: str = "") -> Evaluation:
         csv.check()
     with tempfile.TemporaryDirectory() as place:
         chosen, registered = _local_checkpoint(config, place)
-        model, info = _segmenter(chosen)
+        model, info = segmenter(chosen)
         size_px = working_size_px(config.size_px, info)
         config, chosen = replace(config, size_px=size_px), replace(chosen, size_px=size_px)
         with claimed_folder(config, EVALUATE, "an evaluation", names=_names(videos)) as folder:
@@ -137,11 +131,11 @@ def _evaluate_into(
     with tracking.start_run("evaluate", name, config, tags) as run:
         _remove_earlier(folder, videos)
         data = log_videos(run, config.data, config.split, videos, "evaluation")
-        rows = sorted(_segment_all(of.config, videos, policy, folder, info, label), key=lambda row: row["sequence"])
+        rows = sorted(segment_all(of.config, videos, policy, folder, info, label), key=lambda row: row["sequence"])
         scored = [row for row in rows if row["scores"]]
         metrics = _write_scores(folder, csv, scored) if scored else {}
         if model is not None and config.fps.sequences:
-            metrics |= _measure_speed(config, model, policy, videos[: config.fps.sequences], run)
+            metrics |= measure_speed(config, model, policy, videos[: config.fps.sequences], run)
         run.log_metrics(metrics)
         if scored:
             run.log_artifact(folder.path(SCORES))
@@ -186,13 +180,9 @@ def _kept(folder: Written, checkpoint: str) -> str:
     return os.path.dirname(folder.path(f"{place}/{WEIGHTS}"))
 
 
-def _mask_name(video: Video, index: int) -> str:
-    return f"{MASKS}/{video.name}/{video.frame_name(index)}.png"
-
-
 def _names(videos: list[Video]) -> list[str]:
     """Return the names of all files that this job will write."""
-    masks = (_mask_name(video, index) for video in videos for index in range(video.num_frames))
+    masks = (mask_name(video, index) for video in videos for index in range(video.num_frames))
     return [SUMMARY, SCORES, CONFIG, *page_names(videos), *masks]
 
 
@@ -218,16 +208,6 @@ def _remove_earlier(folder: Written, videos: list[Video]) -> None:
         for name in storage.list_names(os.path.join(folder.root, MASKS, video.name)):
             if name in own:
                 folder.remove(f"{MASKS}/{video.name}/{name}")
-
-
-def _segmenter(config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
-    """Return the model (a network, an engine, or None for the copy of the first mask) and its description."""
-    if config.checkpoint == COPY:
-        return None, {"model": COPY, "parameters": 0}
-    if not config.runtime:
-        return load_model(config.checkpoint)
-    engine = load_engine(config.checkpoint, config.runtime, config.precision, config.size_px, config.threads)
-    return engine, engine.description
 
 
 def _local_checkpoint(config: EvaluateConfig, place: str) -> tuple[EvaluateConfig, tuple[str, str]]:
@@ -276,111 +256,10 @@ def _register(
         else:  # an official STCN file, whose digest differs in this project's format
             if isinstance(model, Engine):
                 model, reread = load_model(checkpoint)
-                _check_same(checkpoint, reread, info)
+                check_same(checkpoint, reread, info)
             save_checkpoint(folder, model, {"role": "teacher"})
             evaluation = {**evaluation, "weights": load_checkpoint(folder)[1][DIGEST]}
         return run.register_evaluated(name, folder, evaluation, version)
-
-
-def ground_truth(video: Video, max_frames: int = 0) -> tuple[str, list[int]]:
-    """Return the protocol by which a video is scored, and its scored frames, ascending; no frames where nothing can be scored.
-
-    max_frames  number of frames that are segmented from the start (0 = all)
-
-    DAVIS's protocol applies to videos with a mask on every frame and all objects in the first one. YouTube-VOS's protocol applies to all
-    others: it scores the frames that have a mask, and each object after its first frame. Masks that only introduce objects are not ground
-    truth, because in YouTube-VOS's valid and test splits they omit the objects that are already known.
-    """
-    from vos.metrics.scores import DAVIS2017, YOUTUBEVOS
-
-    given = set(video.first_seen.values())
-    davis = len(video.annotated) == video.num_frames and len(given) == 1
-    # DAVIS does not score the first and the last frame, YouTube-VOS not the first.
-    least = 3 if davis else 2
-    span = segmented_span(video, max_frames)
-    frames = [index for index in video.annotated if index in span]
-    scored = len(frames) >= least and not given.issuperset(video.annotated)
-    return DAVIS2017 if davis else YOUTUBEVOS, frames if scored else []
-
-
-def segment_and_score(
-    model: Any, video: Video, policy: Any, size_px: int, max_frames: int, folder: Written | None = None
-) -> SequenceScore | None:
-    """Segment one video, write its masks into `folder` (if given), and score the frames that have ground truth.
-
-    Returns a SequenceScore, or None where the video has no ground truth beyond its first masks (`ground_truth`).
-    """
-    from vos.media.images import mask_png
-    from vos.metrics.davis import score_masks
-
-    protocol, scored = ground_truth(video, max_frames)
-    truth, predictions, frames = [], [], []
-    for index, labels in segment_video(model, video, policy, size_px, max_frames):
-        if folder is not None:
-            folder.write(_mask_name(video, index), mask_png(labels), sync=False)
-        if index in scored:
-            truth.append(video.mask(index))
-            predictions.append(labels)
-            frames.append(video.frame_name(index))
-    if not truth:
-        return None
-    return score_masks(
-        np.stack(truth),
-        np.stack(predictions),
-        sorted(video.first_seen),
-        name=video.name,
-        frames=frames,
-        protocol=protocol,
-    )
-
-
-def _check_same(checkpoint: str, own: dict[str, Any], info: dict[str, Any]) -> None:
-    """Raise InputError where the weights are not those with which the evaluation started."""
-    if own.get(DIGEST) != info.get(DIGEST):
-        raise InputError(f"{checkpoint}: its weights have changed since the evaluation started; evaluate it again")
-
-
-class SegmentActor:
-    """Loads the network once, then segments and scores one sequence per call."""
-
-    def __init__(
-        self, config: EvaluateConfig, videos: list[Video], policy: Any, folder: Written, info: dict[str, Any]
-    ) -> None:
-        import torch
-
-        set_threads(config.threads)
-        self._model, own = _segmenter(config)
-        _check_same(config.checkpoint, own, info)
-        if torch.cuda.is_available() and isinstance(self._model, torch.nn.Module):
-            self._model = self._model.to("cuda")
-        self._config, self._videos, self._policy, self._folder = config, videos, policy, folder
-
-    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        video = self._videos[item["id"]]
-        score = segment_and_score(
-            self._model, video, self._policy, self._config.size_px, self._config.max_frames, self._folder
-        )
-        row: dict[str, Any] = {"sequence": video.name, "scores": None}
-        if score is not None:
-            row |= {
-                "scores": score.to_json(),
-                "j_and_f": score.j_and_f,
-                "j": score.j,
-                "f": score.f,
-                "frames": len({name for one in score.objects for name in one.frames}),
-            }
-        return row
-
-
-def _segment_all(
-    config: EvaluateConfig, videos: list[Video], policy: Any, folder: Written, info: dict[str, Any], label: str
-) -> Iterator[dict[str, Any]]:
-    with ray_session(num_cpus=2 * config.workers + 2):
-        arguments = {"config": config, "videos": videos, "policy": policy, "folder": folder, "info": info}
-        with progress_bar(label or info["model"], len(videos), "sequence") as bar:
-            for row in run_on_actors([{"id": i} for i in range(len(videos))], SegmentActor, arguments, config.workers):
-                bar.update()
-                yield row
 
 
 def _write_scores(folder: Written, csv: OutputFile | None, rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -393,41 +272,3 @@ def _write_scores(folder: Written, csv: OutputFile | None, rows: list[dict[str, 
         csv.write(scores.csv().encode())
     summary = scores.summary()
     return {"val/j_and_f": summary["j_and_f"], "val/j": summary["j_mean"], "val/f": summary["f_mean"]}
-
-
-def _measure_speed(
-    config: EvaluateConfig, model: Any, policy: Any, videos: list[Video], run: tracking.Run
-) -> dict[str, float]:
-    import torch
-
-    from vos.data.transforms import resize_labels
-    from vos.inference.timing import hardware, measure_engine_fps, measure_fps
-    from vos.inference.whole_video import first_mask, network_frame, network_size
-
-    set_threads(config.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if not isinstance(model, Engine):
-        model = model.to(device)
-    short, long = [], []
-    for video in videos:
-        if isinstance(model, Engine):
-            span = segmented_span(video, config.max_frames)
-            images, labels = [video.frame(index) for index in span], first_mask(video, span.start)
-            short.append(measure_engine_fps(model, images, labels))
-            long.append(measure_engine_fps(model, images, labels, repeats=config.fps.long_repeats))
-            continue
-        size = network_size(video, config.size_px)
-        span = segmented_span(video, config.max_frames)
-        frames = [network_frame(video, index, size).to(device) for index in span]
-        labels = torch.from_numpy(resize_labels(first_mask(video, span.start), size)).long()
-        short.append(measure_fps(model, frames, labels, policy))
-        long.append(measure_fps(model, frames, labels, policy, repeats=config.fps.long_repeats))
-    height, width = short[0].size
-    protocol = (
-        f"batch 1, {height}x{width}, first frame and decoding excluded, {', '.join(video.name for video in videos)}"
-    )
-    run.set_tags({"fps.protocol": protocol, "fps.hardware": hardware()})
-    return {
-        "fps/short": float(np.median([speed.fps for speed in short])),
-        "fps/long": float(np.median([speed.fps for speed in long])),
-    }

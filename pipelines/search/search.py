@@ -11,27 +11,27 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 from pipelines import storage, tracking
 from pipelines.cache.manifest import data_of_cache, read_manifest
-from pipelines.runtime.output_folder import check_folder, claimed_folder, existing, folder_run, identity_of, run_id_of
+from pipelines.runtime.output_folder import check_folder, claimed_folder, folder_run, identity_of
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.ray_storage import ray_storage
-from pipelines.runtime.session import ray_session, set_threads, unlogged_credentials
+from pipelines.runtime.session import ray_session, unlogged_credentials
 from pipelines.runtime.videos import announce_check, check_tag
 from pipelines.search import page as search_pages
-from pipelines.search.trials import RECORD, Trial, repeat_rows, trial_name, trial_of
+from pipelines.search.one_trial import chosen, configured, folder_name, records, run_trial, settled
+from pipelines.search.trials import Trial, repeat_rows
 from pipelines.training import launch as training
 from vos.config import TrainConfig, TuneConfig, ValidationConfig, fields
-from vos.errors import InputError, NotFiniteError
+from vos.errors import InputError
 from vos.files.canonical import fingerprint, to_dict
 from vos.files.written import Written
 
-TUNE, TRIALS, BEST = "tune", "trials", "best.json"
+TUNE, BEST = "tune", "best.json"
 REPEATED = 3
 
 
@@ -122,13 +122,6 @@ def _base(config: TuneConfig, data: Any) -> TrainConfig:
         validation=validation,
         checkpoint_every=min(train_config.checkpoint_every, validation.every),
     )
-
-
-def configured(base: TrainConfig, parameters: Mapping[str, float], seed: int, out: str = "") -> TrainConfig:
-    """Return the training configuration of a trial's parameters."""
-    loss = {name: value for name, value in parameters.items() if name != "lr"}
-    optimiser = replace(base.optimiser, lr=parameters.get("lr", base.optimiser.lr))
-    return replace(base, loss=replace(base.loss, **loss), optimiser=optimiser, seed=seed, out=out or base.out)
 
 
 def winner_of(best: list[Trial], repeats: list[Trial]) -> dict[str, float]:
@@ -223,7 +216,7 @@ def _run_repeats(
         for number in range(config.repeat)
         for trial in best
     ]
-    wanted = {_folder_name(item["parameters"], item["seed"]): item for item in again}
+    wanted = {folder_name(item["parameters"], item["seed"]): item for item in again}
     trials = records(folder)
     done = {trial.name for trial in trials if trial.done}
     if missing := [item for name, item in wanted.items() if name not in done]:
@@ -261,7 +254,7 @@ def _tuned(
     fixed["store"] = tracking.environment() | unlogged_credentials()
     gpus = ray.cluster_resources().get("GPU", 0) if base.workers == 1 else 0
     resources = {"cpu": 1.0, "gpu": min(1.0, gpus / config.concurrent)}
-    trainable = tune.with_resources(tune.with_parameters(_trial, **fixed), resources)
+    trainable = tune.with_resources(tune.with_parameters(run_trial, **fixed), resources)
     with ray_storage(folder) as place, progress_bar(label, counts[1], "trial", counts[0]) as bar:
         run_config = tune.RunConfig(
             name=label,
@@ -273,8 +266,8 @@ def _tuned(
         results = tune.Tuner(trainable, param_space=space, tune_config=tune_config, run_config=run_config).fit()
         bar.update(counts[1] - bar.n)
     errors = [str(result.error).strip().splitlines()[-1] for result in results if result.error is not None]
-    known = {_folder_name(*_chosen(result.config, base)): result.error for result in results if result.config}
-    trials = [_settled(folder, config, trial, known) for trial in records(folder)]
+    known = {folder_name(*chosen(result.config, base)): result.error for result in results if result.config}
+    trials = [settled(folder, config, trial, known) for trial in records(folder)]
     for error in [*errors, *(f"{trial.name}: {trial.problem}" for trial in trials if trial.problem)]:
         tqdm.write(f"trial failed: {error}")
     return trials
@@ -297,134 +290,6 @@ def _counter(bar: Any) -> Any:
         on_trial_error = on_trial_complete
 
     return Counter(bar)
-
-
-def records(folder: Written) -> list[Trial]:
-    """Return the trials in a search's folder. Raises InputError for a record that is damaged or belongs to another trial."""
-    trials = []
-    for name in storage.list_folders(storage.join(folder.root, TRIALS)):
-        if (record := _record(folder, name)) is not None:
-            trials.append(record)
-    return trials
-
-
-def _record(folder: Written, name: str) -> Trial | None:
-    place = f"{TRIALS}/{name}/{RECORD}"
-    repair = "delete this file to train the trial again from its last checkpoint"
-    record = folder.read_json(place, dict[str, Any], repair)
-    if record is None:
-        return None
-    trial = trial_of(record, folder.path(place), repair)
-    if trial.name != name or _folder_name(trial.parameters, trial.seed) != name:
-        raise InputError(f"{folder.path(place)}: belongs to another trial, {trial.name}; {repair}")
-    return trial
-
-
-def _settled(folder: Written, config: TuneConfig, trial: Trial, known: dict[str, Any]) -> Trial:
-    """Record in a trial's folder and MLflow run how it ended, if it was still running; returns the trial."""
-    if trial.status != "running" or (trial.name not in known and trial.seed != config.seed):
-        return trial
-    status = "interrupted" if trial.name not in known else "failed" if known[trial.name] else "stopped"
-    settled = replace(trial, status=status)
-    _write(folder, settled)
-    if trial.run_id:
-        run = tracking.existing_run(trial.run_id)
-        run.set_tags({"trial.status": status})
-        run.end("FINISHED" if status == "stopped" else "FAILED" if status == "failed" else "KILLED")
-    return settled
-
-
-def _write(folder: Written, trial: Trial) -> None:
-    folder.write_json(f"{TRIALS}/{trial.name}/{RECORD}", asdict(trial))
-
-
-def _folder_name(parameters: Mapping[str, float], seed: int) -> str:
-    return fingerprint(dict(parameters), str(seed))[:12]
-
-
-def _chosen(sampled: dict[str, Any], base: TrainConfig) -> tuple[dict[str, float], int]:
-    """Return (parameters, seed) of a trial of either experiment."""
-    if "again" in sampled:
-        return sampled["again"]["parameters"], sampled["again"]["seed"]
-    return {name: float(value) for name, value in sampled.items()}, base.seed
-
-
-def _trial(
-    sampled: dict[str, Any],
-    folder: Written,
-    search_config: TuneConfig,
-    base: TrainConfig,
-    cache: str,
-    parent: str,
-    store: dict[str, str],
-) -> None:
-    """Train one trial with validations, which are reported to Tune and recorded in its folder.
-
-    cache  fingerprint of the search's cache, since trials of different caches cannot be compared
-    """
-    from ray import tune
-
-    # A trial runs in another working folder than the driver, but must use the same store.
-    os.environ.update(store)
-    set_threads(search_config.threads)
-    parameters, seed = _chosen(sampled, base)
-    name = _folder_name(parameters, seed)
-    config = configured(base, parameters, seed, storage.join(search_config.out, TRIALS, name))
-    config = replace(config, overwrite=search_config.overwrite)
-    before = _record(folder, name)
-    if before is not None and before.status == "finished":
-        tune.report({tracking.SCORE: before.score, "step": config.steps})
-        return
-    trial = replace(before, status="running") if before else Trial(name, parameters, seed, -1.0, 0, "running")
-    reported = {step: score for step, score in trial.validations}
-
-    def validated(step: int, metrics: dict[str, float]) -> None:
-        nonlocal trial
-        score = reported[step] = metrics[tracking.SCORE]
-        trial = replace(
-            trial,
-            score=max(trial.score, score),
-            step=step,
-            seconds=metrics["train/seconds"],
-            run_id=run_id_of(existing(config.out, training.TRAIN)),
-            validations=sorted(reported.items()),
-        )
-        _write(folder, trial)
-        if step < config.steps:  # the last score is reported when everything is saved
-            tune.report({tracking.SCORE: score, "step": step})
-
-    label = trial_name(parameters, seed - search_config.seed)
-    tags = {"mlflow.parentRunId": parent, "trial": name}
-    alone = config.workers == 1
-    try:
-        # A trial of a killed search may still be ending.
-        done = training.train(
-            config,
-            label,
-            tags,
-            here=alone,
-            register=False,
-            on_validated=validated if alone else None,
-            wait_s=60,
-            from_cache=cache,
-        )
-    except NotFiniteError as error:  # the lowest score; a restart would not help
-        _write(folder, replace(trial, status="failed", problem=str(error)))
-        tune.report({tracking.SCORE: 0.0, "step": config.steps})
-        return
-    trial = replace(
-        trial,
-        score=done.metrics[tracking.SCORE],
-        step=config.steps,
-        seconds=done.metrics["train/seconds"],
-        teacher_forwards=int(done.metrics["train/teacher_forwards"]),
-        run_id=done.run_id,
-        status="finished",
-        validations=sorted((reported | {config.steps: done.metrics[tracking.SCORE]}).items()),
-    )
-    tracking.existing_run(done.run_id).set_tags({"trial.status": "finished"})
-    _write(folder, trial)
-    tune.report({tracking.SCORE: trial.score, "step": config.steps})
 
 
 def _log(

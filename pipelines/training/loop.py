@@ -20,7 +20,7 @@ from torch import nn
 from pipelines import storage
 from pipelines.cache.manifest import data_of_cache
 from pipelines.cache.read import CachedClips, DrawnClips, prefetched
-from pipelines.evaluation.evaluate import ground_truth, memory_policy, segment_and_score
+from pipelines.evaluation.sequences import ground_truth, segment_and_score
 from pipelines.runtime.models import load_model
 from pipelines.runtime.session import set_threads
 from pipelines.runtime.videos import index_videos
@@ -33,6 +33,7 @@ from vos.distillation.training_step import TrainingStep
 from vos.errors import InputError
 from vos.files.canonical import fingerprint
 from vos.files.written import Written
+from vos.inference.whole_video import memory_policy
 from vos.metrics.davis import merge
 from vos.metrics.scores import SequenceScore
 from vos.models import build

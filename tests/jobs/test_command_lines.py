@@ -230,7 +230,7 @@ def inline_teacher(config: Any, plan: Any, missing: Any) -> Iterator[Any]:
 
 def inline_segmenter(config: Any, videos: Any, policy: Any, folder: Any, info: Any, label: str) -> Iterator[Any]:
     """The evaluation's actor without Ray around it."""
-    from pipelines.evaluation.evaluate import SegmentActor
+    from pipelines.evaluation.sequences import SegmentActor
 
     actor = SegmentActor(config, videos, policy, folder, info)
     for number in range(len(videos)):
@@ -261,7 +261,7 @@ def test_a_palette_index_without_object_is_named_by_the_evaluation_which_keeps_w
 ):
     from vos.media.images import check_complete
 
-    monkeypatch.setattr("pipelines.evaluation.evaluate._segment_all", inline_segmenter)
+    monkeypatch.setattr("pipelines.evaluation.evaluate.segment_all", inline_segmenter)
     with_a_palette_index_that_no_object_has(davis)
     out = tmp_path / "out"
     argv = ["--data.root", str(davis), "--out", str(out), "--checkpoint", "copy"]

@@ -10,6 +10,9 @@ from vos.config.base import BUILTIN_TEACHER, BUILTINS, DataConfig, JobConfig
 from vos.config.fields import cosmetic, group, path
 from vos.errors import InputError
 
+GRID_STRIDE = 4
+"""Pixels of a clip per cell of the grid on which the teacher is sampled."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:

@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vos.config.cache import GRID_STRIDE
 from vos.models.interface import VOSModel
 from vos.models.memory import read_memory, soft_aggregate
-
-GRID_STRIDE = 4
 
 
 class Context(NamedTuple):

@@ -26,7 +26,7 @@ from vos.models.interface import VOSModel
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The folder of `vos`."""
-DESCRIPTION = "graphs.json"
+GRAPHS_FILE = "graphs.json"
 SEALED_BY = "export"
 _AGAIN = "export it again: python -m jobs.export"
 
@@ -149,7 +149,7 @@ class ExportedGraphs(GraphFiles):
     repair = _AGAIN
 
     def __init__(self, folder: str) -> None:
-        path = os.path.join(folder, DESCRIPTION)
+        path = os.path.join(folder, GRAPHS_FILE)
         about = unsealed(read_regular(path, "json_bytes", _AGAIN), About, path, SEALED_BY, None, _AGAIN)
         self.description: dict[str, Any] = dict(about)
         if about["format"] not in ("onnx", "openvino"):
@@ -187,13 +187,13 @@ class ExportedGraphs(GraphFiles):
 
     def _checked(self, name: str) -> tuple[str, bytes]:
         """Path and bytes of a file of the folder, which are those that were exported."""
-        about = os.path.join(self._folder, DESCRIPTION)
+        about = os.path.join(self._folder, GRAPHS_FILE)
         path = inside(self._folder, name, about)
         data = read_regular(path, "graph_bytes", _AGAIN)
         found, expected = hashlib.sha256(data).hexdigest(), self._about["sha256"].get(name, "none")
         if found != expected:
             raise InputError(
-                f"{path}: is not the file that {DESCRIPTION} describes (sha256 {found[:12]}, expected {expected[:12]}); {_AGAIN}"
+                f"{path}: is not the file that {GRAPHS_FILE} describes (sha256 {found[:12]}, expected {expected[:12]}); {_AGAIN}"
             )
         return path, data
 
@@ -208,7 +208,7 @@ class ExportedGraphs(GraphFiles):
 
 
 def is_exported(path: str) -> bool:
-    return os.path.isfile(os.path.join(path, DESCRIPTION))
+    return os.path.isfile(os.path.join(path, GRAPHS_FILE))
 
 
 def kept_graph(path: str) -> bytes | None:

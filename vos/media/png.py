@@ -1,8 +1,8 @@
 """Parser of PNG files: it reads only the chunks that decide pixels, and checks their inflated size against the header.
 
-A PNG may carry compressed texts and colour profiles of any size, frames of an animation, and pixels that inflate to more or less than the
-header declares. None of that reaches the decoder. It gets a new file of header, palette and rows; the rows are stored uncompressed, so
-the pixels are inflated only once.
+A PNG may hold compressed texts and colour profiles of any size, animation frames, and more or fewer pixels than its header declares. None
+of that reaches the decoder. It gets a new file of header, palette and rows; the rows are stored uncompressed, so the pixels are inflated
+only once.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from pipelines import storage
 from pipelines.cache.build import CacheResult
 from pipelines.evaluation.evaluate import EVALUATE, SUMMARY, Summary
 from pipelines.runtime.output_folder import CONFIG, existing, read_plain, run_id_of
+from pipelines.search.one_trial import records as records_of_search
 from pipelines.search.search import TUNE
-from pipelines.search.search import records as records_of_search
 from pipelines.search.trials import Trial, trial_of
 from pipelines.studies.davis.plan import SEARCH, Planned
 from pipelines.training.launch import RESULT, Outcome

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from pipelines import storage
-from pipelines.evaluation.evaluate import COPY, evaluate_model
+from pipelines.evaluation.evaluate import evaluate_model
 from pipelines.evaluation.score import _sequence_names, score_two_folders
+from pipelines.evaluation.sequences import COPY
 from pipelines.runtime.videos import index_videos
 from vos.config import DataConfig, EvaluateConfig, ScoreConfig
 from vos.config.presets import preset

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.evaluation.evaluate import evaluate_model, ground_truth, segment_and_score
+from pipelines.evaluation.evaluate import evaluate_model
+from pipelines.evaluation.sequences import ground_truth, segment_and_score
 from pipelines.training.launch import check, train
 from vos.config import DataConfig, EvaluateConfig, TrainConfig, ValidationConfig
 from vos.config.presets import preset

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.search.search import _folder_name, next_commands, records, run_trials, search, searcher_after, winner_of
+from pipelines.search.one_trial import folder_name, records
+from pipelines.search.search import next_commands, run_trials, search, searcher_after, winner_of
 from pipelines.search.trials import Trial
 from pipelines.tracking import SCORE
 from vos.config import SpaceConfig, TrainConfig, TuneConfig
@@ -130,7 +131,7 @@ def test_a_search_that_goes_on_begins_with_its_unfinished_trials_and_proposes_ne
 
 def test_a_trials_record_is_believed_only_where_it_lies(tmp_path: Path) -> None:
     folder = Written(str(tmp_path), "tune", "one")
-    name = _folder_name({"w": 0.5}, 5)
+    name = folder_name({"w": 0.5}, 5)
     trial = Trial(name, {"w": 0.5}, 5, 0.7, 4, "finished", validations=[(2, 0.6), (4, 0.7)])
     folder.write_json(f"trials/{name}/trial.json", asdict(trial))
     assert records(folder) == [trial]

@@ -24,8 +24,8 @@ from vos.inference import graph_files
 from vos.inference.engine import Engine
 from vos.inference.export import Shape, write_onnx
 from vos.inference.graph_files import (
-    DESCRIPTION,
     EXPORTERS,
+    GRAPHS_FILE,
     SEALED_BY,
     SOURCES,
     ExportedGraphs,
@@ -59,7 +59,7 @@ def describe(folder: Path, **more: Any) -> None:
     }
     about = {"model": "mobilevos-tiny", "parameters": 1, "precision": "fp32", "format": "onnx", "size": SIZE}
     about |= {"files": files, "sha256": digests, **more}
-    (folder / DESCRIPTION).write_bytes(sealed(about, SEALED_BY, ""))
+    (folder / GRAPHS_FILE).write_bytes(sealed(about, SEALED_BY, ""))
 
 
 def stripes(*objects: int) -> np.ndarray:
@@ -170,7 +170,7 @@ def absolute(folder: Path) -> str:
 
 @pytest.mark.parametrize("place", [elsewhere, linked, absolute, lambda _: "", lambda _: "..", lambda _: "a\0b"])
 def test_a_graph_outside_of_its_folder_is_not_loaded(copied: Path, place: Any):
-    about = json.loads((copied / DESCRIPTION).read_text())
+    about = json.loads((copied / GRAPHS_FILE).read_text())
     name = place(copied)
     describe(copied, files={**about["files"], "encode_query": name}, sha256={**about["sha256"], name: "0" * 64})
     said = refusal(copied)
@@ -208,13 +208,13 @@ def test_a_description_of_the_wrong_types_is_refused(copied: Path, more: dict[st
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff", b"[" * 10_000, b'{"seal": {}}'])
 def test_a_description_that_is_no_sealed_json_is_refused(copied: Path, text: bytes):
-    (copied / DESCRIPTION).write_bytes(text)
-    assert DESCRIPTION in refusal(copied)
+    (copied / GRAPHS_FILE).write_bytes(text)
+    assert GRAPHS_FILE in refusal(copied)
 
 
 def test_an_edited_description_is_refused(copied: Path):
-    about = json.loads((copied / DESCRIPTION).read_text())
-    (copied / DESCRIPTION).write_text(json.dumps({**about, "precision": "int8"}))
+    about = json.loads((copied / GRAPHS_FILE).read_text())
+    (copied / GRAPHS_FILE).write_text(json.dumps({**about, "precision": "int8"}))
     assert "was changed" in refusal(copied)
 
 
