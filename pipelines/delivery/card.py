@@ -38,7 +38,7 @@ def card(figures: Sequence[str], about: Mapping[str, Any], info: Mapping[str, An
             f"pip install numpy opencv-python-headless {RUNTIMES[about['format']]}",
             "python segment.py VIDEO FIRST_MASK.png OVERLAY.mp4",
             "```",
-            "`segment.py` is the whole loop in 70 lines: read it to write your own.",
+            "`segment.py` is the whole loop: read it to write your own.",
         ]
     else:
         lines += [f"With the package `{RUNTIMES[about['format']]}`; tensors in the order of the table below."]
