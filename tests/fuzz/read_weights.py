@@ -119,7 +119,7 @@ def pth_by_others(folder: Path) -> str:
     raise NotTellableError
 
 
-ABOUT: dict[str, Any] = {"role": "student", "config": {}, "cache": "none", "commit": "", "manner": {}}
+ABOUT: dict[str, Any] = {"role": "student", "config": {}, "cache": "none", "commit": "", "size_px": 0, "manner": {}}
 
 
 def state_samples(folder: Path) -> dict[str, Files]:

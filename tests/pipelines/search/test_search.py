@@ -196,6 +196,8 @@ def test_a_trial_that_finds_another_cache_than_the_search_named_fails_and_says_s
 def test_another_search_in_the_folder_is_refused_and_so_is_resuming_nothing(config: TuneConfig) -> None:
     with pytest.raises(InputError, match=r"--resume: .* holds no search"):
         search(replace(config, resume=True))
+    assert not os.path.exists(config.out)
+    os.makedirs(config.out)
     Path(config.out, "identity.json").write_bytes(
         sealed({"identity": {"trials": 7}}, "tune", fingerprint({"trials": 7}))
     )

@@ -17,7 +17,7 @@ from vos.models import build
 from vos.models.interface import VOSModel
 
 ABOUT: dict[str, Any] = {
-    **{"role": "student", "config": {}, "cache": "none", "commit": ""},
+    **{"role": "student", "config": {}, "cache": "none", "commit": "", "size_px": 0},
     **{"manner": {}, "recent": [], "random": []},
 }
 
