@@ -111,9 +111,8 @@ def _models(config: DemoConfig, work: str) -> list[tuple[str, str]]:
     build_cache(cache)
     base: TrainConfig = _of_preset(config, TrainConfig)
     adapted = replace(base, model=ARCHITECTURE, init=BUILTIN_STUDENT, cache=cache.out, steps=config.steps)
-    # One training at a time has all cores: three small ones in a row are sooner done than three trainers started.
-    threads = config.workers * config.threads
-    adapted = replace(adapted, optimiser=replace(base.optimiser, lr=config.lr), workers=1, threads=threads, here=True)
+    # In this process: on two shared cores a second thread made these small steps no faster, and a trainer takes long to start.
+    adapted = replace(adapted, optimiser=replace(base.optimiser, lr=config.lr), workers=1, here=True)
     models = [(BEFORE, BUILTIN_STUDENT)]
     for seed in range(config.seed, config.seed + config.seeds):
         name = f"{AFTER}, seed {seed}"

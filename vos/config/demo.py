@@ -22,7 +22,7 @@ class DemoConfig(JobConfig):
     """Parallel processes, each with --threads threads."""
     draws: int = 240
     """Clip draws in the cache."""
-    steps: int = 120
+    steps: int = 100
     """Optimiser steps of the adaptation, for each seed."""
     seeds: int = 3
     """Trainings with consecutive seeds from --seed on; their spread shows how reliable a difference is."""

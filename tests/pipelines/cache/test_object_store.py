@@ -111,7 +111,16 @@ def test_checkpoints_at_a_uri_are_found_again_and_old_ones_go(object_store: None
     out = "s3://team/student"
     folder = Written(out, "train", fingerprint({}), files=storage.FILES)
     step = TrainingStep(build("mobilevos-tiny"), TrainConfig())
-    about = {"role": "student", "config": {}, "cache": "none", "commit": "", "size_px": 0, "manner": {}, "recent": [], "random": []}
+    about = {
+        "role": "student",
+        "config": {},
+        "cache": "none",
+        "commit": "",
+        "size_px": 0,
+        "manner": {},
+        "recent": [],
+        "random": [],
+    }
     for number in (1, 2, 3):
         training_state.write(
             folder, training_state.Progress(step=number), step.average, step.state(), about, half=False
