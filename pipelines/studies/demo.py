@@ -95,24 +95,27 @@ def _work_folder(config: DemoConfig) -> str:
     return os.path.join(config.out, digest[:8])
 
 
-def _of_preset(config: DemoConfig, kind: type[Any]) -> Any:
-    """A stage's configuration: at the scale of real video where there is any, with what every stage shares."""
-    name = "davis-cpu" if config.data.root and config.preset == "demo" else config.preset
+def _stage(config: DemoConfig, kind: type[Any], **changes: Any) -> Any:
+    """A stage's configuration: at the scale of real video where there is any, with what every stage shares and its own changes."""
+    scale = "davis-cpu" if config.data.root and config.preset == "demo" else config.preset
     shared = {name: getattr(config, name) for name in ("data", "seed", "workers", "threads", "overwrite")}
-    return replace(preset(kind, name), **shared)
+    return replace(preset(kind, scale), **shared | changes)
+
+
+def adaptation(config: DemoConfig, cache: str) -> TrainConfig:
+    """The training that adapts the student that ships from a cache, but for its seed and folder."""
+    # In this process: on two shared cores a second thread made these small steps no faster, and a trainer takes long to start.
+    base = _stage(config, TrainConfig, workers=1, here=True, model=ARCHITECTURE, init=BUILTIN_STUDENT, cache=cache)
+    return replace(base, steps=config.steps, optimiser=replace(base.optimiser, lr=config.lr))
 
 
 def _models(config: DemoConfig, work: str) -> list[tuple[str, str]]:
     """Make the cache, adapt the student once for each seed; returns name and checkpoint of each row of the table."""
     # Each teacher has seen video of the one kind only.
     teacher = BUILTIN_DAVIS_TEACHER if config.data.root else BUILTIN_TEACHER
-    cache = replace(_of_preset(config, CacheConfig), draws=config.draws, out=f"{work}/cache")
-    cache = replace(cache, teacher=replace(cache.teacher, checkpoint=teacher))
-    build_cache(cache)
-    base: TrainConfig = _of_preset(config, TrainConfig)
-    adapted = replace(base, model=ARCHITECTURE, init=BUILTIN_STUDENT, cache=cache.out, steps=config.steps)
-    # In this process: on two shared cores a second thread made these small steps no faster, and a trainer takes long to start.
-    adapted = replace(adapted, optimiser=replace(base.optimiser, lr=config.lr), workers=1, here=True)
+    adapted = adaptation(config, f"{work}/cache")  # first, so that it is checked before the teacher's work
+    cache = _stage(config, CacheConfig, draws=config.draws, out=adapted.cache)
+    build_cache(replace(cache, teacher=replace(cache.teacher, checkpoint=teacher)))
     models = [(BEFORE, BUILTIN_STUDENT)]
     for seed in range(config.seed, config.seed + config.seeds):
         name = f"{AFTER}, seed {seed}"
@@ -122,7 +125,7 @@ def _models(config: DemoConfig, work: str) -> list[tuple[str, str]]:
 
 def _evaluate(config: DemoConfig, work: str, name: str, checkpoint: str) -> Evaluation:
     out = os.path.join(work, "evaluation", name.replace(",", "").replace(" ", "-"))
-    one = replace(_of_preset(config, EvaluateConfig), checkpoint=checkpoint, out=out, size_px=config.size_px)
+    one = _stage(config, EvaluateConfig, checkpoint=checkpoint, out=out, size_px=config.size_px)
     if name.startswith(AFTER):  # as fast as before: the same network
         one = replace(one, fps=replace(one.fps, sequences=0))
     return evaluate_model(one, label=name)
@@ -138,7 +141,7 @@ def _draw(config: DemoConfig, folder: Written, results: dict[str, Evaluation]) -
     names = [row["sequence"] for row in ranked] or list(by_name)
     name = names[len(names) // 2]
     video = by_name[name]
-    span = segmented_span(video, _of_preset(config, EvaluateConfig).max_frames)
+    span = segmented_span(video, _stage(config, EvaluateConfig).max_frames)
     rows = {f"ground truth: {name}": "", BEFORE: results[BEFORE].masks, AFTER: first.masks}
     strip = frame_file(SHOWN[1], pictures.strip(video, rows, span))
     return [folder.write(SHOWN[1], strip), folder.write(SHOWN[2], pictures.animation(video, rows, span))]

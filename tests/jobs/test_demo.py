@@ -8,7 +8,7 @@ import cv2
 import pytest
 from PIL import Image
 
-from pipelines.studies.demo import run_demo, verdict
+from pipelines.studies.demo import adaptation, run_demo, verdict
 from vos.config import DataConfig, DemoConfig
 from vos.config.presets import preset
 from vos.data.synthetic import synthetic_index
@@ -39,6 +39,15 @@ def test_the_demo_ends_with_a_table_a_verdict_a_picture_and_a_video(
         assert getattr(gif, "n_frames", 1) > 5
     assert "make ui" in text or "open http" in text
     assert "CC BY 3.0" in end and (tmp_path / "sample/sample.jpg").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("root", ["", "DAVIS"])
+@pytest.mark.parametrize("name", ["smoke", "demo", "paper"])
+def test_the_student_is_adapted_in_one_process_at_the_scale_of_the_videos(name: str, root: str) -> None:
+    config = replace(preset(DemoConfig, name), data=DataConfig(root=root))
+    found = adaptation(config, "cache")
+    assert (found.workers, found.here, found.steps, found.optimiser.lr) == (1, True, config.steps, config.lr)
+    assert found.preset == ("davis-cpu" if root and name == "demo" else name)
 
 
 def test_a_gain_is_claimed_only_where_it_exceeds_the_spread_of_the_seeds() -> None:
