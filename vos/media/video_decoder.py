@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, BinaryIO
-
-import numpy as np
 
 from vos.errors import InputError
 from vos.files.limits import check_limit, limit
 from vos.files.whole import open_regular
 from vos.media.video_containers import Container, container_of
 from vos.media.video_ends import End
+from vos.media.video_frames import Frame, Numbering, Ranges
+from vos.media.video_orientation import Orientation, orientation_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -35,6 +35,13 @@ CODECS = (
 _ADVICE = "name a video file or a folder of JPEG or PNG frames"
 _HEADERLESS = "mpeg"
 """This demuxer finds its tracks only while reading: limits given at opening do not reach a decoder that it tries."""
+_TIMED_BY_DECODING = ("avi",)
+_REGULAR = ("ogg", "mpegts", "mpeg")
+"""Broadcast formats, whose demuxers leave damaged packets out: their frames have a constant rate."""
+_MOST_ERRORS = 10
+"""Errors of the demuxer, one after another, after which the rest of the file is given up."""
+_OPTIONS = {"ffv1": {"err_detect": "crccheck+explode"}}
+"""FFV1 has checksums; by default its decoder shows the frame before in place of a damaged one, without a sign."""
 _FAULTS = (ValueError, OverflowError, MemoryError, AssertionError, ZeroDivisionError)
 """Errors that PyAV raises for damaged files, besides its own."""
 
@@ -48,6 +55,11 @@ class Track:
     container: InputContainer
     stream: VideoStream
     end: End
+    numbering: Numbering
+    orientations: set[Orientation] = field(default_factory=set)
+    """Those of the frames so far."""
+    problems: list[str] = field(default_factory=list)
+    """Why the file is not whole, after it was read."""
 
     def close(self) -> None:
         """Close a track from which no frame was read; `decoded` closes its own."""
@@ -63,6 +75,17 @@ class Track:
     def rate(self) -> Fraction | None:
         """Average frames per second."""
         return self.stream.average_rate or self.stream.guessed_rate
+
+    @property
+    def is_timed_by_decoding(self) -> bool:
+        """Whether packets have times of decoding only."""
+        return self.container.format.name in _TIMED_BY_DECODING
+
+    @property
+    def aspect(self) -> Fraction | None:
+        """Width of a pixel over its height, as stored; None if it is not known."""
+        ratio = self.stream.sample_aspect_ratio
+        return ratio if ratio and Fraction(1, 100) <= ratio <= 100 else None
 
     @property
     def duration_s(self) -> float:
@@ -84,8 +107,14 @@ def open_track(path: str) -> Track:
         opened = _open(file, container, "none" if container.demuxer == _HEADERLESS else decoder)
         stream = opened.streams.video[index]
         check_limit("video_pixels", stream.codec_context.width * stream.codec_context.height, path)
-        stream.codec_context.options = {"max_pixels": str(_most_pixels())}
-        return Track(path, file, opened, stream, end)
+        stream.codec_context.options = {"max_pixels": str(_most_pixels()), **_OPTIONS.get(stream.codec.canonical_name, {})}
+        is_regular = container.demuxer in _REGULAR
+        is_timed_by_decoding = container.demuxer in _TIMED_BY_DECODING
+        codec = stream.codec.canonical_name
+        # Pictures of MPEG-2 that are zeroed leave no sign but a gap. Its rate is constant, and MPEG-TS has a time for every picture.
+        has_holes = end.has_holes or (container.demuxer, codec) == ("mpegts", "mpeg2video")
+        numbering = Numbering(codec, is_timed_by_decoding, is_regular, has_holes)
+        return Track(path, file, opened, stream, end, numbering)
     except BaseException as error:
         file.close()
         if isinstance(error, (FFmpegError, OSError, IndexError, *_FAULTS)) and not isinstance(error, InputError):
@@ -143,65 +172,133 @@ def _looked_at(file: BinaryIO, container: Container, path: str) -> tuple[int, st
         return places[0], context.codec.name
 
 
-def decoded(track: Track) -> Iterator[np.ndarray]:
-    """Yield every frame (H, W, 3) uint8 RGB up to the first cut or damaged packet; raise InputError if frames are missing after it."""
-    from av.error import EOFError as EndOfFile
-    from av.error import FFmpegError
+def decoded(track: Track, skips_damage: bool = False) -> Iterator[Frame]:
+    """Yield every frame that can be decoded. Raise InputError at the end if some cannot, or if the file is cut.
 
-    held: Packet | None = None
-    problem = ""
+    skips_damage  whether that is left to `remarks`
+    A damaged packet ends nothing: the decoder continues with the next packet that it can use, and conceals what is missing, as in players.
+    """
     with track.file, track.container:
+        state = _State(track)
+        for packet, number in state.packets():
+            for frame in state.frames_of(packet, number):
+                yield state.shown(frame)
+        for frame in state.last_frames():
+            yield state.shown(frame)
+        track.numbering.finish(track.stream.time_base)
+    track.problems.extend(filter(None, (track.end.problem or state.problem, _lost_frames(track.numbering))))
+    if track.problems and not skips_damage:
+        raise InputError(f"{track.path}: truncated or damaged ({'; '.join(track.problems)}); copy or record it again")
+
+
+def remarks(track: Track) -> list[str]:
+    """Return what there is to say about a track that was read, a line each, without what `decoded` may raise."""
+    lines = [f"taken as it is, although truncated or damaged ({'; '.join(track.problems)})"] if track.problems else []
+    if count := track.numbering.concealed.count:
+        frames = _frames(track.numbering.concealed)
+        lines.append(f"{frames} {'is' if count == 1 else 'are'} damaged; the decoder concealed what is missing")
+    if turns := {round(one.residue_deg) for one in track.orientations if one.residue_deg}:
+        lines.append(f"is to be shown turned by {min(turns)}° more; only multiples of 90° are carried out")
+    return lines
+
+
+def _lost_frames(numbering: Numbering) -> str:
+    """Name the frames that could not be decoded, and those that may show the damage; "" if there are none."""
+    lost, leaning = numbering.lost, numbering.leaning
+    if not lost.count:
+        return ""
+    at = "" if numbering.first_lost_s is None else f", the first at {float(numbering.first_lost_s):.2f} s"
+    words = f"{_frames(lost)} cannot be decoded{at}"
+    return f"{words}, and {_frames(leaning)}, up to the next key frame, may show traces" if leaning.count else words
+
+
+def _frames(numbers: Ranges) -> str:
+    return f"frame {numbers}" if numbers.count == 1 else f"{numbers.count} frames ({numbers})"
+
+
+class _State:
+    """The decoder of a track and what became of its packets."""
+
+    def __init__(self, track: Track) -> None:
+        self.problem = ""
+        self._track, self._held = track, None
+        self._orientation: Orientation | None = None
+
+    def packets(self) -> Iterator[tuple[Packet, int]]:
+        """Yield the packets with their numbers. The container is read on after an error."""
+        from av.error import EOFError as EndOfFile
+        from av.error import FFmpegError
+
+        track, num_errors = self._track, 0
         packets = track.container.demux(track.stream)
-        while True:
+        while num_errors < _MOST_ERRORS:
             try:
                 packet = next(packets)
-                _check_packet(track, packet)
-                if packet.size:
-                    # A corrupt packet with others after it is concealed by the decoder, as in players. A corrupt last packet is a cut one.
-                    ready = [packet] if held is None else [held, packet]
-                    held = ready.pop() if packet.is_corrupt else None
-                else:
-                    ready = [packet]  # the empty packet flushes the decoder
-                frames = [frame for one in ready for frame in track.stream.decode(one)]
             except (StopIteration, EndOfFile):
                 break
             except (FFmpegError, OSError, *_FAULTS) as error:
-                problem, frames = reason(error), _emptied(track.stream)
-            for frame in frames:
-                yield _upright(frame, track.path)
-            if problem:
-                break
-    problem = track.end.problem or problem or ("its last packet is cut" if held is not None else "")
-    if problem:
-        raise InputError(f"{track.path}: truncated or damaged ({problem}); copy or record it again")
+                self.problem = reason(error)
+                num_errors += 1
+                packets = track.container.demux(track.stream)
+                continue
+            if not packet.size:
+                continue  # nothing for the decoder: an empty chunk of an AVI, or the mark of the end
+            num_errors = 0
+            _check_packet(track, packet)
+            # A corrupt packet with others after it is concealed by the decoder, as in players. A corrupt last packet is a cut one.
+            ready = [packet] if self._held is None else [self._held, packet]
+            self._held = ready.pop() if packet.is_corrupt else None
+            for one in ready:
+                yield one, track.numbering.sent(one)
+        if self._held is not None:
+            self.problem = self.problem or "its last packet is cut"
+
+    def frames_of(self, packet: Packet, number: int) -> list[VideoFrame]:
+        from av.error import FFmpegError
+
+        packet.pts = number
+        try:
+            return self._track.stream.decode(packet)
+        except (FFmpegError, OSError, *_FAULTS):
+            self._track.numbering.failed(number)
+            return []
+
+    def last_frames(self) -> list[VideoFrame]:
+        """Return the frames that the decoder still holds."""
+        from av.error import FFmpegError
+
+        try:
+            return self._track.stream.decode(None)
+        except (FFmpegError, OSError, *_FAULTS):
+            return []
+
+    def shown(self, frame: VideoFrame) -> Frame:
+        """Return the frame as a player shows it: turned and mirrored as recorded."""
+        path, base = self._track.path, frame.time_base
+        check_limit("video_pixels", frame.width * frame.height, path)
+        try:
+            array = frame.to_ndarray(format="rgb24")
+        except (OSError, *_FAULTS) as error:
+            raise InputError(f"{path}: cannot be decoded ({reason(error)}); give a whole video file") from error
+        orientation = orientation_of(frame)
+        self._track.orientations.add(orientation)
+        index, ticks = self._track.numbering.placed(frame)
+        if self._track.is_timed_by_decoding:
+            ticks = frame.dts
+        return Frame(
+            orientation.upright(array),
+            index,
+            None if ticks is None or base is None else ticks * base,
+            frame.duration * base if frame.duration > 0 and base is not None else None,
+        )
 
 
 def _check_packet(track: Track, packet: Packet) -> None:
     """Apply the limit on JPEG passes to Motion JPEG packets too."""
     context = track.stream.codec_context
-    if context.codec.canonical_name == "mjpeg" and packet.size:
+    if context.codec.canonical_name == "mjpeg":
         num_scans = bytes(packet).count(b"\xff\xda")
         check_limit("jpeg_work", num_scans * context.width * context.height, track.path)
-
-
-def _emptied(stream: VideoStream) -> list[VideoFrame]:
-    from av.error import FFmpegError
-
-    try:
-        return stream.decode(None)
-    except (FFmpegError, OSError, *_FAULTS):
-        return []
-
-
-def _upright(frame: VideoFrame, path: str) -> np.ndarray:
-    """Return the frame as a player shows it, (H, W, 3) RGB: phones store rotated frames and record the rotation."""
-    check_limit("video_pixels", frame.width * frame.height, path)
-    try:
-        array = frame.to_ndarray(format="rgb24")
-    except (OSError, *_FAULTS) as error:
-        raise InputError(f"{path}: cannot be decoded ({reason(error)}); give a whole video file") from error
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(array, turns)) if turns else array
 
 
 def _duration_s(stream: VideoStream) -> float:
