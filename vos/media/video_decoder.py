@@ -40,6 +40,9 @@ _REGULAR = ("ogg", "mpegts", "mpeg")
 """Broadcast formats, whose demuxers leave damaged packets out: their frames have a constant rate."""
 _MOST_ERRORS = 10
 """Errors of the demuxer, one after another, after which the rest of the file is given up."""
+_STILLS = 0x400 | 0x800 | 0x100000
+"""ffmpeg's dispositions attached_pic, timed_thumbnails and still_image."""
+_PICTURE_CODECS = ("mjpeg", "png", "bmp", "gif", "tiff", "webp")
 _OPTIONS = {"ffv1": {"err_detect": "crccheck+explode"}}
 """FFV1 has checksums; by default its decoder shows the frame before in place of a damaged one, without a sign."""
 _FAULTS = (ValueError, OverflowError, MemoryError, AssertionError, ZeroDivisionError)
@@ -154,14 +157,12 @@ def _no_further_file(*_: Any) -> Any:
 
 def _looked_at(file: BinaryIO, container: Container, path: str) -> tuple[int, str]:
     """Return the position of the picture track and the name of its decoder; the file is opened without any decoder."""
-    from av.stream import Disposition
-
     with _open(file, container, "none") as opened:
         tracks = opened.streams.video
-        places = [i for i, one in enumerate(tracks) if not one.disposition & Disposition.attached_pic]
-        if not places:
+        film = min(range(len(tracks)), key=lambda place: _precedence(tracks[place]), default=None)
+        if film is None or tracks[film].disposition & _STILLS:
             raise InputError(f"{path}: holds no picture track; give a video")
-        context = tracks[places[0]].codec_context
+        context = tracks[film].codec_context
         codec = context.codec.canonical_name if context is not None else "unknown"
         if codec not in CODECS:
             raise InputError(
@@ -169,7 +170,22 @@ def _looked_at(file: BinaryIO, container: Container, path: str) -> tuple[int, st
             )
         # The size is 0 if only the decoder can tell it; the decoder has the limit too.
         check_limit("video_pixels", context.width * context.height, path)
-        return places[0], context.codec.name
+        return film, context.codec.name
+
+
+def _precedence(track: VideoStream) -> tuple[bool, bool, bool, bool]:
+    """Sort tracks: films before pictures such as covers, then the default one, then by their codec, then by their order in the file."""
+    from av.stream import Disposition
+
+    is_default = bool(track.disposition & Disposition.default)
+    context = track.codec_context
+    is_picture = context is None or context.codec.canonical_name in _PICTURE_CODECS
+    return bool(track.disposition & _STILLS), _is_still(track), not is_default, is_picture
+
+
+def _is_still(track: VideoStream) -> bool:
+    """Whether a track holds one picture, although it is not marked so: the cover of an album or the thumbnail of a film."""
+    return track.frames == 1 or 0 < _duration_s(track) * (track.average_rate or 0) < 1.5
 
 
 def decoded(track: Track, skips_damage: bool = False) -> Iterator[Frame]:
@@ -222,7 +238,8 @@ class _State:
     def __init__(self, track: Track) -> None:
         self.problem = ""
         self._track, self._held = track, None
-        self._orientation: Orientation | None = None
+        self._last_ticks: int | None = None
+        self._step = 1
 
     def packets(self) -> Iterator[tuple[Packet, int]]:
         """Yield the packets with their numbers. The container is read on after an error."""
@@ -274,7 +291,7 @@ class _State:
 
     def shown(self, frame: VideoFrame) -> Frame:
         """Return the frame as a player shows it: turned and mirrored as recorded."""
-        path, base = self._track.path, frame.time_base
+        path, base = self._track.path, self._track.stream.time_base
         check_limit("video_pixels", frame.width * frame.height, path)
         try:
             array = frame.to_ndarray(format="rgb24")
@@ -282,9 +299,15 @@ class _State:
             raise InputError(f"{path}: cannot be decoded ({reason(error)}); give a whole video file") from error
         orientation = orientation_of(frame)
         self._track.orientations.add(orientation)
-        index, ticks = self._track.numbering.placed(frame)
+        index, ticks = self._track.numbering.placed(frame, base)
         if self._track.is_timed_by_decoding:
             ticks = frame.dts
+        if ticks is None and self._last_ticks is not None:
+            ticks = self._last_ticks + self._step
+        if ticks is not None:
+            if self._last_ticks is not None and ticks > self._last_ticks:
+                self._step = ticks - self._last_ticks
+            self._last_ticks = ticks
         return Frame(
             orientation.upright(array),
             index,

@@ -75,7 +75,7 @@ class Ranges:
         return any(first <= number <= last for first, last in self._ranges)
 
     def __str__(self) -> str:
-        shown = [f"{first}" if first == last else f"{first}-{last}" for first, last in self._ranges[:MOST_RANGES]]
+        shown = [f"{first}" if first == last else f"{first}-{last}" for first, last in sorted(self._ranges)[:MOST_RANGES]]
         return ", ".join(shown) + (", …" if len(self._ranges) > MOST_RANGES else "")
 
 
@@ -145,9 +145,9 @@ class Numbering:
         self.has_damage = True
         self._failed.add(number)
 
-    def placed(self, frame: VideoFrame) -> tuple[int, int | None]:
-        """Return the number of a frame that came out, after those that were lost before it, and its time in the file."""
-        number, base = frame.pts, frame.time_base
+    def placed(self, frame: VideoFrame, base: Fraction | None) -> tuple[int, int | None]:
+        """Return the number of a frame that came out, after those that were lost before it, and its time in the file, in units of `base`."""
+        number = frame.pts
         pts = self._time_of(number)
         if number is not None and number in self._declared:  # the times are wrong, and it was not lost
             self._num_contradictions += 1
