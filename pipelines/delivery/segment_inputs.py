@@ -37,7 +37,7 @@ def completed(config: SegmentConfig) -> SegmentConfig:
 
 def open_source(config: SegmentConfig) -> FrameStream:
     if config.video != STANDARD_INPUT:
-        return open_video(config.video, config.fps)
+        return open_video(config.video, config.fps, skips_damage=config.damaged == "skip")
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("standard input is a terminal: pipe raw frames into it, as the examples of --help do")
     width, height = map(int, config.pipe_size.split("x"))

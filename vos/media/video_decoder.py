@@ -2,7 +2,7 @@
 
 The first bytes decide the container (vos/media/video_containers.py). ffmpeg reads from an open file, so no file name is interpreted as a
 protocol, a pattern or a list. The file is opened twice: without any decoder, to learn codec and size; then with the one decoder needed.
-Sound, subtitles and attachments are never decoded.
+Sound, subtitles and attachments are never decoded; vos/media/video_sound.py copies sound.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _STILLS = 0x400 | 0x800 | 0x100000
 _PICTURE_CODECS = ("mjpeg", "png", "bmp", "gif", "tiff", "webp")
 _OPTIONS = {"ffv1": {"err_detect": "crccheck+explode"}}
 """FFV1 has checksums; by default its decoder shows the frame before in place of a damaged one, without a sign."""
-_FAULTS = (ValueError, OverflowError, MemoryError, AssertionError, ZeroDivisionError)
+FAULTS = (ValueError, OverflowError, MemoryError, AssertionError, ZeroDivisionError)
 """Errors that PyAV raises for damaged files, besides its own."""
 
 
@@ -59,10 +59,13 @@ class Track:
     stream: VideoStream
     end: End
     numbering: Numbering
+    has_sound: bool
     orientations: set[Orientation] = field(default_factory=set)
     """Those of the frames so far."""
     problems: list[str] = field(default_factory=list)
     """Why the file is not whole, after it was read."""
+    ended: list[bool] = field(default_factory=list)
+    """Not empty once the end of the file was reached."""
 
     def close(self) -> None:
         """Close a track from which no frame was read; `decoded` closes its own."""
@@ -117,10 +120,10 @@ def open_track(path: str) -> Track:
         # Pictures of MPEG-2 that are zeroed leave no sign but a gap. Its rate is constant, and MPEG-TS has a time for every picture.
         has_holes = end.has_holes or (container.demuxer, codec) == ("mpegts", "mpeg2video")
         numbering = Numbering(codec, is_timed_by_decoding, is_regular, has_holes)
-        return Track(path, file, opened, stream, end, numbering)
+        return Track(path, file, opened, stream, end, numbering, bool(opened.streams.audio))
     except BaseException as error:
         file.close()
-        if isinstance(error, (FFmpegError, OSError, IndexError, *_FAULTS)) and not isinstance(error, InputError):
+        if isinstance(error, (FFmpegError, OSError, IndexError, *FAULTS)) and not isinstance(error, InputError):
             raise InputError(f"{path}: cannot be decoded ({reason(error)}); give a whole video file") from error
         raise
 
@@ -149,6 +152,11 @@ def _open(file: BinaryIO, container: Container, decoders: str) -> InputContainer
         metadata_errors="replace",
         io_open=_no_further_file,
     )
+
+
+def open_container(file: BinaryIO, path: str) -> InputContainer:
+    """Open a file that `open_track` accepted, without any decoder."""
+    return _open(file, container_of(file, path), "none")
 
 
 def _no_further_file(*_: Any) -> Any:
@@ -202,6 +210,7 @@ def decoded(track: Track, skips_damage: bool = False) -> Iterator[Frame]:
         for frame in state.last_frames():
             yield state.shown(frame)
         track.numbering.finish(track.stream.time_base)
+        track.ended.append(True)
     track.problems.extend(filter(None, (track.end.problem or state.problem, _lost_frames(track.numbering))))
     if track.problems and not skips_damage:
         raise InputError(f"{track.path}: truncated or damaged ({'; '.join(track.problems)}); copy or record it again")
@@ -253,7 +262,7 @@ class _State:
                 packet = next(packets)
             except (StopIteration, EndOfFile):
                 break
-            except (FFmpegError, OSError, *_FAULTS) as error:
+            except (FFmpegError, OSError, *FAULTS) as error:
                 self.problem = reason(error)
                 num_errors += 1
                 packets = track.container.demux(track.stream)
@@ -276,7 +285,7 @@ class _State:
         packet.pts = number
         try:
             return self._track.stream.decode(packet)
-        except (FFmpegError, OSError, *_FAULTS):
+        except (FFmpegError, OSError, *FAULTS):
             self._track.numbering.failed(number)
             return []
 
@@ -286,7 +295,7 @@ class _State:
 
         try:
             return self._track.stream.decode(None)
-        except (FFmpegError, OSError, *_FAULTS):
+        except (FFmpegError, OSError, *FAULTS):
             return []
 
     def shown(self, frame: VideoFrame) -> Frame:
@@ -295,7 +304,7 @@ class _State:
         check_limit("video_pixels", frame.width * frame.height, path)
         try:
             array = frame.to_ndarray(format="rgb24")
-        except (OSError, *_FAULTS) as error:
+        except (OSError, *FAULTS) as error:
             raise InputError(f"{path}: cannot be decoded ({reason(error)}); give a whole video file") from error
         orientation = orientation_of(frame)
         self._track.orientations.add(orientation)

@@ -63,6 +63,15 @@ class FrameStream:
         """Numbers of the frames that could not be decoded, so far."""
         return self.track.numbering.lost if self.track is not None else Ranges()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether a video file was read up to its end."""
+        return self.track is not None and bool(self.track.ended)
+
+    @property
+    def has_sound(self) -> bool:
+        return self.track is not None and self.track.has_sound
+
     def notes(self) -> list[str]:
         """Return what there is to say about the frames that were read, a line each."""
         return [f"{self.name}: {line}" for line in remarks(self.track)] if self.track is not None else []
