@@ -84,7 +84,11 @@ def segment_video(config: SegmentConfig) -> Segmentation:
     if source.unverified_end:
         print(f"note     {printable(source.unverified_end)}", file=sys.stderr)
     if source.first_index:
-        lost = f"the first {source.first_index} frames cannot be decoded" if source.first_index > 1 else "frame 0 cannot be decoded"
+        lost = (
+            f"the first {source.first_index} frames cannot be decoded"
+            if source.first_index > 1
+            else "frame 0 cannot be decoded"
+        )
         shown = f"{source.name}: {lost}; --first-mask is taken for frame {source.first_index}, the first that can"
         print(f"note     {printable(shown)}", file=sys.stderr)
     set_threads(config.threads or available_threads())

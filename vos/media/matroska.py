@@ -8,7 +8,18 @@ from vos.media.video_ends import MOST_PARTS, WHOLE, End
 
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 _KNOWN = {
-    _SEGMENT: (_CLUSTER, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367, 0xEC, 0xBF),
+    _SEGMENT: (
+        _CLUSTER,
+        0x114D9B74,
+        0x1549A966,
+        0x1654AE6B,
+        0x1C53BB6B,
+        0x1941A469,
+        0x1043A770,
+        0x1254C367,
+        0xEC,
+        0xBF,
+    ),
     _CLUSTER: (0xE7, 0xA3, 0xA0, 0xA7, 0xAB, 0x5854, 0xAF, 0xEC, 0xBF),
 }
 """What a segment and a cluster may hold."""

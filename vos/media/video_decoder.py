@@ -2,7 +2,7 @@
 
 The first bytes decide the container (vos/media/video_containers.py). ffmpeg reads from an open file, so no file name is interpreted as a
 protocol, a pattern or a list. The file is opened twice: without any decoder, to learn codec and size; then with the one decoder needed.
-Sound, subtitles and attachments are never decoded; vos/media/video_sound.py copies sound.
+Subtitles and attachments are never decoded; vos/media/video_sound.py copies sound without decoding it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ _HEADERLESS = "mpeg"
 _TIMED_BY_DECODING = ("avi",)
 _REGULAR = ("ogg", "mpegts", "mpeg")
 """Broadcast formats, whose demuxers leave damaged packets out: their frames have a constant rate."""
+_LOOKED_AT_BYTES = 16
 _MOST_ERRORS = 10
 """Errors of the demuxer, one after another, after which the rest of the file is given up."""
+_SOUND_DECODERS = "aac,mp3float,mp2float,mp2,mp3,ac3,eac3"
 _STILLS = 0x400 | 0x800 | 0x100000
 """ffmpeg's dispositions attached_pic, timed_thumbnails and still_image."""
 _PICTURE_CODECS = ("mjpeg", "png", "bmp", "gif", "tiff", "webp")
@@ -88,6 +90,11 @@ class Track:
         return self.container.format.name in _TIMED_BY_DECODING
 
     @property
+    def is_coded(self) -> bool:
+        """Whether its pictures are compressed: no packet is then all zeros."""
+        return self.stream.codec.canonical_name != "rawvideo"
+
+    @property
     def aspect(self) -> Fraction | None:
         """Width of a pixel over its height, as stored; None if it is not known."""
         ratio = self.stream.sample_aspect_ratio
@@ -113,7 +120,10 @@ def open_track(path: str) -> Track:
         opened = _open(file, container, "none" if container.demuxer == _HEADERLESS else decoder)
         stream = opened.streams.video[index]
         check_limit("video_pixels", stream.codec_context.width * stream.codec_context.height, path)
-        stream.codec_context.options = {"max_pixels": str(_most_pixels()), **_OPTIONS.get(stream.codec.canonical_name, {})}
+        stream.codec_context.options = {
+            "max_pixels": str(_most_pixels()),
+            **_OPTIONS.get(stream.codec.canonical_name, {}),
+        }
         is_regular = container.demuxer in _REGULAR
         is_timed_by_decoding = container.demuxer in _TIMED_BY_DECODING
         codec = stream.codec.canonical_name
@@ -154,9 +164,13 @@ def _open(file: BinaryIO, container: Container, decoders: str) -> InputContainer
     )
 
 
-def open_container(file: BinaryIO, path: str) -> InputContainer:
-    """Open a file that `open_track` accepted, without any decoder."""
-    return _open(file, container_of(file, path), "none")
+def open_for_sound(file: BinaryIO, path: str) -> InputContainer:
+    """Open a file that `open_track` accepted, without a decoder of pictures.
+
+    MPEG's containers do not describe their sound: its decoder looks at the first packets. Other containers are opened without decoders.
+    """
+    container = container_of(file, path)
+    return _open(file, container, _SOUND_DECODERS if container.demuxer in ("mpegts", "mpeg") else "none")
 
 
 def _no_further_file(*_: Any) -> Any:
@@ -282,6 +296,9 @@ class _State:
     def frames_of(self, packet: Packet, number: int) -> list[VideoFrame]:
         from av.error import FFmpegError
 
+        if not any(memoryview(packet)[:_LOOKED_AT_BYTES]) and self._track.is_coded and not any(bytes(packet)):
+            self._track.numbering.failed(number)  # some decoders take it for a picture
+            return []
         packet.pts = number
         try:
             return self._track.stream.decode(packet)

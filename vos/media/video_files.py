@@ -145,9 +145,7 @@ def _opened(
     return FrameStream(name, size, fps, num_frames, shown, stems, first_index=first.index)
 
 
-def _of_size(
-    name: str, size: tuple[int, int], frames: Iterator[Frame], stems: Sequence[str] | None
-) -> Iterator[Frame]:
+def _of_size(name: str, size: tuple[int, int], frames: Iterator[Frame], stems: Sequence[str] | None) -> Iterator[Frame]:
     for frame in frames:
         if frame.image.shape[:2] != size:
             which = f"{name}: frame {stems[frame.index] if stems else frame.index}"

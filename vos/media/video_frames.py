@@ -75,7 +75,9 @@ class Ranges:
         return any(first <= number <= last for first, last in self._ranges)
 
     def __str__(self) -> str:
-        shown = [f"{first}" if first == last else f"{first}-{last}" for first, last in sorted(self._ranges)[:MOST_RANGES]]
+        shown = [
+            f"{first}" if first == last else f"{first}-{last}" for first, last in sorted(self._ranges)[:MOST_RANGES]
+        ]
         return ", ".join(shown) + (", …" if len(self._ranges) > MOST_RANGES else "")
 
 
@@ -225,7 +227,11 @@ class Numbering:
         if pts is None or not self._is_trusted or self._last_pts is None or pts <= self._last_pts:
             return
         step = pts - self._last_pts
-        if self._spacing and step > _GAP * self._spacing and (self._has_holes or (self._is_regular and self.has_damage)):
+        if (
+            self._spacing
+            and step > _GAP * self._spacing
+            and (self._has_holes or (self._is_regular and self.has_damage))
+        ):
             for ordinal in range(1, min(round(step / self._spacing), 1_000_000)):
                 self._add_lost(None if base is None else (self._last_pts + ordinal * self._spacing) * base)
         elif self._spacing is None or step < self._spacing:

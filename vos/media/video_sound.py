@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vos.errors import InputError
 from vos.files.whole import open_regular
-from vos.media.video_decoder import FAULTS, open_container, reason
+from vos.media.video_decoder import FAULTS, open_for_sound, reason
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -22,18 +25,23 @@ class Sound:
     """
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self.notes: list[str] = []
         self._file = open_regular(path, "name a video file")
         try:
-            self._container = open_container(self._file, path)
+            self._container = open_for_sound(self._file, path)
         except BaseException:
             self._file.close()
             raise
         tracks = self._container.streams.audio
         self._tracks = [one for one in tracks if one.codec_context is not None and one.codec_context.sample_rate]
         if unknown := len(tracks) - len(self._tracks):
-            self.notes.append(f"{unknown} sound tracks are left out: their codec is not known; copy them from {path}")
-        starts = [one.start_time * one.time_base for one in self._tracks if one.start_time is not None and one.time_base]
+            self.notes.append(
+                f"sound of an unknown kind is left out (tracks: {unknown}); convert it, for example to AAC"
+            )
+        starts = [
+            one.start_time * one.time_base for one in self._tracks if one.start_time is not None and one.time_base
+        ]
         self.start_s: Fraction | None = min(starts, default=None)
         self._copies: dict[int, Any] = {}
         self._packets: Iterator[Packet] = iter(())
@@ -42,12 +50,15 @@ class Sound:
 
     def add_to(self, output: Any, path: str) -> None:
         """Add tracks to an output container, those that it can hold."""
+        ending = os.path.splitext(path)[1].lower()
+        fitting = _fitting(self._path, ending)
         for track in self._tracks:
-            try:
-                self._copies[track.index] = output.add_stream_from_template(track)
-            except (ValueError, OSError):
-                name, ending = track.codec_context.codec.canonical_name, os.path.splitext(path)[1]
-                self.notes.append(f"the sound ({name}) is left out: {ending} files cannot hold it; give an --out that ends in .mkv")
+            if track.index in fitting:
+                self._copies[track.index] = _copy(output, track)
+            else:
+                name = track.codec_context.codec.canonical_name
+                advice = "convert it" if ending == ".mkv" else "give an --out that ends in .mkv"
+                self.notes.append(f"the sound ({name}) is left out: this {ending[1:]} file cannot hold it; {advice}")
         if self._copies:
             self._packets = self._container.demux([one for one in self._tracks if one.index in self._copies])
 
@@ -117,3 +128,44 @@ def sound_of(path: str) -> Sound | None:
         sound.close()
         return None
     return sound
+
+
+def _copy(output: Any, track: Any) -> Any:
+    copy = output.add_stream_from_template(track)
+    if (count := track.codec_context.channels) in _LAYOUTS and "channels" in track.codec_context.layout.name:
+        copy.codec_context.layout = _LAYOUTS[count]  # the source does not say which channels; MP4 has to
+    return copy
+
+
+_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+
+
+def _fitting(path: str, ending: str) -> set[int]:
+    """Return the sound tracks that a kind of file can hold: those whose first packet can be written to such a file in memory."""
+    import av
+    from av.error import FFmpegError
+
+    fitting: set[int] = set()
+    with open_regular(path, "name a video file") as file, open_for_sound(file, path) as source:
+        waiting = {track.index for track in source.streams.audio if track.codec_context is not None}
+        packets = itertools.islice(source.demux(list(source.streams.audio)), _MOST_TRIED)
+        try:
+            for packet in packets:
+                if packet.stream_index not in waiting or not packet.size:
+                    continue
+                waiting.discard(packet.stream_index)
+                with contextlib.suppress(FFmpegError, OSError, *FAULTS):
+                    index, packet.pts, packet.dts = packet.stream_index, 0, 0
+                    with av.open(io.BytesIO(), "w", format=_MUXERS[ending]) as trial:
+                        packet.stream = _copy(trial, packet.stream)
+                        trial.mux(packet)
+                    fitting.add(index)
+                if not waiting:
+                    break
+        except (FFmpegError, OSError, *FAULTS):
+            pass  # of a damaged start, nothing is copied
+    return fitting
+
+
+_MOST_TRIED = 1000
+_MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}

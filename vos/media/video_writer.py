@@ -60,7 +60,10 @@ class VideoWriter:
         available = [one for one in encoders if _has_encoder(one[0])]
         if not available:
             raise InputError(f"{path}: PyAV has none of {', '.join(name for name, _ in encoders)}; pip install av")
-        self.encoder, self._settings = available[0]
+        self.encoder, settings = available[0]
+        # Times between frames may differ: only without B-frames are the durations in an index those of the frames as shown.
+        is_h264 = self.encoder in ("libx264", "libopenh264", "h264")
+        self._settings = {**settings, "bf": "0"} if is_h264 and time_base is not None else settings
         self._fps = fps.limit_denominator((1001 if fps < 65 else 100) if fps > 1 else 100_000)
         most_ticks = _MOST_TICKS.get(self.encoder, _MOST_TICKS[""])
         tick = 1 / self._fps if time_base is None else time_base
