@@ -51,11 +51,14 @@ def film(
     sound: str = "",
     sound_from_s: float = 0,
     muxing: dict[str, str] | None = None,
+    coding: dict[str, str] | None = None,
     **options: str,
 ) -> str:
     """Write a video; a frame at each of `times`, in units of `base`; `last` is the duration of the last one."""
     with av.open(str(path), "w", format=muxer, options=muxing or {}) as container:
-        stream: Any = container.add_stream(codec, rate=1 / base, options={"g": "6", **options}, time_base=base)
+        stream: Any = container.add_stream(
+            codec, rate=1 / base, options={"g": "6", **options, **(coding or {})}, time_base=base
+        )
         stream.width, stream.height = images(0).shape[1::-1]
         stream.pix_fmt = "yuv420p"
         if matrix:
@@ -153,7 +156,7 @@ def test_packets_that_are_overwritten_cost_their_frames_and_the_others_keep_thei
     name: str, how: Callable[[int], bytes], tmp_path: Path
 ):
     file, codec, options = DAMAGED[name]
-    path = film(tmp_path / file, codec, **options)
+    path = film(tmp_path / file, codec, coding=options)
     whole, error, _ = read(path)
     assert whole == {number: number for number in range(NUM_FRAMES)} and not error
     if file.endswith(".ts"):  # its packets are spread over those of the transport stream
@@ -192,7 +195,7 @@ def damaged_ts(path: str, how: Callable[[int], bytes]) -> None:
 def test_transport_packets_that_are_missing_leave_a_gap_in_the_numbers(
     codec: str, options: dict[str, str], tmp_path: Path
 ):
-    path = film(tmp_path / "a.ts", codec, muxer="mpegts", **options)
+    path = film(tmp_path / "a.ts", codec, muxer="mpegts", coding=options)
     data = Path(path).read_bytes()
     middle = len(data) // 188 // 2 * 188
     Path(path).write_bytes(data[:middle] + data[middle + 8 * 188 :])
@@ -213,7 +216,7 @@ def test_a_damaged_cluster_of_matroska_leaves_a_gap_in_the_numbers(tmp_path: Pat
 
 
 def test_b_frames_that_are_lost_are_named_by_when_they_are_shown(tmp_path: Path):
-    path = film(tmp_path / "a.mp4", bf="2", **{"x264-params": "b-adapt=0:keyint=12:b-pyramid=none"})
+    path = film(tmp_path / "a.mp4", bf="2", coding={"x264-params": "b-adapt=0:keyint=12:b-pyramid=none"})
     times = [packet.pts for packet in av.open(path).demux(video=0) if packet.size and packet.pts is not None]
     order = [sorted(times).index(time) for time in times]
     assert order != sorted(order)
@@ -239,7 +242,7 @@ def test_a_file_that_begins_within_a_group_of_pictures_names_the_frames_before_i
 
 
 def test_decoding_errors_that_are_concealed_keep_the_frame_and_are_said(tmp_path: Path):
-    path = film(tmp_path / "a.mp4", "mpeg4", crf="1", **{"b": "2M"})
+    path = film(tmp_path / "a.mp4", "mpeg4", crf="1", coding={"b": "2M"})
     data, (at, content) = bytearray(Path(path).read_bytes()), packets_of(path)[20]
     middle = at + len(content) // 2
     data[middle : middle + 12] = noise(12)
@@ -263,7 +266,7 @@ def test_decoding_errors_that_are_concealed_keep_the_frame_and_are_said(tmp_path
 def test_hidden_pictures_fields_and_odd_orders_are_no_losses(
     file: str, codec: str, options: dict[str, str], tmp_path: Path
 ):
-    found, error, video = read(film(tmp_path / file, codec, **options))
+    found, error, video = read(film(tmp_path / file, codec, coding=options))
     assert list(found) == list(range(NUM_FRAMES)) and not error and not video.notes()
 
 
@@ -534,7 +537,7 @@ def test_the_overlay_of_a_mirrored_recording_with_odd_pixels_is_upright(student:
 def test_masks_of_a_damaged_video_have_the_numbers_of_their_frames(
     student: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    path = film(tmp_path / "a.mkv", "libvpx-vp9", **{"lag-in-frames": "0"})
+    path = film(tmp_path / "a.mkv", "libvpx-vp9", coding={"lag-in-frames": "0"})
     whole = segmented(path, student, tmp_path / "whole.mp4")
     overwritten(path, [20, 21])
     capsys.readouterr()

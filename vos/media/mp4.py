@@ -21,16 +21,18 @@ _SAMPLES_PER_BYTE = 4
 """Samples that an index may declare per byte of the file: uncompressed sound counts every value as a sample."""
 _PLAIN = ("mdat", "free", "skip", "wide", "uuid", "ftyp")
 """Top-level boxes without tables."""
+_TOP_LEVEL = (*_PLAIN, "moov", "moof", "mfra", "sidx", "styp", "ssix", "prft", "emsg", "pdin", "meta", "pnot", "udta", "cut")
 _COUNTS = re.compile(rb"stsz|stz2|trun|elst")
 
 
 def mp4_end(file: BinaryIO, size: int, origin: str) -> End:
     """Check the end of a file: a complete one ends with a box and holds every picture of its index.
 
-    A fragmented file has a last box `mfra`, or a list of its fragments. Raises InputError if the index is missing, has no picture track,
+    A fragmented file has a last box `mfra`, or a list of its fragments, and counts them. Raises InputError if the index is missing, has no picture track,
     refers to other files, or declares more pictures than the file can hold.
     """
     at, kinds, index, listed, num_samples = 0, [], b"", [], 0
+    fragments: list[int] = []
     for _ in range(MOST_PARTS):
         if at == size:
             break
@@ -49,6 +51,8 @@ def mp4_end(file: BinaryIO, size: int, origin: str) -> End:
             num_samples += _announced(body)
             if kind == "moov" and not index:
                 index = body
+            elif kind == "moof":
+                fragments.append(_sequence_number(body))
             elif kind == "sidx":
                 listed.append(_referenced(body, at + length))
         at += length
@@ -63,12 +67,33 @@ def mp4_end(file: BinaryIO, size: int, origin: str) -> End:
     pictures_end = _pictures_end(index, origin)
     if kinds[-1] in ("cut", "moof") or pictures_end > size:
         return End(problem=f"{size:,} of {max(pictures_end, size + 1):,} or more bytes")
-    if not any(_inside(index, "mvex")) or kinds[-1] == "mfra":
+    if not any(_inside(index, "mvex")):
+        return WHOLE
+    if missing := _missing_fragment(fragments, kinds):
+        return End(problem=missing, has_holes=True)
+    if kinds[-1] == "mfra":
         return WHOLE
     # A single `sidx` before the first fragment lists all fragments; one before each fragment lists only that one.
     if len(listed) != 1 or not listed[0] or "moof" in kinds[: kinds.index("sidx")]:
         return End(unverified="it is in fragments, without a list of them")
     return WHOLE if listed[0] <= size else End(problem=f"{size:,} of {listed[0]:,} bytes")
+
+
+def _sequence_number(fragment: bytes) -> int:
+    """Return the number of a fragment, -1 if it is damaged."""
+    header = next(_inside(fragment, "mfhd"), b"")
+    return _count(header, 4) if len(header) >= 8 and any(_inside(fragment, "traf", "tfhd")) else -1
+
+
+def _missing_fragment(fragments: list[int], kinds: list[str]) -> str:
+    """Name a fragment that is damaged or missing; "" if there is none. Numbers of fragments that are not counted up tell nothing."""
+    first = kinds.index("moof") if "moof" in kinds else len(kinds)
+    if -1 in fragments or any(kind not in _TOP_LEVEL for kind in kinds[first:]):
+        return "a fragment is damaged"
+    steps = [other - one for one, other in zip(fragments, fragments[1:], strict=False)]
+    if all(step > 0 for step in steps) and 2 * steps.count(1) > len(steps) and max(steps) > 1:
+        return f"fragments are missing after fragment {fragments[steps.index(max(steps))]}"
+    return ""
 
 
 def _announced(body: bytes) -> int:

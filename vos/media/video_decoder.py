@@ -127,8 +127,8 @@ def open_track(path: str) -> Track:
         is_regular = container.demuxer in _REGULAR
         is_timed_by_decoding = container.demuxer in _TIMED_BY_DECODING
         codec = stream.codec.canonical_name
-        # Pictures of MPEG-2 that are zeroed leave no sign but a gap. Its rate is constant, and MPEG-TS has a time for every picture.
-        has_holes = end.has_holes or (container.demuxer, codec) == ("mpegts", "mpeg2video")
+        # Pictures of MPEG-2 that are zeroed leave no sign but a gap; its rate is constant.
+        has_holes = end.has_holes or (codec == "mpeg2video" and container.demuxer in _REGULAR)
         numbering = Numbering(codec, is_timed_by_decoding, is_regular, has_holes)
         return Track(path, file, opened, stream, end, numbering, bool(opened.streams.audio))
     except BaseException as error:

@@ -1,8 +1,9 @@
 """Numbers of the frames of a video file, true also where some of them cannot be decoded.
 
 A packet is not a frame: some packets hold no picture, or the second half of one, and a damaged packet gives none. Every packet that is
-sent to the decoder is remembered until its frame comes out: its number takes the place of its time. A packet whose time has passed without a frame is a lost frame, unless its
-kind explains it. The number of a frame is the number of frames before it, lost ones included.
+sent to the decoder is remembered until its frame comes out: its number takes the place of its time, which every decoder passes on. A
+packet whose time has passed without a frame is a lost frame, unless its kind explains it. The number of a frame is the number of frames
+before it, lost ones included.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ class Numbering:
         self._failed.add(number)
 
     def placed(self, frame: VideoFrame, base: Fraction | None) -> tuple[int, int | None]:
-        """Return the number of a frame that came out, after those that were lost before it, and its time in the file, in units of `base`."""
+        """Return the number of a frame that came out, after those that were lost before it, and its time in units of `base`."""
         number = frame.pts
         pts = self._time_of(number)
         if number is not None and number in self._declared:  # the times are wrong, and it was not lost
@@ -232,7 +233,7 @@ class Numbering:
             and step > _GAP * self._spacing
             and (self._has_holes or (self._is_regular and self.has_damage))
         ):
-            for ordinal in range(1, min(round(step / self._spacing), 1_000_000)):
+            for ordinal in range(1, min(round(step / self._spacing), 100_000)):
                 self._add_lost(None if base is None else (self._last_pts + ordinal * self._spacing) * base)
         elif self._spacing is None or step < self._spacing:
             self._spacing = step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -33,8 +33,9 @@ class Orientation(NamedTuple):
 
 def orientation_of(frame: VideoFrame) -> Orientation:
     """Return the orientation in the frame's display matrix, which may come from the container or from the coded picture."""
-    for data in frame.side_data:
-        if getattr(data, "type", None) is not None and data.type.name == "DISPLAYMATRIX":
+    found: Any = frame.side_data
+    for data in found:
+        if data.type.name == "DISPLAYMATRIX":
             return orientation(np.frombuffer(bytes(data), np.int32)[:9])
     return Orientation()
 

@@ -67,7 +67,7 @@ class VideoWriter:
         self._fps = fps.limit_denominator((1001 if fps < 65 else 100) if fps > 1 else 100_000)
         most_ticks = _MOST_TICKS.get(self.encoder, _MOST_TICKS[""])
         tick = 1 / self._fps if time_base is None else time_base
-        self._tick = tick if 0 < tick and tick.denominator <= most_ticks else Fraction(1, most_ticks)
+        self._tick = tick if tick > 0 and tick.denominator <= most_ticks else Fraction(1, most_ticks)
         self._origin_s: Fraction | None = None
         self._last = -1
         self._step = max(1, round(1 / self._fps / self._tick))
