@@ -14,7 +14,7 @@ FRAME_ENDINGS = (".jpg", ".jpeg", ".png")
 
 def image_files(folder: str) -> tuple[str, ...]:
     """List the frames of a folder in the order of their numbers. Raises InputError for two frames of one name or an invalid name."""
-    files = sorted((file for file in entries(folder) if file.lower().endswith(FRAME_ENDINGS)), key=_by_numbers)
+    files = sorted((file for file in entries(folder) if file.lower().endswith(FRAME_ENDINGS)), key=by_numbers)
     stems = [check_name(os.path.splitext(file)[0], folder) for file in files]
     if len(set(stems)) < len(stems):
         double = next(stem for stem, times in Counter(stems).items() if times > 1)
@@ -32,6 +32,7 @@ def entries(folder: str) -> list[str]:
         raise InputError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
 
 
-def _by_numbers(file: str) -> list[int | str]:
+def by_numbers(file: str) -> list[int | str]:
+    """Return a key that sorts names by the numbers in them: 9.png before 10.png."""
     # Splitting by a captured pattern alternates text and number, so only equal types are compared.
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", file))]
