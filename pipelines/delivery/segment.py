@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import set_threads
 from vos.config import SegmentConfig
 from vos.errors import InputError, printable
-from vos.inference.engine import Engine
+from vos.inference.engine import Engine, VanishedObject, vanished_line
 from vos.inference.head_start import HeadStart
 from vos.inference.runtimes import available_threads
 from vos.inference.sample_video import SAMPLE_CREDIT, SAMPLE_VIDEO
@@ -92,7 +93,9 @@ def segment_video(config: SegmentConfig) -> Segmentation:
         ) as head_start:
             if head_start.news:
                 print(f"note     {head_start.news}", file=sys.stderr)
-            with progress_bar(printable(os.path.basename(source.name)), source.num_frames, " frames") as bar:
+            name = printable(os.path.basename(source.name))
+            with progress_bar(name, source.num_frames, " frames") as bar, warnings.catch_warnings():
+                warnings.simplefilter("ignore", VanishedObject)  # said as a note
                 return _follow(config, head_start, source, masks, bar)
 
 
@@ -132,6 +135,7 @@ def _follow(
     result = Segmentation(
         config.out, mask_folder(config), head_start.engine, source, "", [m.note for m in masks.values() if m.note]
     )
+    _tell_vanished(head_start.engine, result, bar)
     began = time.perf_counter()
     overlay_file = OutputFile(config.out, SEGMENT, config.overwrite)
     owned, name = mask_files(result.masks, config)
@@ -149,6 +153,8 @@ def _follow(
                     if news := head_start.advance(index):
                         bar.write(f"note     {news}", file=sys.stderr)
                     labels = _step(head_start.engine, frame, masks.get(index), result)
+                    if index in masks:
+                        _tell_vanished(head_start.engine, result, bar)
                 writer.write(overlay(frame, labels))
                 if result.masks:
                     stem = source.stems[index] if source.stems else f"{index:05d}"
@@ -190,6 +196,14 @@ def _step(engine: Engine, frame: np.ndarray, added: ObjectMask | None, result: S
     if result.num_steps >= WARM_UP_FRAMES:
         result.engine_s.append(time.perf_counter() - began)
     return labels if added is None else engine.add_object(frame, added.labels)
+
+
+def _tell_vanished(engine: Engine, result: Segmentation, bar: Any) -> None:
+    """Said at once, while the video can still be started anew, and among the last lines."""
+    lines = [vanished_line(number, size_px, engine.working_size) for number, size_px in engine.vanished.items()]
+    for line in lines:
+        bar.write(f"note     {line}", file=sys.stderr)
+    result.notes += lines
 
 
 class _Interrupt:
