@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipelines.runtime.output_folder import existing, run_id_of
 from pipelines.runtime.session import set_threads
 from pipelines.search.trials import RECORD, Trial, trial_name, trial_of
 from pipelines.training import launch as training
+from vos import stopping
 from vos.config import TrainConfig, TuneConfig
 from vos.errors import InputError, NotFiniteError
 from vos.files.canonical import fingerprint
@@ -60,6 +62,37 @@ def settled(folder: Written, config: TuneConfig, trial: Trial, known: dict[str, 
         run.set_tags({"trial.status": status})
         run.end("FINISHED" if status == "stopped" else "FAILED" if status == "failed" else "KILLED")
     return ended
+
+
+@contextmanager
+def trials_closed(folder: Written) -> Iterator[None]:
+    """Close the trials of a search that a signal stops in this block; Ray has ended their processes when the block is left."""
+    with stopping.closed_at_once(lambda: _close_trials(folder)):
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or stopping.received():
+                stopping.unwinding()
+                _close_trials(folder)
+            raise
+
+
+def _close_trials(folder: Written) -> None:
+    """Record that the trials that have not ended are interrupted, and end their MLflow runs as KILLED."""
+    for name in storage.list_folders(storage.join(folder.root, TRIALS)):
+        record = _record(folder, name)
+        if record is not None and record.status not in ("running", "interrupted"):
+            continue
+        if record is not None:
+            _write(folder, replace(record, status="interrupted"))
+        try:
+            run_id = run_id_of(existing(storage.join(folder.root, TRIALS, name), training.TRAIN))
+        except InputError:  # it has not begun
+            continue
+        if run_id:
+            run = tracking.existing_run(run_id)
+            run.set_tags({"trial.status": "interrupted"})
+            run.end("KILLED")
 
 
 def _write(folder: Written, trial: Trial) -> None:

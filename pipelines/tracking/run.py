@@ -20,6 +20,7 @@ from typing import Any
 from pipelines.tracking import events, spool, store
 from pipelines.tracking.load import CPU, Sampler
 from pipelines.tracking.spool import Spool
+from vos import stopping
 from vos.config import JobConfig
 from vos.files.canonical import to_dict
 
@@ -151,9 +152,10 @@ class Run:
 def start_run(
     experiment: str, name: str, config: JobConfig, tags: dict[str, str] | None = None, resume: str = ""
 ) -> Iterator[Run]:
-    """Start a run, which ends as FINISHED, or as FAILED when the block raises; the resolved configuration is its parameters.
+    """Start a run, which ends as FINISHED, as KILLED when a signal stops the block, or as FAILED when it raises.
 
-    A block that exits with SystemExit of code 0 has FINISHED; this is how Ray Tune stops a trial early.
+    The resolved configuration is the run's parameters. A block that exits with SystemExit of code 0 has FINISHED; this is how Ray Tune
+    stops a trial early.
 
     resume  id of an interrupted run, which is resumed if the store knows it
     Raises InputError for a store that cannot be used. If the server is unreachable, the run is queued on disk and sent later.
@@ -165,13 +167,26 @@ def start_run(
     run.set_tags({**_code_tags(), "job": experiment, **(tags or {})})
     run.log_dict(to_dict(config), "config.json")
     try:
-        with Sampler(run.log_series, 1 + max(run.history(CPU) if resume else (), default=-1)):
+        with (
+            stopping.closed_at_once(lambda: run.end("KILLED")),
+            Sampler(run.log_series, 1 + max(run.history(CPU) if resume else (), default=-1)),
+        ):
             yield run
     except BaseException as error:
-        stopped_early = isinstance(error, SystemExit) and not error.code
-        run.end("FINISHED" if stopped_early else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        run.end(_status_after(error))
         raise
     run.end("FINISHED")
+
+
+def _status_after(error: BaseException) -> str:
+    """Return the status of a run whose block raised."""
+    if isinstance(error, KeyboardInterrupt) or stopping.received():
+        stopping.unwinding()
+        return "KILLED"
+    if isinstance(error, SystemExit):
+        # Ray ends the process of a trial with a message of its own when the search is stopped.
+        return "KILLED" if getattr(error, "ray_terminate_msg", None) else "FAILED" if error.code else "FINISHED"
+    return "FAILED"
 
 
 def existing_run(run_id: str) -> Run:
