@@ -216,6 +216,13 @@ def deferred(when: Callable[[], bool] = lambda: True) -> Iterator[None]:
     request.raise_if_asked()
 
 
+def no_longer_deferred() -> None:
+    """Raise Stopped in the main thread now, from another thread: the piece of work for which it was deferred has ended."""
+    if (request := _current()) is not None and request.number and not request.raised:
+        request.poked = True
+        signal.pthread_kill(request.main, request.number)
+
+
 @contextmanager
 def at_once() -> Iterator[None]:
     """Inside a deferring block: a part that only waits, and can be stopped anywhere."""
@@ -236,12 +243,17 @@ def keeping(say: Callable[[], str]) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, Stopped) or received():
             unwinding()
-        if isinstance(error, Stopped) and not error.kept:
-            with contextlib.suppress(Exception):
-                error.kept = say()
+            if not kept_by(error):
+                with contextlib.suppress(Exception):
+                    error.__dict__["kept"] = say()
         raise
     finally:
         request.keepers.remove(say)
+
+
+def kept_by(error: BaseException) -> str:
+    """Return what the error that ended a stopped job says is kept; libraries replace Stopped by errors of their own."""
+    return str(getattr(error, "kept", ""))
 
 
 @contextmanager
@@ -300,6 +312,12 @@ def _descendants() -> set[tuple[int, str]]:
             below.add(one)
             waiting.append(one[0])
     return below
+
+
+def started_at(pid: int) -> str:
+    """Return when a living process started, in ticks since the boot; "" where there is none of this number (Linux)."""
+    found = _stat(pid)
+    return found[1] if found else ""
 
 
 def _stat(pid: int) -> tuple[int, str] | None:

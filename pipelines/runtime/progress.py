@@ -28,7 +28,7 @@ class Board:
     def __init__(self) -> None:
         self._entries: list[Entry] = []
         self._problem = ""
-        self._stopping = False
+        self._stopping = self._stopped = False
 
     def stop(self) -> None:
         """Ask the workers to save a checkpoint and end."""
@@ -36,6 +36,13 @@ class Board:
 
     def stopping(self) -> bool:
         return self._stopping
+
+    def end(self) -> None:
+        """Record that the workers have ended because they were asked to."""
+        self._stopped = True
+
+    def stopped(self) -> bool:
+        return self._stopped
 
     def post(self, entries: list[Entry]) -> None:
         self._entries += entries
@@ -92,6 +99,7 @@ def followed(
     done   how many steps or trials were done before
     """
     import ray
+    from ray.exceptions import RayError
 
     history: list[Entry] = []
     ended, told = threading.Event(), threading.Event()
@@ -114,9 +122,13 @@ def followed(
 
     def follow() -> None:
         while not ended.wait(POLL_S):
-            if stopping.asked() and not told.is_set():
-                told.set()
-                board.stop.remote()
+            if stopping.asked():
+                if not told.is_set():
+                    told.set()
+                    board.stop.remote()
+                elif ray.get(board.stopped.remote()):
+                    stopping.no_longer_deferred()
+                    return
             drain()
 
     thread = threading.Thread(target=follow, daemon=True)
@@ -129,7 +141,7 @@ def followed(
             thread.join()
             drain()
         else:  # Ray may be ending too
-            with suppress(ray.exceptions.RayError):
+            with suppress(RayError):
                 thread.join(LAST_S)
                 drain()
         bar.close()

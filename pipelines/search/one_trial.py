@@ -65,34 +65,24 @@ def settled(folder: Written, config: TuneConfig, trial: Trial, known: dict[str, 
 
 
 @contextmanager
-def trials_closed(folder: Written) -> Iterator[None]:
+def trials_closed(folder: Written, search: tracking.Run) -> Iterator[None]:
     """Close the trials of a search that a signal stops in this block; Ray has ended their processes when the block is left."""
-    with stopping.closed_at_once(lambda: _close_trials(folder)):
+    with stopping.closed_at_once(lambda: _close_trials(folder, search)):
         try:
             yield
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or stopping.received():
                 stopping.unwinding()
-                _close_trials(folder)
+                _close_trials(folder, search)
             raise
 
 
-def _close_trials(folder: Written) -> None:
+def _close_trials(folder: Written, search: tracking.Run) -> None:
     """Record that the trials that have not ended are interrupted, and end their MLflow runs as KILLED."""
-    for name in storage.list_folders(storage.join(folder.root, TRIALS)):
-        record = _record(folder, name)
-        if record is not None and record.status not in ("running", "interrupted"):
-            continue
-        if record is not None:
-            _write(folder, replace(record, status="interrupted"))
-        try:
-            run_id = run_id_of(existing(storage.join(folder.root, TRIALS, name), training.TRAIN))
-        except InputError:  # it has not begun
-            continue
-        if run_id:
-            run = tracking.existing_run(run_id)
-            run.set_tags({"trial.status": "interrupted"})
-            run.end("KILLED")
+    for trial in records(folder):
+        if trial.status == "running":
+            _write(folder, replace(trial, status="interrupted"))
+    search.close_children()
 
 
 def _write(folder: Written, trial: Trial) -> None:

@@ -76,7 +76,7 @@ def search(config: TuneConfig) -> SearchResult:
         with (
             keeping(lambda: _kept(folder, config)),
             folder_run(folder, config, "tune", name, tags) as run,
-            trials_closed(folder),
+            trials_closed(folder, run),
         ):
             with ray_session(num_cpus=config.concurrent * (1 + base.workers) + 2):
                 began = time.monotonic()

@@ -102,10 +102,10 @@ def run_id_of(client: Any, name: str) -> str | None:
     return found[0].info.run_id if found else None
 
 
-def create(client: Any, head: dict[str, Any]) -> str:
-    """Make the run that a head describes, {experiment, name, key, ms}; returns its id."""
+def create(client: Any, head: dict[str, Any], tags: dict[str, str] | None = None) -> str:
+    """Make the run that a head describes, {experiment, name, key, ms}, with further tags; returns its id."""
     experiment = store.experiment_id(client, head["experiment"])
-    tags = {KEY: head["key"]}
+    tags = {**(tags or {}), KEY: head["key"]}
     return client.create_run(experiment, start_time=head["ms"], tags=tags, run_name=head["name"]).info.run_id
 
 

@@ -302,6 +302,8 @@ def train_worker(arguments: dict[str, Any]) -> None:
         if ranks.rank == 0:
             ray.get(board.fail.remote(str(error)))
     reporter.flush()
+    if ranks.stopped and ranks.rank == 0:
+        ray.get(board.end.remote())
 
 
 def _fit_here(

@@ -24,7 +24,7 @@ from vos.errors import InputError, printable
 from vos.files.json_files import checked, read_json_file
 from vos.files.seals import SEAL
 from vos.redaction import redact_all, redacted_streams
-from vos.stopping import received, stoppable, stopped_line
+from vos.stopping import kept_by, received, stoppable, stopped_line
 
 Job = TypeVar("Job", bound=JobConfig)
 
@@ -65,7 +65,7 @@ def _run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv:
 def _stopped(error: BaseException, number: int) -> int:
     """Print the line of a job that a signal stopped; returns its exit code."""
     try:
-        print(stopped_line(number, getattr(error, "kept", "")), file=sys.stderr, flush=True)
+        print(stopped_line(number, kept_by(error)), file=sys.stderr, flush=True)
         sys.stdout.flush()
     except OSError:  # the terminal is gone; Python would complain at its end too, with another exit code
         for descriptor in (1, 2):
