@@ -9,6 +9,7 @@ all that it started are gone after LIMIT_S. A second signal ends everything at o
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -20,15 +21,15 @@ from contextlib import contextmanager
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-DEFER_S = 3.5
+DEFER_S = 3.0
 """How long a deferring block may go on after the signal."""
-LIMIT_S = 8.5
+LIMIT_S = 7.5
 """After this time nothing runs any more."""
 ECHO_S = 0.25
 """Signals so soon after the first are the same request: `timeout` signals its child and then the child's group."""
 SWALLOWED_S = 2.0
 """A `Stopped` that nothing of ours has seen after this time was lost in a library; it is raised again."""
-CLOSING_S = 1.5
+CLOSING_S = 1.0
 """How long a process that ends at once waits for its MLflow runs to be closed."""
 NOTHING_KEPT = "what was finished is kept; run the same command again to continue"
 
@@ -97,10 +98,12 @@ class _Request:
                 if number == 0:  # the job has ended
                     return
                 self.seen = self.seen or (number if number in self.before else 0)
+        # Garbage that holds Ray's objects must not be collected in another thread while Ray is shut down: Ray ends the process then.
+        gc.disable()
         began = time.monotonic()
         while True:
             if select.select([self.reader], [], [], 0.1)[0] and b"\0" in os.read(self.reader, 64):
-                return
+                break
             spent = time.monotonic() - began
             self.children |= _descendants()
             lost = self.raised and not self.unwinding and spent > SWALLOWED_S
@@ -111,6 +114,10 @@ class _Request:
                 signal.pthread_kill(self.main, self.number)
             if self.hard and spent > LIMIT_S:
                 self.end_at_once()
+        while self.hard and (spent := time.monotonic() - began) < 10 * LIMIT_S:
+            time.sleep(0.1)
+            if spent > LIMIT_S and not threading.main_thread().is_alive():  # it waits for a library's thread or exit handler
+                os._exit(128 + (self.number or self.seen))
 
     def end_at_once(self) -> None:
         """End this process and all that it started, after a short try to close what others would wait for."""
@@ -147,7 +154,7 @@ def stoppable(hard: bool = True) -> Iterator[None]:
     if _requests or threading.current_thread() is not threading.main_thread():
         yield
         return
-    request = _Request(hard)
+    request, collects = _Request(hard), gc.isenabled()
     _requests.append(request)
     request.before = {one: signal.getsignal(one) for one in SIGNALS if signal.getsignal(one) is not signal.SIG_IGN}
     wakeup = signal.set_wakeup_fd(request.writer, warn_on_full_buffer=False)
@@ -161,12 +168,15 @@ def stoppable(hard: bool = True) -> Iterator[None]:
             signal.signal(one, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(wakeup)
         os.write(request.writer, b"\0")
-        watch.join()
         _requests.remove(request)
-        os.close(request.reader)
-        os.close(request.writer)
         if request.number or request.seen:
             end_all(request.children)
+            if collects:
+                gc.enable()
+        else:
+            watch.join()
+            os.close(request.reader)
+            os.close(request.writer)
 
 
 def take_signals() -> None:
