@@ -116,7 +116,9 @@ class _Request:
                 self.end_at_once()
         while self.hard and (spent := time.monotonic() - began) < 10 * LIMIT_S:
             time.sleep(0.1)
-            if spent > LIMIT_S and not threading.main_thread().is_alive():  # it waits for a library's thread or exit handler
+            if (
+                spent > LIMIT_S and not threading.main_thread().is_alive()
+            ):  # it waits for a library's thread or exit handler
                 os._exit(128 + (self.number or self.seen))
 
     def end_at_once(self) -> None:

@@ -56,8 +56,6 @@ def explain(uri: str) -> bool:
         version, tables, empty = _content(path)
     except sqlite3.Error as error:
         raise _refused(path, error) from error
-    if not version and tables and not {"experiments", "runs", "metrics"} <= tables:
-        raise InputError(f"{path}: is an SQLite database, but not one of MLflow; {OTHERS}")
     known, head = _revisions()
     if version and version not in known:
         import mlflow
@@ -69,10 +67,14 @@ def explain(uri: str) -> bool:
     if version != head and empty:
         _make(path, replace=True)
         return True
+    if not version:
+        raise InputError(
+            f"{path}: this MLflow store has lost the version of its schema; restore a copy of it, or {OTHERS}"
+        )
     if version != head:
         upgrade = command("python", "-m", "mlflow", "db", "upgrade", f"{SCHEME}{path}")
         raise InputError(
-            f"{path}: this MLflow store was made by an older MLflow (schema {version or 'unknown'}); copy the file, then run: {upgrade}"
+            f"{path}: this MLflow store was made by an older MLflow (schema {version}); copy the file, then run: {upgrade}"
         )
     return False
 
@@ -84,8 +86,11 @@ def check_writable(uri: str) -> None:
         with closing(_opened(path, WAIT_S)) as store:
             store.execute("BEGIN IMMEDIATE")
             store.execute("ROLLBACK")
+            tables = _tables(store)
     except sqlite3.Error as error:
         raise _refused(path, error) from error
+    if tables and not tables & {"experiments", "runs", "alembic_version"}:  # MLflow would add its own to them
+        raise InputError(f"{path}: is an SQLite database, but not one of MLflow; {OTHERS}")
     folder = os.path.dirname(path) or "."
     if not os.access(folder, os.W_OK):  # SQLite writes its journal there
         raise InputError(f"{folder}: is read-only, but the MLflow store in it needs to be written; {OTHERS}")
@@ -116,7 +121,7 @@ def _opened(path: str, wait_s: float) -> sqlite3.Connection:
 def _content(path: str) -> tuple[str, set[str], bool]:
     """Return the version of a store's schema ("" without one), its tables, and whether it holds nothing."""
     with closing(_opened(path, WAIT_S)) as store:
-        tables = {name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        tables = _tables(store)
         versions = (
             store.execute("SELECT version_num FROM alembic_version").fetchall() if "alembic_version" in tables else []
         )
@@ -125,6 +130,10 @@ def _content(path: str) -> tuple[str, set[str], bool]:
             for name in tables - _OWN
         )
     return (str(versions[0][0]) if versions else ""), tables, empty
+
+
+def _tables(store: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _others(store: sqlite3.Connection, table: str) -> str:

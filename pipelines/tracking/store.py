@@ -109,6 +109,10 @@ def reason_of(error: BaseException) -> str:
             return "it refuses this user: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         if "<html" in text.lower() or "<!doctype" in text.lower() or "error code 404" in text or "JSON" in text:
             return "what answers at this address is no MLflow server"
+    if "maintenance mode" in text:
+        return "MLflow keeps runs in databases, not in folders"
+    if missing := re.match(r"No module named '(\w+)", text):
+        return f"the Python package {missing[1]}, the driver of this database, is not installed"
     text = re.split(r"\[SQL:|\(Background on this error|\. Response body|Traceback", text)[0]
     text = re.sub(r"^(\(\S+\) )+", "", text.strip())  # the driver's name of the error
     words = text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON].rpartition(" ")[0] + " …"
@@ -155,7 +159,12 @@ def experiment_id(client: Any, name: str) -> str:
     if uri.startswith("sqlite:///"):
         location = os.path.join(os.path.dirname(uri.removeprefix("sqlite:///")), "mlartifacts", name)
     try:
-        return client.create_experiment(name, artifact_location=location, tags=pages.experiment_tags(name))
+        made = client.create_experiment(name, artifact_location=location, tags=pages.experiment_tags(name))
+        if not made:
+            raise InputError(
+                f"{store_name()}: what answers at this address is no MLflow server; correct MLFLOW_TRACKING_URI"
+            )
+        return made
     except MlflowException as error:
         if is_unreachable(error):
             raise
