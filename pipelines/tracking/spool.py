@@ -106,7 +106,10 @@ def create(client: Any, head: dict[str, Any], tags: dict[str, str] | None = None
     """Make the run that a head describes, {experiment, name, key, ms}, with further tags; returns its id."""
     experiment = store.experiment_id(client, head["experiment"])
     tags = {**(tags or {}), KEY: head["key"]}
-    return client.create_run(experiment, start_time=head["ms"], tags=tags, run_name=head["name"]).info.run_id
+    run_id = client.create_run(experiment, start_time=head["ms"], tags=tags, run_name=head["name"]).info.run_id
+    if not run_id:
+        raise InputError(f"{store.store_name()}: {store.NO_SERVER}; correct MLFLOW_TRACKING_URI")
+    return run_id
 
 
 def _waits_for_another(client: Any, folder: str, here: str, elsewhere: dict[str, int]) -> bool:

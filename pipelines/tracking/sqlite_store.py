@@ -2,7 +2,7 @@
 
 MLflow makes a store by some sixty migrations, which take seconds; a process that is killed meanwhile leaves a file that no later job can
 use. A store is therefore made under another name in the same folder, and renamed when it is whole. A half-made file of an earlier release,
-or of MLflow itself, is replaced if it provably holds nothing and no process has it open.
+or of MLflow itself, is replaced if it provably holds nothing and no other process goes on making it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import sqlite3
+import time
 import urllib.parse
 import uuid
 from collections.abc import Iterator
@@ -24,9 +25,12 @@ SCHEME = "sqlite:///"
 HEADER = b"SQLite format 3\0"
 WAIT_S = 10.0
 """How long to wait for another program that writes to the store."""
+MAKER_S = 3.0
+"""A half-made store that is open elsewhere and has not changed for this time is made by nobody."""
 OTHERS = "set MLFLOW_TRACKING_URI to another store"
 _BESIDE = ("-journal", "-wal", "-shm")
 _OWN = {"alembic_version"}
+MLFLOW_TABLES = {"experiments", "runs", *_OWN}
 _DEFAULTS = {"experiments": "name <> 'Default'", "workspaces": "name <> 'default'"}
 """Tables in which an empty store has a row, and what its other rows are."""
 
@@ -37,23 +41,22 @@ def path_of(uri: str) -> str:
 
 
 def prepare(uri: str) -> None:
-    """Make the store where there is none. Raises InputError where the file cannot be an MLflow store, or be made."""
-    path = path_of(uri)
-    if _is_new(path):
-        _make(path)
+    """Make the store where there is none, and again where a half-made one holds nothing.
 
-
-def explain(uri: str) -> bool:
-    """Raise InputError, with what is wrong and how to repair it, where MLflow cannot use a store.
-
-    Returns whether a half-made store without content was found and made again, so that MLflow can be asked once more.
+    MLflow must not open a half-made store before this: it would go on with it in place.
+    Raises InputError, with what is wrong and how to repair it, where the file cannot be used or made.
     """
     path = path_of(uri)
     if _is_new(path):
         _make(path)
-        return True
+        return
     try:
-        version, tables, empty = _content(path)
+        with closing(_opened(path, WAIT_S)) as store:
+            version = _version(store)
+            if version == _revisions()[1]:
+                return
+            empty = _is_empty(store)
+            tables = _tables(store)
     except sqlite3.Error as error:
         raise _refused(path, error) from error
     known, head = _revisions()
@@ -64,19 +67,20 @@ def explain(uri: str) -> bool:
             f"{path}: this MLflow store was made by a newer MLflow than {mlflow.__version__}, which is installed here (schema {version}); "
             f"install that MLflow, or {OTHERS}"
         )
-    if version != head and empty:
+    if not tables & MLFLOW_TABLES and tables:  # MLflow would add its own to them
+        raise InputError(f"{path}: is an SQLite database, but not one of MLflow; {OTHERS}")
+    if empty:
         _make(path, replace=True)
-        return True
-    if not version:
+    elif not version:
         raise InputError(
             f"{path}: this MLflow store has lost the version of its schema; restore a copy of it, or {OTHERS}"
         )
-    if version != head:
+    else:
+        assert version != head
         upgrade = command("python", "-m", "mlflow", "db", "upgrade", f"{SCHEME}{path}")
         raise InputError(
             f"{path}: this MLflow store was made by an older MLflow (schema {version}); copy the file, then run: {upgrade}"
         )
-    return False
 
 
 def check_writable(uri: str) -> None:
@@ -86,11 +90,8 @@ def check_writable(uri: str) -> None:
         with closing(_opened(path, WAIT_S)) as store:
             store.execute("BEGIN IMMEDIATE")
             store.execute("ROLLBACK")
-            tables = _tables(store)
     except sqlite3.Error as error:
         raise _refused(path, error) from error
-    if tables and not tables & {"experiments", "runs", "alembic_version"}:  # MLflow would add its own to them
-        raise InputError(f"{path}: is an SQLite database, but not one of MLflow; {OTHERS}")
     folder = os.path.dirname(path) or "."
     if not os.access(folder, os.W_OK):  # SQLite writes its journal there
         raise InputError(f"{folder}: is read-only, but the MLflow store in it needs to be written; {OTHERS}")
@@ -118,18 +119,17 @@ def _opened(path: str, wait_s: float) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{address}?mode=rw", uri=True, timeout=wait_s, isolation_level=None)
 
 
-def _content(path: str) -> tuple[str, set[str], bool]:
-    """Return the version of a store's schema ("" without one), its tables, and whether it holds nothing."""
-    with closing(_opened(path, WAIT_S)) as store:
-        tables = _tables(store)
-        versions = (
-            store.execute("SELECT version_num FROM alembic_version").fetchall() if "alembic_version" in tables else []
-        )
-        empty = not any(
-            store.execute(f'SELECT 1 FROM "{name}" WHERE {_others(store, name)} LIMIT 1').fetchone()
-            for name in tables - _OWN
-        )
-    return (str(versions[0][0]) if versions else ""), tables, empty
+def _version(store: sqlite3.Connection) -> str:
+    """Return the version of the store's schema, "" without one."""
+    versions = store.execute("SELECT version_num FROM alembic_version").fetchall() if _OWN & _tables(store) else []
+    return str(versions[0][0]) if versions else ""
+
+
+def _is_empty(store: sqlite3.Connection) -> bool:
+    return not any(
+        store.execute(f'SELECT 1 FROM "{name}" WHERE {_others(store, name)} LIMIT 1').fetchone()
+        for name in _tables(store) - _OWN
+    )
 
 
 def _tables(store: sqlite3.Connection) -> set[str]:
@@ -177,10 +177,10 @@ def _make(path: str, replace: bool = False) -> None:
         with _alone(folder or "."):
             _remove_left(folder, name)
             if replace:
-                _check_unused(path)
-                version, _, empty = _content(path)
-                if not empty or version == _revisions()[1]:
-                    return
+                _wait_for_maker(path)
+                with closing(_opened(path, WAIT_S)) as store:
+                    if _version(store) == _revisions()[1] or not _is_empty(store):
+                        return
             elif not _is_new(path):
                 return
             made = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.making")
@@ -226,15 +226,22 @@ def _remove(path: str) -> None:
         os.remove(path)
 
 
-def _check_unused(path: str) -> None:
-    """Raise InputError where another process of this user has the file open, for example `mlflow ui` that is making it (Linux)."""
+def _wait_for_maker(path: str) -> None:
+    """Wait while another process, for example `mlflow ui`, is making the store: it has the file open and changes it."""
+    changed, seen = time.monotonic(), os.stat(path)
+    while time.monotonic() < changed + MAKER_S and _user_of(path):
+        time.sleep(0.1)
+        if (now := os.stat(path)).st_mtime_ns != seen.st_mtime_ns:
+            changed, seen = time.monotonic(), now
+
+
+def _user_of(path: str) -> str:
+    """Return the number of another process of this user that has the file open, "" where there is none (Linux)."""
     wanted = os.stat(path)
     for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
         with contextlib.suppress(OSError):
             for descriptor in os.scandir(f"/proc/{pid}/fd") if int(pid) != os.getpid() else ():
                 with contextlib.suppress(OSError):
                     if os.path.samestat(os.stat(descriptor.path), wanted):
-                        raise InputError(
-                            f"{path}: process {pid} is making this MLflow store, or uses it half-made; wait for it or end it, "
-                            "then run the command again"
-                        )
+                        return pid
+    return ""

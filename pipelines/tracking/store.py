@@ -19,6 +19,7 @@ from vos.redaction import HIDDEN, hide, without_secret
 DEFAULT_STORE = "runs/mlflow.db"
 SPOOL = "runs/mlflow-spool"
 LONGEST_REASON = 160
+NO_SERVER = "what answers at this address is no MLflow server"
 # MLflow's defaults are a timeout of two minutes and eight attempts, which would delay a training whose server is unreachable.
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -85,20 +86,16 @@ def connect(writing: bool = False) -> Any:
         sqlite_store.prepare(uri)
         if writing:
             sqlite_store.check_writable(uri)
-    for last in (False, True):
-        try:
-            client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-            client.search_experiments(max_results=1)  # the first call that reaches the store
-            return client
-        except Exception as error:
-            if is_unreachable(error):
-                raise Unreachable(f"{store_name()} does not answer") from error
-            if is_file and sqlite_store.explain(uri) and not last:  # it was half-made and empty, and is made again
-                continue
-            raise InputError(
-                f"{store_name()}: this MLflow store cannot be used ({reason_of(error)}); set MLFLOW_TRACKING_URI to one that can"
-            ) from error
-    raise AssertionError("the second round returns or raises")
+    try:
+        client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)  # the first call that reaches the store
+    except Exception as error:
+        if is_unreachable(error):
+            raise Unreachable(f"{store_name()} does not answer") from error
+        raise InputError(
+            f"{store_name()}: this MLflow store cannot be used ({reason_of(error)}); set MLFLOW_TRACKING_URI to one that can"
+        ) from error
+    return client
 
 
 def reason_of(error: BaseException) -> str:
@@ -108,7 +105,7 @@ def reason_of(error: BaseException) -> str:
         if re.search(r"error code 40[13]\b", text):
             return "it refuses this user: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         if "<html" in text.lower() or "<!doctype" in text.lower() or "error code 404" in text or "JSON" in text:
-            return "what answers at this address is no MLflow server"
+            return NO_SERVER
     if "maintenance mode" in text:
         return "MLflow keeps runs in databases, not in folders"
     if missing := re.match(r"No module named '(\w+)", text):
@@ -159,12 +156,7 @@ def experiment_id(client: Any, name: str) -> str:
     if uri.startswith("sqlite:///"):
         location = os.path.join(os.path.dirname(uri.removeprefix("sqlite:///")), "mlartifacts", name)
     try:
-        made = client.create_experiment(name, artifact_location=location, tags=pages.experiment_tags(name))
-        if not made:
-            raise InputError(
-                f"{store_name()}: what answers at this address is no MLflow server; correct MLFLOW_TRACKING_URI"
-            )
-        return made
+        return client.create_experiment(name, artifact_location=location, tags=pages.experiment_tags(name))
     except MlflowException as error:
         if is_unreachable(error):
             raise
