@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 
+JOB = ("python", "-m")
+
 
 def command(*words: str) -> str:
     """Return a shell command of these words, on one line and in printable characters."""

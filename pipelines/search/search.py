@@ -38,6 +38,7 @@ from vos.config import TrainConfig, TuneConfig, ValidationConfig, fields
 from vos.errors import InputError
 from vos.files.canonical import fingerprint, to_dict
 from vos.files.written import Written
+from vos.printed import JOB, command
 from vos.stopping import keeping
 
 TUNE, BEST = "tune", "best.json"
@@ -114,10 +115,10 @@ def _kept(folder: Written, config: TuneConfig) -> str:
 def next_commands(best_config: str) -> list[str]:
     """Return the shell commands that train the winner; a configuration at a URI is copied first, since `--config` reads local files."""
     if not storage.is_uri(best_config):
-        return [f"python -m jobs.train --config {best_config} --out runs/best"]
+        return [command(*JOB, "jobs.train", "--config", best_config, "--out", "runs/best")]
     here = "runs/best.json"
     copy = f"storage.write_bytes({here!r}, storage.read_bytes({best_config!r}))"
-    return [f'python -c "from pipelines import storage; {copy}"', *next_commands(here)]
+    return [command("python", "-c", f"from pipelines import storage; {copy}"), *next_commands(here)]
 
 
 def _base(config: TuneConfig, data: Any) -> TrainConfig:

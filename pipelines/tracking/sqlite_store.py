@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from vos.errors import InputError
-from vos.printed import command
+from vos.printed import JOB, command
 
 SCHEME = "sqlite:///"
 HEADER = b"SQLite format 3\0"
@@ -77,7 +77,7 @@ def prepare(uri: str) -> None:
         )
     else:
         assert version != head
-        upgrade = command("python", "-m", "mlflow", "db", "upgrade", f"{SCHEME}{path}")
+        upgrade = command(*JOB, "mlflow", "db", "upgrade", f"{SCHEME}{path}")
         raise InputError(
             f"{path}: this MLflow store was made by an older MLflow (schema {version}); copy the file, then run: {upgrade}"
         )

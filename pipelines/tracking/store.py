@@ -14,6 +14,7 @@ from typing import Any
 
 from pipelines.tracking import pages, sqlite_store
 from vos.errors import InputError
+from vos.printed import quoted
 from vos.redaction import HIDDEN, hide, without_secret
 
 DEFAULT_STORE = "runs/mlflow.db"
@@ -64,7 +65,7 @@ def spool_folder() -> str:
 def page_line() -> str:
     """Return the command that opens the pages of this store."""
     if store_uri().startswith(("http://", "https://")):
-        return f"open {store_name()}"
+        return f"open {quoted(store_name())}"
     return "make ui    (MLflow on http://127.0.0.1:5000)"
 
 

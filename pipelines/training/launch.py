@@ -38,6 +38,7 @@ from vos.errors import InputError
 from vos.files.canonical import differences, fingerprint
 from vos.files.written import Written
 from vos.models.checkpoint import DESCRIPTION, WEIGHTS
+from vos.printed import JOB, command
 from vos.stopping import asked, deferred, keeping, take_signals
 
 RESULT = "result.json"
@@ -64,6 +65,11 @@ class TrainResult:
     version: str
     """name/number in the registry, "" where it was not registered"""
     metrics: dict[str, float]
+
+
+def next_command(result: TrainResult) -> str:
+    """Return the shell command that evaluates the checkpoint."""
+    return command(*JOB, "jobs.evaluate", "--checkpoint", result.checkpoint)
 
 
 def train(
