@@ -16,6 +16,7 @@ The tests compare with the definition, pixel by pixel (tests/oracle_davis.py).
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -78,8 +79,18 @@ def score_folders(
         return merge([score(pair) for pair in folders], protocol, seen)
     longest_first = sorted(folders, key=lambda pair: len(os.listdir(pair[0])), reverse=True)
     spawn = multiprocessing.get_context("spawn")  # a fork of a process that has threads can hang
-    with ProcessPoolExecutor(min(workers, len(folders)), spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        return merge(list(pool.map(score, longest_first)), protocol, seen)
+    with ProcessPoolExecutor(min(workers, len(folders)), spawn, initializer=_start_worker) as pool:
+        try:
+            return merge(list(pool.map(score, longest_first)), protocol, seen)
+        except KeyboardInterrupt:  # or the block would wait for the sequences in work
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
 
 
 def score_sequence(gt: str, pred: str, protocol: str = DAVIS2017) -> SequenceScore:
