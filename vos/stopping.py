@@ -50,21 +50,21 @@ class _Request:
         self.hard = hard
         self.number = self.seen = 0
         self.at = 0.0
-        self.raised = self.unwinding = self.poked = False
+        self.raised = self.unwinding = self.poked = self.lost = False
         self.deferring: list[Callable[[], bool]] = []
         self.keepers: list[Callable[[], str]] = []
         self.closers: list[Callable[[], None]] = []
         self.before: dict[int, Any] = {}
         self.children: set[tuple[int, str]] = set()
         self.ending = threading.Lock()
-        self.main = threading.get_ident()
+        self.main, self.hook = threading.get_ident(), sys.unraisablehook
         self.reader, self.writer = os.pipe()
         os.set_blocking(self.writer, False)
 
     def heard(self, number: int, _frame: Any) -> None:
         """The handler of all signals, in the main thread."""
         if self.poked:  # by the watch, for a request that was deferred too long or lost
-            self.poked = False
+            self.poked, self.number = False, self.number or number
             if not self.unwinding:
                 self._raise()
             return
@@ -78,6 +78,13 @@ class _Request:
     def _raise(self) -> None:
         self.raised = True
         raise Stopped(self.number)
+
+    def unraisable(self, found: Any) -> None:
+        """The hook for exceptions in callbacks of the garbage collector and in `__del__`, which Python prints and forgets."""
+        if isinstance(found.exc_value, Stopped | SystemExit) and (self.number or self.seen):
+            self.lost = True  # the watch raises it again, outside of the callback
+        else:
+            self.hook(found)
 
     def raise_if_asked(self) -> None:
         if self.number and not self.raised:
@@ -100,18 +107,18 @@ class _Request:
                 self.seen = self.seen or (number if number in self.before else 0)
         # Garbage that holds Ray's objects must not be collected in another thread while Ray is shut down: Ray ends the process then.
         gc.disable()
-        began = time.monotonic()
+        began, again = time.monotonic(), SWALLOWED_S
         while True:
             if select.select([self.reader], [], [], 0.1)[0] and b"\0" in os.read(self.reader, 64):
                 break
             spent = time.monotonic() - began
             self.children |= _descendants()
-            lost = self.raised and not self.unwinding and spent > SWALLOWED_S
             late = self.number and not self.raised and spent > DEFER_S
-            if (lost or late) and not self.poked:
-                began -= 0.0 if late else SWALLOWED_S
-                self.poked = True
-                signal.pthread_kill(self.main, self.number)
+            silent = (self.raised or not self.number) and not self.unwinding and spent > again
+            if (late or silent or self.lost) and not self.poked:
+                again = spent + SWALLOWED_S
+                self.lost, self.poked = False, True
+                signal.pthread_kill(self.main, self.number or self.seen)
             if self.hard and spent > LIMIT_S:
                 self.end_at_once()
         while self.hard and (spent := time.monotonic() - began) < 10 * LIMIT_S:
@@ -162,10 +169,12 @@ def stoppable(hard: bool = True) -> Iterator[None]:
     wakeup = signal.set_wakeup_fd(request.writer, warn_on_full_buffer=False)
     watch = threading.Thread(target=request.watch, name="signals", daemon=True)
     watch.start()
+    sys.unraisablehook = request.unraisable
     try:
         take_signals()
         yield
     finally:
+        sys.unraisablehook = request.hook
         for one, handler in request.before.items():
             signal.signal(one, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(wakeup)
