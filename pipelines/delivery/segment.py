@@ -11,11 +11,9 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +33,7 @@ from pipelines.runtime.models import find_model, load_head_start
 from pipelines.runtime.output_folder import OutputFile
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import set_threads
+from vos import stopping
 from vos.config import SegmentConfig
 from vos.errors import InputError, printable
 from vos.inference.engine import Engine, VanishedObject, vanished_line
@@ -119,10 +118,10 @@ def summary(result: Segmentation) -> str:
 
 
 def raise_if_incomplete(result: Segmentation) -> None:
-    """Raises InputError where the source or a disk ended it, SystemExit 130 (said on standard error) after Ctrl-C."""
-    if result.exit_code == 130:
+    """Raises InputError where the source or a disk ended it, SystemExit (said on standard error) after Ctrl-C or another signal."""
+    if result.exit_code > 128:
         print(printable(result.problem), file=sys.stderr)
-        raise SystemExit(130)
+        raise SystemExit(result.exit_code)
     if result.problem:
         raise InputError(result.problem)
 
@@ -141,14 +140,15 @@ def _follow(
     owned, name = mask_files(result.masks, config)
     with (
         VideoWriter(config.out, source.size, source.fps, ready=overlay_file.record) as writer,
-        _Interrupt() as interrupt,
+        stopping.stoppable(hard=False),
+        stopping.deferred(),
     ):
         result.encoder = writer.encoder
         frame, labels = first, masks[0].labels
         try:
             for index in itertools.count():
                 if index:
-                    with interrupt.at_once():
+                    with stopping.at_once():
                         frame = next(source.frames)
                     if news := head_start.advance(index):
                         bar.write(f"note     {news}", file=sys.stderr)
@@ -163,8 +163,7 @@ def _follow(
                 if result.engine_s:
                     bar.set_postfix_str(f"engine {1000 * result.engine_s[-1]:.0f} ms", refresh=False)
                 bar.update()
-                if interrupt.asked:
-                    raise KeyboardInterrupt
+                stopping.raise_if_asked()
         except StopIteration:
             late = [index for index in masks if index >= result.num_frames]
             if late:
@@ -172,7 +171,8 @@ def _follow(
         except InputError as error:
             result.problem = str(error)
         except KeyboardInterrupt:
-            result.problem, result.exit_code = "interrupted", 130
+            stopping.unwinding()
+            result.problem, result.exit_code = "interrupted", 128 + (stopping.received() or signal.SIGINT)
     result.seconds = time.perf_counter() - began
     if result.problem and not result.num_frames:
         raise InputError(result.problem)
@@ -204,38 +204,6 @@ def _tell_vanished(engine: Engine, result: Segmentation, bar: Any) -> None:
     for line in lines:
         bar.write(f"note     {line}", file=sys.stderr)
     result.notes += lines
-
-
-class _Interrupt:
-    """Ctrl-C ends the work between two frames, so that files are finished; at once while a frame is waited for, or the second time."""
-
-    def __init__(self) -> None:
-        self.asked = self._at_once = False
-        self._before: Any = None
-
-    def __enter__(self) -> _Interrupt:
-        # A shell that starts a job in the background has it ignore Ctrl-C, which is for the job in front.
-        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        if threading.current_thread() is threading.main_thread() and not ignored:
-            self._before = signal.signal(signal.SIGINT, self._heard)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    @contextmanager
-    def at_once(self) -> Any:
-        self._at_once = True
-        try:
-            yield
-        finally:
-            self._at_once = False
-
-    def _heard(self, *_: object) -> None:
-        if self.asked or self._at_once:
-            raise KeyboardInterrupt
-        self.asked = True
 
 
 def _left_over(result: Segmentation) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, TypeGuard
@@ -16,7 +15,8 @@ from vos.data.check_records import recall
 from vos.data.datasets import Tell, load_index, raise_fault
 from vos.data.synthetic import synthetic_index
 from vos.data.videos import Video
-from vos.errors import InputError, printable
+from vos.errors import InputError
+from vos.printed import JOB, command
 
 
 def log_cache(run: Run, folder: str, manifest: dict[str, Any], context: str) -> None:
@@ -59,10 +59,9 @@ def announce_check(data: DataConfig | None, digest: str) -> None:
     if record := recall(digest, "train"):
         state = f"checked on {record['date']}: no faults"
     else:
-        kind = f" --data.kind {data.kind}" if data.kind != "auto" else ""
-        state = (
-            "not checked; this job would stop at the first damaged file; check first: "
-            f"python -m jobs.check --data.root {printable(shlex.quote(data.root))}{kind}"
+        kind = ["--data.kind", data.kind] if data.kind != "auto" else []
+        state = "not checked; this job would stop at the first damaged file; check first: " + command(
+            *JOB, "jobs.check", "--data.root", data.root, *kind
         )
     print(f"data    {state}", file=sys.stderr)
 

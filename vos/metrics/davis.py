@@ -19,7 +19,8 @@ The tests compare with the definition, pixel by pixel (tests/oracle_davis.py).
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -102,17 +103,32 @@ def score_folders(
     if workers == 1 or len(folders) == 1:
         results = [score(one) for one in folders]
     else:
-        longest_first = sorted(folders, key=lambda one: len(one.true), reverse=True)
-        spawn = multiprocessing.get_context("spawn")  # a fork of a process that has threads can hang
-        workers = min(workers, len(folders))
-        with ProcessPoolExecutor(workers, spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            results = list(pool.map(score, longest_first))
+        results = _in_processes(score, sorted(folders, key=lambda one: len(one.true), reverse=True), workers)
     left_out = sorted(LeftOut(one.sequence, one.reason) for one in results if isinstance(one, NotScored))
     scored = [one for one in results if isinstance(one, SequenceScore)]
     if not scored:
         raise InputError("no sequence can be scored: " + "; ".join(f"{name}: {why}" for name, why in left_out[:5]))
     protocols = {one.protocol for one in scored}
     return replace(merge(scored, protocols.pop() if len(protocols) == 1 else AUTO, seen), left_out=tuple(left_out))
+
+
+def _in_processes(
+    score: Callable[[Folders], SequenceScore | NotScored], folders: list[Folders], workers: int
+) -> list[SequenceScore | NotScored]:
+    others = set(multiprocessing.active_children())
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process that has threads can hang
+    with ProcessPoolExecutor(min(workers, len(folders)), spawn, initializer=_start_worker) as pool:
+        try:
+            return list(pool.map(score, folders))
+        except KeyboardInterrupt:  # or the block would wait for the sequences in work
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()
+            raise
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
 
 
 def score_sequence(gt: str, pred: str, protocol: str = DAVIS2017) -> SequenceScore:
