@@ -24,6 +24,8 @@ BRIGHT = 64
 """The inside of a soft object is at least this bright. Lower values are ids."""
 NEARLY_WHITE = 250
 """JPEG turns 255 into values from here on."""
+_DARK = 4
+"""JPEG turns 0 into values up to here."""
 _SQUARE, _BESIDE = np.ones((5, 5), np.uint8), np.ones((3, 3), np.uint8)
 _TINY_PX = 8
 """Longest side of an object without an area."""
@@ -49,6 +51,20 @@ def shades_of(labels: np.ndarray) -> Shades:
     `problem` is set for photographs, gradients, and several objects with soft edges between them.
     """
     counts = np.bincount(labels.reshape(-1), minlength=256)
+    base = int(counts[: _DARK + 1].argmax())
+    many = np.count_nonzero(counts) > 2 * _DARK
+    if base and (counts[0] or many) and counts[NEARLY_WHITE:].any():
+        areas = _areas(labels)
+        if not (areas & (labels == 0)).any() and (many or (areas & (labels >= NEARLY_WHITE)).any()):
+            # JPEG turned most of the background into `base`.
+            dark = labels <= base
+            shades = _shades(np.where(dark, 0, labels).astype(np.uint8))
+            return shades if shades.threshold or not (dark | (labels >= NEARLY_WHITE)).all() else Shades(128)
+    return _shades(labels)
+
+
+def _shades(labels: np.ndarray) -> Shades:
+    counts = np.bincount(labels.reshape(-1), minlength=256)
     values = np.flatnonzero(counts[1:]) + 1
     if len(values) < 2 or values[-1] < BRIGHT:
         return IDS
@@ -62,7 +78,7 @@ def shades_of(labels: np.ndarray) -> Shades:
         return shades if values[-1] - values[0] <= 255 - NEARLY_WHITE + 3 and top >= NEARLY_WHITE else IDS
     part = _painted_part(labels)
     inside, edge = part >= inside_from, (part > 0) & (part < inside_from)
-    own = cv2.dilate((cv2.erode(part, _SQUARE) == cv2.dilate(part, _SQUARE)).astype(np.uint8), _SQUARE) > 0
+    own = _areas(part)
     if (~own & (part > 0)).sum() > _MOST_SHADED * labels.size:
         return Shades(0, f"{len(values)} values without areas of their own look like a photograph or very soft edges")
     between = edge & (cv2.dilate(part, _BESIDE) > part) & (cv2.erode(part, _BESIDE) < part)
@@ -78,6 +94,12 @@ def shades_of(labels: np.ndarray) -> Shades:
     if not encloses and between.sum() < 0.6 * num_edge and _compact(part, edge):
         return IDS
     return shades
+
+
+def _areas(labels: np.ndarray) -> np.ndarray:
+    """Return which pixels are in a square of 5x5 pixels of one value, (H, W) bool."""
+    centres = (cv2.erode(labels, _SQUARE) == cv2.dilate(labels, _SQUARE)).astype(np.uint8)
+    return cv2.dilate(centres, _SQUARE) > 0
 
 
 def _painted_part(labels: np.ndarray) -> np.ndarray:

@@ -33,15 +33,15 @@ def read_objects(path: str, known: Collection[int] = (), as_stored: bool = False
     notes: list[str] = []
     labels = read_indices(path, tell=notes.append, as_stored=as_stored)
     values = [int(value) for value in np.unique(labels) if value]
-    if values and labels.all() and not as_stored:
-        raise InputError(
-            f"{path}: no pixel is background (0), so an object would fill the frame; save the mask with 0 around its objects, "
-            "or give --mask-values stored if this is right"
-        )
     shades = IDS if as_stored else shades_of(labels)
     if shades.problem:
         raise InputError(f"{path}: {shades.problem}; save one object as 0 and 255 only (threshold it), several as 1, 2, …, or, "
                          f"{_AS_STORED}")
+    if values and labels.all() and not (as_stored or shades.threshold):
+        raise InputError(
+            f"{path}: no pixel is background (0), so an object would fill the frame; save the mask with 0 around its objects, "
+            "or give --mask-values stored if this is right"
+        )
     if values == [VOID] or shades.threshold:
         free = next(number for number in range(1, VOID + 1) if number not in known)
         least = shades.threshold or VOID
