@@ -21,7 +21,7 @@ from vos.errors import InputError
 from vos.files.limits import check_limit
 from vos.files.whole import open_regular, read_regular, write_atomic
 from vos.media import jpeg, png
-from vos.media.exif import turned, turned_size
+from vos.media.exif import UPRIGHT, turned, turned_size
 from vos.media.palette import davis_palette, read_indices
 
 _HEAD_BYTES, _TAIL_BYTES, _PNG_TAIL_BYTES = 8192, 64, 65536
@@ -147,6 +147,14 @@ def examine(path: str) -> Examined:
             return Examined(turned_size((found.height, found.width), found.orientation), found.orientation)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}); {_ADVICE}") from None
+
+
+def orientation_in(path: str) -> int:
+    """Return the EXIF orientation of an image, `UPRIGHT` for a file that `examine` refuses: its fault is reported when it is read."""
+    try:
+        return examine(path).orientation
+    except InputError:
+        return UPRIGHT
 
 
 def overlay(frame: np.ndarray, labels: np.ndarray, alpha: float = 0.5) -> np.ndarray:

@@ -13,6 +13,10 @@ from vos.media.palette import read_indices
 
 VOID = 255
 _AS_STORED = "if its values are ids as they are, give --mask-values stored"
+WITHOUT_BACKGROUND = (
+    "no pixel is background (0), so objects would fill the frame; save the mask with 0 around its objects, or give "
+    "--mask-values stored if this is right"
+)
 
 
 class ObjectMask(NamedTuple):
@@ -35,12 +39,9 @@ def read_objects(path: str, known: Collection[int] = (), as_stored: bool = False
     values = [int(value) for value in np.unique(labels) if value]
     shades = IDS if as_stored else shades_of(labels)
     if shades.problem:
-        raise InputError(f"{path}: {shades.problem}; save one object as 0 and 255 only (threshold it), several as 1, 2, …, or, "
-                         f"{_AS_STORED}")
-    if values and labels.all() and not (as_stored or shades.threshold):
         raise InputError(
-            f"{path}: no pixel is background (0), so an object would fill the frame; save the mask with 0 around its objects, "
-            "or give --mask-values stored if this is right"
+            f"{path}: {shades.problem}; save one object as 0 and 255 only (threshold it), several as 1, 2, …, or, "
+            f"{_AS_STORED}"
         )
     if values == [VOID] or shades.threshold:
         free = next(number for number in range(1, VOID + 1) if number not in known)
@@ -54,6 +55,8 @@ def read_objects(path: str, known: Collection[int] = (), as_stored: bool = False
         )
         values = [free]
     elif VOID in values:
+        if labels.all() and not as_stored:
+            raise InputError(f"{path}: {WITHOUT_BACKGROUND}")
         labels = np.where(labels == VOID, 0, labels).astype(np.uint8)
         values.remove(VOID)
         notes.append(f"{path}: 255 beside other values is void and read as background")
