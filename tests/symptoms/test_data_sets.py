@@ -328,4 +328,4 @@ def test_a_video_without_a_mask_of_its_first_frames_begins_at_its_first_mask(tmp
 def test_a_black_and_white_object_may_begin_later_too(tmp_path: Path):
     root = folder(tmp_path, "a", masks=(np.zeros(SIZE, np.uint8), soft(WHITE), WHITE))
     (video,) = load_index(str(root))
-    assert video.first_seen == {1: 1} and np.array_equal(video.mask(2), np.where(WHITE, 1, 0))
+    assert video.first_seen == {1: 1} and np.array_equal(masks_of(video)[2], np.where(WHITE, 1, 0))
