@@ -29,6 +29,7 @@ import cv2
 import numpy as np
 
 from vos.errors import InputError
+from vos.media.frame_files import same_text
 from vos.media.palette import read_indices
 from vos.metrics.contours import contour_f, label_changes
 from vos.metrics.mask_folders import Folders, Frame, NotScored, all_folders, folders_of, sequence_names
@@ -94,7 +95,8 @@ def score_folders(
     if sequences is None:
         sequences = sequence_names(gt)
         if not strict:
-            sequences = sorted({*sequences, *sequence_names(pred)})
+            known = {same_text(name) for name in sequences}
+            sequences += [name for name in sequence_names(pred) if same_text(name) not in known]
     folders = all_folders(gt, pred, sequences)
     if strict:
         for one in folders:

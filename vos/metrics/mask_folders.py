@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vos.errors import InputError
-from vos.media.frame_files import by_numbers, entries
+from vos.media.frame_files import by_numbers, entries, in_folder
 from vos.metrics.scores import YOUTUBEVOS
 
 _NAMED = 5
@@ -90,7 +90,7 @@ class Folders(NamedTuple):
 
 
 def all_folders(gt: str, pred: str, sequences: Sequence[str]) -> list[Folders]:
-    return [folders_of(os.path.join(gt, name), os.path.join(pred, name), name) for name in sequences]
+    return [folders_of(in_folder(gt, name), in_folder(pred, name), name) for name in sequences]
 
 
 def folders_of(gt: str, pred: str, name: str = "") -> Folders:
