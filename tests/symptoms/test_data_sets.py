@@ -132,7 +132,7 @@ def test_meta_json_and_folders_may_write_names_differently(tmp_path: Path):
     holiday(tmp_path / "train/JPEGImages" / NFD, 3)
     save_png(tmp_path / "train/Annotations" / NFC / "000.png", LABELS)
     objects = {str(one): {"frames": ["000"]} for one in (1, 2)}
-    (tmp_path / "train/meta.json").write_text(json.dumps({"videos": {NFC: {"objects": objects}}}))
+    (tmp_path / "train/meta.json").write_text(json.dumps({"videos": {NFC: {"objects": objects}}}), "utf-8-sig")
     (video,) = load_index(str(tmp_path))
     assert video.first_seen == {1: 0, 2: 0} and len(masks_of(video)) == 1
 

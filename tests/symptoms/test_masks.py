@@ -162,6 +162,16 @@ def test_what_is_no_mask_of_one_kind_is_refused_with_how_to_threshold_it(tmp_pat
         assert len(read_objects(path, as_stored=True).ids) > 2
 
 
+def test_two_objects_painted_in_shades_of_grey_are_not_an_object_and_void(tmp_path: Path):
+    shown = np.where(blob(20, 24, 12) > 0, 128, np.where(blob(28, 60, 14) > 0, 255, 0)).astype(np.uint8)
+    path = save_png(tmp_path / "painted.png", shown)
+    refused(Path(path), "255 beside other values is void", "1 to 254")
+    assert read_objects(path, as_stored=True).ids == (128,)
+    beside = np.zeros_like(shown)
+    beside[10:30, 10:30], beside[10:30, 30:50] = 100, 200
+    refused(Path(save_png(tmp_path / "beside.png", resized(beside, 2, Image.Resampling.BILINEAR))), "soft edges")
+
+
 # M2: opacity
 
 

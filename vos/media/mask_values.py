@@ -81,7 +81,11 @@ def _shades(labels: np.ndarray) -> Shades:
     own = _areas(part)
     if (~own & (part > 0)).sum() > _MOST_SHADED * labels.size:
         return Shades(0, f"{len(values)} values without areas of their own look like a photograph or very soft edges")
-    between = edge & (cv2.dilate(part, _BESIDE) > part) & (cv2.erode(part, _BESIDE) < part)
+    between = (part > 0) & (cv2.dilate(part, _BESIDE) > part) & (cv2.erode(part, _BESIDE) < part)
+    brighter = part > top + 5 + top // 40
+    if (own & brighter).sum() > (own & inside).sum() / 20:  # what is inside has areas of several values
+        return _with_edges(part, part > 0, own, between)
+    between &= edge
     inside_dark, inside_edge, edge_dark = _contacts(part, inside, edge)
     num_edge, num_inside = int(edge.sum()), int(inside.sum())
     encloses = edge_dark > inside_edge / 5 and inside_edge > 0.75 * (inside_edge + inside_dark)
@@ -94,6 +98,19 @@ def _shades(labels: np.ndarray) -> Shades:
     if not encloses and between.sum() < 0.6 * num_edge and _compact(part, edge):
         return IDS
     return shades
+
+
+def void_stands_apart(labels: np.ndarray, void: int) -> bool:
+    """Return whether void is rather an object: beside values as bright as one paints, with much of what is painted, touching none of it."""
+    is_void = (labels == void).astype(np.uint8)
+    if (
+        labels[labels > 0].min() < BRIGHT
+        or 3 * int(is_void.sum()) < np.count_nonzero(labels)
+        or not cv2.erode(is_void, _SQUARE).any()
+    ):
+        return False
+    beside = cv2.dilate(is_void, _BESIDE) > is_void
+    return not labels[beside].any()
 
 
 def _areas(labels: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vos.errors import InputError
-from vos.media.mask_values import IDS, shades_of
+from vos.media.mask_values import IDS, shades_of, void_stands_apart
 from vos.media.palette import read_indices
 
 VOID = 255
@@ -57,6 +57,11 @@ def read_objects(path: str, known: Collection[int] = (), as_stored: bool = False
     elif VOID in values:
         if labels.all() and not as_stored:
             raise InputError(f"{path}: {WITHOUT_BACKGROUND}")
+        if void_stands_apart(labels, VOID) and not as_stored:
+            raise InputError(
+                f"{path}: 255 beside other values is void, but here it is an area of its own; give an object another value "
+                "(1 to 254), or, if it is void, --mask-values stored"
+            )
         labels = np.where(labels == VOID, 0, labels).astype(np.uint8)
         values.remove(VOID)
         notes.append(f"{path}: 255 beside other values is void and read as background")
