@@ -76,6 +76,8 @@ def score_table(scores: Scores, with_official: bool = False) -> str:
         if one.later_objects:
             labels = ", ".join(map(str, one.later_objects))
             lines.append(f"note: {one.sequence}: {one.protocol} does not score objects that begin later ({labels})")
+        if one.remark:
+            lines.append(f"note: {one.sequence}: {one.remark}")
     lines += [f"left out: {name}: {reason}" for name, reason in scores.left_out[:NAMED]]
     if len(scores.left_out) > NAMED:
         lines.append(f"left out: {len(scores.left_out) - NAMED} more; --strict refuses such folders")

@@ -127,6 +127,14 @@ def test_masks_are_in_the_order_of_their_numbers_whatever_the_zeros(
         np.testing.assert_array_equal(ours.f, theirs.f)
 
 
+def test_predictions_counted_from_another_number_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write(tmp_path / "gt/v", scene((1,), 8))
+    write(tmp_path / "pred/v", scene((1,), 8), start=1)
+    code, text, _ = score(capsys, "--gt", tmp_path / "gt", "--pred", tmp_path / "pred", "--out", tmp_path / "out")
+    assert code == 0 and re.search(r"note: v: true masks are 00000.png to 00007.png, .* 00001.png to 00008.png", text)
+    assert "davis2017" in text
+
+
 def test_two_predictions_for_one_frame_are_refused(tmp_path: Path):
     write(tmp_path / "gt/v", scene((1,), 5))
     write(tmp_path / "pred/v", scene((1,), 5), "{}.png")

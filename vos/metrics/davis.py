@@ -154,7 +154,8 @@ def _score_folders_of(folders: Folders, protocol: str) -> SequenceScore:
         if protocol == DAVIS2017 and _has_later_objects(folders):
             protocol = YOUTUBEVOS
     frames = folders.scored(protocol)
-    return _score(folders.name, read_indices(folders.true_paths[0]), _read_pairs(frames), protocol)
+    found = _score(folders.name, read_indices(folders.true_paths[0]), _read_pairs(frames), protocol)
+    return replace(found, remark=folders.remark)
 
 
 def _shortest(folders: Folders, protocol: str) -> str:

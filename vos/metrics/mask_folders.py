@@ -50,8 +50,10 @@ class Folders(NamedTuple):
             raise NotScored(self.name, f"no true masks in {self.gt}", "check the name of the sequence")
         names = self.true[1:] if protocol == YOUTUBEVOS else self.true[1:-1]
         if not names:
-            found = f"{len(self.true)} true {'mask leaves' if len(self.true) == 1 else 'masks leave'} none to score"
-            raise NotScored(self.name, f"{found} in the {protocol} protocol", "give more frames")
+            masks = f"{len(self.true)} true {'mask leaves' if len(self.true) == 1 else 'masks leave'}"
+            raise NotScored(
+                self.name, f"too short: {masks} no frame to score in the {protocol} protocol", "give more frames"
+            )
         if not self.predicted:
             raise NotScored(self.name, f"no predicted masks in {self.pred}", "predict them")
         present = set(self.predicted)
@@ -82,8 +84,24 @@ class Folders(NamedTuple):
     @property
     def is_sparse(self) -> bool:
         """Whether frames between or after the true masks were predicted too, as for YouTube-VOS, which annotates every fifth."""
-        own = [_number(name) for name in self.true]
-        return any(number not in own and number > own[0] for number in map(_number, self.predicted)) if own else False
+        true, predicted = ({_number(name) for name in names} for names in (self.true, self.predicted))
+        if not true:
+            return False
+        first, last = min(true), max(true)
+        others = [number for number in predicted - true if number > first]
+        # Where the first frame was not predicted, frames after the last true mask are rather counted from another number.
+        return any(number < last for number in others) or (bool(others) and first in predicted)
+
+    @property
+    def remark(self) -> str:
+        """A line where as many masks are numbered differently, which looks as if they were counted from another number; else ""."""
+        true, predicted = ({_number(name) for name in names} for names in (self.true, self.predicted))
+        if len(true) != len(predicted) or true == predicted:
+            return ""
+        ends = (f"{names[0]} to {names[-1]}" for names in (self.true, self.predicted))
+        return "true masks are {}, predicted ones {}; they are matched by number: check that both begin with one frame".format(
+            *ends
+        )
 
     def _true(self, name: str) -> str:
         return os.path.join(self.gt, name)

@@ -82,6 +82,7 @@ class SequenceScore:
     never           davis2017: ids below the highest one that no true mask shows; the official evaluation counts them as objects, with 1 on
                     each frame where no prediction shows them either
     later_objects   davis2017: objects of later true masks only, which this protocol does not score
+    remark          what is unusual about the names of the masks, or ""
     """
 
     sequence: str
@@ -90,6 +91,7 @@ class SequenceScore:
     protocol: str = DAVIS2017
     never: tuple[ObjectScore, ...] = ()
     later_objects: tuple[int, ...] = ()
+    remark: str = ""
 
     def official(self) -> SequenceScore:
         """Return the score with `never` among the objects."""
