@@ -43,6 +43,7 @@ from vos.inference.sample_video import SAMPLE_CREDIT, SAMPLE_VIDEO
 from vos.media.images import mask_png, overlay
 from vos.media.object_masks import ObjectMask
 from vos.media.video_files import FrameStream
+from vos.media.video_sound import Sound, sound_of
 from vos.media.video_writer import VideoWriter
 
 WARM_UP_FRAMES = 3
@@ -63,6 +64,10 @@ class Segmentation:
     num_steps: int = 0
     """Frames that `engine` has segmented."""
     seconds: float = 0.0
+    is_variable: bool = False
+    """Whether the times between frames differ."""
+    last_index: int = 0
+    """Largest number of a frame; numbers of frames that cannot be decoded are left out."""
     engine_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_FRAMES))
     """Of the last frames of `engine`; its first ones, in which runtimes compile, are left out."""
     problem: str = ""
@@ -78,6 +83,14 @@ def segment_video(config: SegmentConfig) -> Segmentation:
     check_masks(config, masks, source)
     if source.unverified_end:
         print(f"note     {printable(source.unverified_end)}", file=sys.stderr)
+    if source.first_index:
+        lost = (
+            f"the first {source.first_index} frames cannot be decoded"
+            if source.first_index > 1
+            else "frame 0 cannot be decoded"
+        )
+        shown = f"{source.name}: {lost}; --first-mask is taken for frame {source.first_index}, the first that can"
+        print(f"note     {printable(shown)}", file=sys.stderr)
     set_threads(config.threads or available_threads())
     with tempfile.TemporaryDirectory() as folder:
         model = find_model(config.model, folder)
@@ -102,7 +115,8 @@ def summary(result: Segmentation) -> str:
     """The lines that a job prints at its end."""
     engine, (height, width) = result.engine, result.source.size
     lines = {
-        "overlay": f"{result.out} ({result.encoder}, {width}x{height}, {float(result.source.fps):.5g} fps)",
+        "overlay": f"{result.out} ({result.encoder}, {width}x{height}, {float(result.source.fps):.5g} fps"
+        f"{' on average' if result.is_variable else ''})",
         "masks": result.masks or "none",
         "frames": f"{result.num_frames}, objects {' '.join(map(str, engine.object_ids))}; "
         f"{result.num_frames / max(1e-9, result.seconds):.1f} FPS with reading and writing",
@@ -129,61 +143,98 @@ def raise_if_incomplete(result: Segmentation) -> None:
 def _follow(
     config: SegmentConfig, head_start: HeadStart, source: FrameStream, masks: dict[int, ObjectMask], bar: Any
 ) -> Segmentation:
-    first = next(source.frames)
-    head_start.engine.start(first, masks[0].labels)
+    first = next(source.shown)
+    head_start.engine.start(first.image, masks[0].labels)
     result = Segmentation(
         config.out, mask_folder(config), head_start.engine, source, "", [m.note for m in masks.values() if m.note]
     )
     _tell_vanished(head_start.engine, result, bar)
+    waiting = {index: mask for index, mask in masks.items() if index}
     began = time.perf_counter()
+    sound = sound_of(source.name) if source.track is not None and not config.no_sound and not config.fps else None
     overlay_file = OutputFile(config.out, SEGMENT, config.overwrite)
     owned, name = mask_files(result.masks, config)
     with (
-        VideoWriter(config.out, source.size, source.fps, ready=overlay_file.record) as writer,
+        VideoWriter(
+            config.out,
+            source.size,
+            source.fps,
+            ready=overlay_file.record,
+            time_base=source.time_base,
+            aspect=source.aspect,
+            sound=sound,
+        ) as writer,
         stopping.stoppable(hard=False),
         stopping.deferred(),
     ):
         result.encoder = writer.encoder
         frame, labels = first, masks[0].labels
         try:
-            for index in itertools.count():
-                if index:
+            for ordinal in itertools.count():
+                if ordinal:
                     with stopping.at_once():
-                        frame = next(source.frames)
-                    if news := head_start.advance(index):
+                        frame = next(source.shown)
+                    if news := head_start.advance(frame.index):
                         bar.write(f"note     {news}", file=sys.stderr)
-                    labels = _step(head_start.engine, frame, masks.get(index), result)
-                    if index in masks:
-                        _tell_vanished(head_start.engine, result, bar)
-                writer.write(overlay(frame, labels))
+                added = waiting.pop(frame.index, None)
+                if ordinal:
+                    labels = _step(head_start.engine, frame.image, added, result)
+                elif added is not None:
+                    labels = head_start.engine.add_object(frame.image, added.labels)
+                if added is not None:
+                    _tell_vanished(head_start.engine, result, bar)
+                writer.write(overlay(frame.image, labels), frame.time_s, frame.duration_s)
                 if result.masks:
-                    stem = source.stems[index] if source.stems else f"{index:05d}"
+                    stem = source.stems[frame.index] if source.stems else f"{frame.index:05d}"
                     owned.write(f"{name}/{stem}.png", mask_png(labels), sync=False)
                 result.num_frames += 1
+                result.last_index = max(result.last_index, frame.index)
                 if result.engine_s:
                     bar.set_postfix_str(f"engine {1000 * result.engine_s[-1]:.0f} ms", refresh=False)
                 bar.update()
                 stopping.raise_if_asked()
         except StopIteration:
-            late = [index for index in masks if index >= result.num_frames]
-            if late:
-                result.problem = f"--add {late[0]}:…: {source.name} ended before that frame"
+            result.problem = _not_added(waiting, source)
         except InputError as error:
-            result.problem = str(error)
+            result.problem = "; ".join(filter(None, (str(error), _not_added(waiting, source))))
         except KeyboardInterrupt:
             stopping.unwinding()
             result.problem, result.exit_code = "interrupted", 128 + (stopping.received() or signal.SIGINT)
+        if source.has_ended:
+            writer.copy_rest()
+        result.is_variable = writer.is_variable
     result.seconds = time.perf_counter() - began
     if result.problem and not result.num_frames:
         raise InputError(result.problem)
     if result.problem:
         result.exit_code = result.exit_code or 2
         kept = f"{result.out} and {result.masks}" if result.masks else result.out
-        result.problem = f"{result.problem}; the first {result.num_frames} frames are done and kept in {kept}"
+        has_gaps = result.last_index >= result.num_frames
+        done = f"{'' if has_gaps else 'the first '}{result.num_frames} frames are done and kept in {kept}"
+        result.problem = f"{result.problem}; {done}"
+    result.notes += [*source.notes(), *_sound_notes(config, source, sound)]
     result.notes += [*filter(None, (head_start.close(),)), *_left_over(result)]
     if config.video == SAMPLE_VIDEO:
         result.notes.append(SAMPLE_CREDIT)
     return result
+
+
+def _not_added(waiting: dict[int, ObjectMask], source: FrameStream) -> str:
+    """Say why the first mask of --add that was not used was not."""
+    if not waiting:
+        return ""
+    index = min(waiting)
+    if index in source.lost:
+        return f"--add {index}:…: frame {index} cannot be decoded; paint its objects in another frame"
+    return f"--add {index}:…: {source.name} ended before that frame"
+
+
+def _sound_notes(config: SegmentConfig, source: FrameStream, sound: Sound | None) -> list[str]:
+    if sound is not None:
+        return [f"{source.name}: {note}" for note in sound.notes]
+    if source.has_sound and config.fps and not config.no_sound:
+        return [f"{source.name}: the sound is left out, because --fps changes the times of the pictures"]
+    return []
 
 
 def _step(engine: Engine, frame: np.ndarray, added: ObjectMask | None, result: Segmentation) -> np.ndarray:

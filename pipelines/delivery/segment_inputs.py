@@ -45,7 +45,7 @@ def open_source(config: SegmentConfig) -> FrameStream:
             print(f"note     {printable(note)}", file=sys.stderr)
         return open_folder(config.video, config.fps, masks)
     if config.video != STANDARD_INPUT:
-        return open_video(config.video, config.fps)
+        return open_video(config.video, config.fps, skips_damage=config.damaged == "skip")
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("standard input is a terminal: pipe raw frames into it, as the examples of --help do")
     width, height = map(int, config.pipe_size.split("x"))

@@ -60,7 +60,12 @@ class SegmentConfig(JobConfig):
     threads: int = cosmetic(0)
     """Threads of the network (0 = all cores)."""
     fps: float = 0.0
-    """Frames per second of the overlay video (0 = the video's own; 25 for a folder and for standard input)."""
+    """Constant frames per second of the overlay video, without sound (0 = the video's own times; 25 for a folder and for standard input)."""
+    damaged: Literal["report", "skip"] = cosmetic("report")
+    """Of a video that is cut, or in which frames cannot be decoded, every other frame is segmented under its own number. report says so
+    and exits with code 2, skip says so in a note and exits with 0."""
+    no_sound: bool = False
+    """Leave the video's sound out of the overlay video."""
     pipe_size: str = ""
     """WIDTHxHEIGHT of the raw RGB24 frames on standard input."""
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
+
+import numpy as np
 
 from vos.errors import InputError
 from vos.media.matroska import matroska_end
@@ -103,22 +106,36 @@ def _gif_end(file: BinaryIO, size: int, origin: str) -> End:
 
 
 def _ogg_end(file: BinaryIO, size: int, origin: str) -> End:
-    """Check that every stream has a page marked as its last."""
+    """Check that every stream has a page marked as its last, and the checksums of all pages."""
     open_streams: set[bytes] = set()
+    num_damaged = 0
     at = 0
     for _ in range(MOST_PARTS):
         head = file.read(27)
         if not head:
+            if num_damaged:
+                return End(problem=f"damaged pages: {num_damaged}", has_holes=True)
             return End(problem="the last page of a track is missing") if open_streams else WHOLE
         segments = file.read(head[26]) if len(head) == 27 else b""
         at += 27 + len(segments) + sum(segments)
         if len(head) < 27 or head[:4] != b"OggS" or len(segments) < head[26] or at > size:
-            return End(problem="its last page is cut")
+            return End(problem="its last page is cut" if head[:4] == b"OggS" else "a page is damaged", has_holes=True)
+        num_damaged += not _is_intact(head, segments, file.read(sum(segments)))
         open_streams.add(head[14:18])
         if head[5] & 4:
             open_streams.discard(head[14:18])
         file.seek(at)
     return End(unverified="it has too many pages to check")
+
+
+def _is_intact(head: bytes, segments: bytes, content: bytes) -> bool:
+    """Whether the checksum of an Ogg page is right: CRC-32 like zlib's, but with the bits in the other order and without inversion."""
+    page = head[:22] + bytes(4) + head[26:] + segments + content
+    crc = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return crc.to_bytes(4, "big").translate(_MIRRORED) == head[22:26]
+
+
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def _avi_end(file: BinaryIO, size: int, origin: str) -> End:
@@ -156,12 +173,38 @@ def _avi_farthest(head: bytes) -> int:
 
 
 def _ts_end(file: BinaryIO, size: int, origin: str) -> End:
-    """Check that the file consists of whole packets; the format has no end mark."""
+    """Check that the file consists of whole packets, and that their counters continue; the format has no end mark."""
     head = file.read(_HEAD_BYTES)
     length = next((length for start, length in _TS_PACKETS if _is_ts(head, start, length)), 188)
+    start = next((start for start, one in _TS_PACKETS if one == length and _is_ts(head, start, one)), 0)
+    has_holes = _ts_has_holes(file, start, length)
     if size % length:
-        return End(problem="its last packet is cut")
-    return End(unverified="MPEG-TS does not mark its end")
+        return End(problem="its last packet is cut", has_holes=has_holes)
+    return End(unverified="MPEG-TS does not mark its end", has_holes=has_holes)
+
+
+def _ts_has_holes(file: BinaryIO, start: int, length: int) -> bool:
+    """Whether a packet is damaged or a counter, which each PID has, does not continue."""
+    counters = np.full(8192, -1)
+    file.seek(0)
+    while data := file.read(length << 16):
+        rows = np.frombuffer(data, np.uint8, len(data) // length * length).reshape(-1, length)[:, start : start + 4]
+        if (rows[:, 0] != 0x47).any() or (rows[:, 1] & 0x80).any():
+            return True
+        pids = (rows[:, 1] & 0x1F).astype(np.int64) << 8 | rows[:, 2]
+        has_payload = (rows[:, 3] & 0x10) > 0
+        for pid in np.unique(pids[has_payload]):
+            if pid == _TS_FILLING:
+                continue
+            now = (rows[(pids == pid) & has_payload, 3] & 15).astype(np.int64)
+            before = np.concatenate(([now[0] - 1 if counters[pid] < 0 else counters[pid]], now[:-1]))
+            if not np.isin((now - before) % 16, (0, 1)).all():  # a packet may be sent twice
+                return True
+            counters[pid] = now[-1]
+    return False
+
+
+_TS_FILLING = 8191
 
 
 _TS_PACKETS = ((0, 188), (4, 192), (0, 204))

@@ -9,10 +9,14 @@ MOST_PARTS = 1_000_000
 
 
 class End(NamedTuple):
-    """problem: why the file is not complete; unverified: why this cannot be checked. Both are "" if it is complete."""
+    """problem: why the file is not complete; unverified: why this cannot be checked. Both are "" if it is complete.
+
+    has_holes  whether parts in its middle are missing, so that frames may be missing without a packet
+    """
 
     problem: str = ""
     unverified: str = ""
+    has_holes: bool = False
 
 
 WHOLE = End()
