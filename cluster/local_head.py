@@ -190,6 +190,8 @@ def head_environment(mark: str) -> dict[str, str]:
             "RAY_AUTH_MODE": "token",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # see the module's first choice
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # a single node cannot move its work, so do not wait 30 s
+            # A stopped job needs some seconds for its checkpoint and its run in MLflow; Ray's default is 3 s.
+            "RAY_JOB_STOP_WAIT_TIME_S": env.get("RAY_JOB_STOP_WAIT_TIME_S", "12"),
             "RAY_USAGE_STATS_ENABLED": env.get("RAY_USAGE_STATS_ENABLED", "0"),
         }
     )

@@ -3,6 +3,7 @@
 Examples:
   python -m jobs.score --gt DAVIS/Annotations/480p --pred runs/evaluation/masks
   python -m jobs.score --gt DAVIS/Annotations/480p --pred theirs --sequences val.txt --csv scores.csv
+  python -m jobs.score --gt DAVIS/Annotations/480p --pred theirs --strict --official
   python -m jobs.score --gt YTVOS/valid/Annotations --pred theirs --protocol youtubevos
 """
 
@@ -17,7 +18,7 @@ def score(config: ScoreConfig) -> None:
     from pipelines.evaluation.tables import score_table
 
     scores, path = score_two_folders(config)
-    print(score_table(scores))
+    print(score_table(scores, config.official))
     print(f"table  {path}")
 
 

@@ -17,7 +17,7 @@ def train(config: TrainConfig) -> None:
     result = launch.train(config)
     print(f"checkpoint  {result.checkpoint}")
     print(f"registered  {result.version}  (MLflow run {result.run_id})")
-    print(f"next        python -m jobs.evaluate --checkpoint {result.checkpoint}")
+    print(f"next        {launch.next_command(result)}")
 
 
 def main(argv: list[str] | None = None) -> int:

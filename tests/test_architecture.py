@@ -298,7 +298,12 @@ def test_json_from_outside_is_read_in_one_place() -> None:
     assert faults == [], "use vos.files.json_files"
 
 
-HOOKS = {"on_start": "Ray Train's", "backend_cls": "Ray Train's", "writelines": "of every stream"}
+HOOKS = {
+    "_register_sigint_handler": "Ray Train's",
+    "on_start": "Ray Train's",
+    "backend_cls": "Ray Train's",
+    "writelines": "of every stream",
+}
 """Names that a library calls."""
 
 

@@ -142,7 +142,8 @@ def _hidden_setting(match: re.Match[str]) -> str:
 def _secrets_of_environment() -> list[str]:
     """Return secrets of the environment, longest first, so that one that contains another is replaced completely."""
     found: set[str] = set()
-    for name, value in os.environ.items():
+    for name in list(os.environ):
+        value = os.environ.get(name, "")  # a thread of a library may have removed it
         if "@" in value and "://" in value:
             rest = value.partition("://")[2]
             if _cut(value.partition("://")[0] + "://", rest) != rest:

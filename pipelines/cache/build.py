@@ -34,6 +34,7 @@ from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.canonical import differences, dumps, fingerprint, to_dict
 from vos.files.written import WHATEVER, Written
+from vos.stopping import keeping
 
 CACHE, SHARDS = "cache", "shards"
 
@@ -97,7 +98,10 @@ def build_cache(config: CacheConfig) -> CacheResult:
             announce_check(config.data, plan.identity["data"])
         _take_over(owned, missing)
         made, cpu_s = sum(one.num_draws for one in missing), 0.0
-        with tracking.start_run("cache", f"cache-{digest[:8]}", config, {"cache.fingerprint": digest}) as run:
+        with (
+            keeping(lambda: _kept(folder, plan)),
+            tracking.start_run("cache", f"cache-{digest[:8]}", config, {"cache.fingerprint": digest}) as run,
+        ):
             began = time.monotonic()
             if missing:
                 for done in _run_teacher(config, plan, missing):
@@ -120,6 +124,12 @@ def build_cache(config: CacheConfig) -> CacheResult:
             log_videos(run, config.data, "train", plan.videos, "teacher")
             log_cache(run, config.out, manifest, "made")
     return CacheResult(digest, manifest, made, cpu_s)
+
+
+def _kept(folder: str, plan: Blueprint) -> str:
+    """Return what a stopped job keeps."""
+    made = len({one.file_name for one in plan.plans}.intersection(storage.list_names(folder)))
+    return f"{made} of {len(plan.plans)} shards are kept in {folder}; run the same command again to continue"
 
 
 def _claim_folder(folder: Written, config: CacheConfig, identity: dict[str, Any]) -> None:

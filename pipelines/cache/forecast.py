@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines import storage
 from pipelines.cache import schema
-from pipelines.cache.build import CACHE, Blueprint, CacheResult, blueprint
+from pipelines.cache.build import CACHE, SHARDS, Blueprint, CacheResult, blueprint
 from pipelines.cache.plan import ShardPlan
 from pipelines.cache.teacher import Teacher, shard_metadata
 from pipelines.runtime.output_folder import NOTHING, identity_of, mark, output_folder
@@ -23,6 +23,7 @@ from vos.config import CacheConfig
 from vos.errors import InputError
 from vos.files.json_files import built
 from vos.files.written import Written
+from vos.printed import JOB, command, quoted
 
 PLAN_FILE = "plan.json"
 CALIBRATION_S = 20.0
@@ -171,7 +172,8 @@ def summary(config: CacheConfig, result: CacheResult) -> str:
     lines = [
         f"cache  {config.out}  ({size})",
         f"spent  {result.teacher_cpu_s:.1f} CPU-seconds of the teacher on {result.draws_made} new draws",
-        f"next   python -m jobs.train --preset {config.preset} --cache {config.out} --out runs/student",
+        f"tables {quoted(storage.join(config.out, SHARDS))}  (Parquet: pandas, polars and DuckDB read this folder, not its parent)",
+        f"next   {command(*JOB, 'jobs.train', '--preset', config.preset, '--cache', config.out, '--out', 'runs/student')}",
     ]
     return "\n".join([f"{compared}\n", *lines] if compared else lines)
 

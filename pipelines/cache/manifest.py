@@ -25,6 +25,7 @@ from vos.errors import InputError
 from vos.files.canonical import dumps, fingerprint
 from vos.files.json_files import checked, parse_json
 from vos.files.limits import check_limit
+from vos.printed import JOB, command
 
 DIGEST = "sha256"
 RUN_AGAIN = "run jobs.cache again with the same flags"
@@ -78,7 +79,8 @@ def read_manifest(folder: str) -> dict[str, Any]:
         text = storage.read_bytes(path)
     except FileNotFoundError:
         raise InputError(
-            f"{path}: this teacher cache is absent or unfinished; build or resume it: python -m jobs.cache --out {folder}"
+            f"{path}: this teacher cache is absent or unfinished; build or resume it: "
+            + command(*JOB, "jobs.cache", "--out", folder)
         ) from None
     manifest: Any = None
     with contextlib.suppress(InputError):

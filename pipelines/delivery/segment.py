@@ -11,10 +11,9 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
+import warnings
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,9 +33,10 @@ from pipelines.runtime.models import find_model, load_head_start
 from pipelines.runtime.output_folder import OutputFile
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import set_threads
+from vos import stopping
 from vos.config import SegmentConfig
 from vos.errors import InputError, printable
-from vos.inference.engine import Engine
+from vos.inference.engine import Engine, VanishedObject, vanished_line
 from vos.inference.head_start import HeadStart
 from vos.inference.runtimes import available_threads
 from vos.inference.sample_video import SAMPLE_CREDIT, SAMPLE_VIDEO
@@ -105,7 +105,9 @@ def segment_video(config: SegmentConfig) -> Segmentation:
         ) as head_start:
             if head_start.news:
                 print(f"note     {head_start.news}", file=sys.stderr)
-            with progress_bar(printable(os.path.basename(source.name)), source.num_frames, " frames") as bar:
+            name = printable(os.path.basename(source.name))
+            with progress_bar(name, source.num_frames, " frames") as bar, warnings.catch_warnings():
+                warnings.simplefilter("ignore", VanishedObject)  # said as a note
                 return _follow(config, head_start, source, masks, bar)
 
 
@@ -130,10 +132,10 @@ def summary(result: Segmentation) -> str:
 
 
 def raise_if_incomplete(result: Segmentation) -> None:
-    """Raises InputError where the source or a disk ended it, SystemExit 130 (said on standard error) after Ctrl-C."""
-    if result.exit_code == 130:
+    """Raises InputError where the source or a disk ended it, SystemExit (said on standard error) after Ctrl-C or another signal."""
+    if result.exit_code > 128:
         print(printable(result.problem), file=sys.stderr)
-        raise SystemExit(130)
+        raise SystemExit(result.exit_code)
     if result.problem:
         raise InputError(result.problem)
 
@@ -146,6 +148,7 @@ def _follow(
     result = Segmentation(
         config.out, mask_folder(config), head_start.engine, source, "", [m.note for m in masks.values() if m.note]
     )
+    _tell_vanished(head_start.engine, result, bar)
     waiting = {index: mask for index, mask in masks.items() if index}
     began = time.perf_counter()
     sound = sound_of(source.name) if source.track is not None and not config.no_sound and not config.fps else None
@@ -161,20 +164,25 @@ def _follow(
             aspect=source.aspect,
             sound=sound,
         ) as writer,
-        _Interrupt() as interrupt,
+        stopping.stoppable(hard=False),
+        stopping.deferred(),
     ):
         result.encoder = writer.encoder
         frame, labels = first, masks[0].labels
         try:
             for ordinal in itertools.count():
                 if ordinal:
-                    with interrupt.at_once():
+                    with stopping.at_once():
                         frame = next(source.shown)
                     if news := head_start.advance(frame.index):
                         bar.write(f"note     {news}", file=sys.stderr)
-                    labels = _step(head_start.engine, frame.image, waiting.pop(frame.index, None), result)
-                elif (added := waiting.pop(frame.index, None)) is not None:
+                added = waiting.pop(frame.index, None)
+                if ordinal:
+                    labels = _step(head_start.engine, frame.image, added, result)
+                elif added is not None:
                     labels = head_start.engine.add_object(frame.image, added.labels)
+                if added is not None:
+                    _tell_vanished(head_start.engine, result, bar)
                 writer.write(overlay(frame.image, labels), frame.time_s, frame.duration_s)
                 if result.masks:
                     stem = source.stems[frame.index] if source.stems else f"{frame.index:05d}"
@@ -184,14 +192,14 @@ def _follow(
                 if result.engine_s:
                     bar.set_postfix_str(f"engine {1000 * result.engine_s[-1]:.0f} ms", refresh=False)
                 bar.update()
-                if interrupt.asked:
-                    raise KeyboardInterrupt
+                stopping.raise_if_asked()
         except StopIteration:
             result.problem = _not_added(waiting, source)
         except InputError as error:
             result.problem = "; ".join(filter(None, (str(error), _not_added(waiting, source))))
         except KeyboardInterrupt:
-            result.problem, result.exit_code = "interrupted", 130
+            stopping.unwinding()
+            result.problem, result.exit_code = "interrupted", 128 + (stopping.received() or signal.SIGINT)
         if source.has_ended:
             writer.copy_rest()
         result.is_variable = writer.is_variable
@@ -241,36 +249,12 @@ def _step(engine: Engine, frame: np.ndarray, added: ObjectMask | None, result: S
     return labels if added is None else engine.add_object(frame, added.labels)
 
 
-class _Interrupt:
-    """Ctrl-C ends the work between two frames, so that files are finished; at once while a frame is waited for, or the second time."""
-
-    def __init__(self) -> None:
-        self.asked = self._at_once = False
-        self._before: Any = None
-
-    def __enter__(self) -> _Interrupt:
-        # A shell that starts a job in the background has it ignore Ctrl-C, which is for the job in front.
-        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        if threading.current_thread() is threading.main_thread() and not ignored:
-            self._before = signal.signal(signal.SIGINT, self._heard)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    @contextmanager
-    def at_once(self) -> Any:
-        self._at_once = True
-        try:
-            yield
-        finally:
-            self._at_once = False
-
-    def _heard(self, *_: object) -> None:
-        if self.asked or self._at_once:
-            raise KeyboardInterrupt
-        self.asked = True
+def _tell_vanished(engine: Engine, result: Segmentation, bar: Any) -> None:
+    """Said at once, while the video can still be started anew, and among the last lines."""
+    lines = [vanished_line(number, size_px, engine.working_size) for number, size_px in engine.vanished.items()]
+    for line in lines:
+        bar.write(f"note     {line}", file=sys.stderr)
+    result.notes += lines
 
 
 def _left_over(result: Segmentation) -> list[str]:

@@ -10,12 +10,15 @@ from pipelines import storage
 from pipelines.runtime.output_folder import OutputFile
 from vos.config import SegmentConfig
 from vos.config.segment import STANDARD_INPUT
-from vos.errors import InputError
+from vos.errors import InputError, printable
 from vos.files.names import check_name
 from vos.files.written import Written
 from vos.inference.sample_video import SAMPLE_MASK, SAMPLE_VIDEO
-from vos.media.object_masks import ObjectMask, read_objects
-from vos.media.video_files import FrameStream, open_video, read_pipe
+from vos.media.exif import UPRIGHT
+from vos.media.frame_files import list_frames
+from vos.media.images import orientation_in
+from vos.media.object_masks import WITHOUT_BACKGROUND, ObjectMask, read_objects
+from vos.media.video_files import FrameStream, open_folder, open_video, read_pipe
 
 SEGMENT = "segment"
 
@@ -36,6 +39,11 @@ def completed(config: SegmentConfig) -> SegmentConfig:
 
 
 def open_source(config: SegmentConfig) -> FrameStream:
+    if os.path.isdir(config.video):
+        masks = [config.first_mask, *_added(config).values()]
+        for note in _folder_notes(config.video, masks):
+            print(f"note     {printable(note)}", file=sys.stderr)
+        return open_folder(config.video, config.fps, masks)
     if config.video != STANDARD_INPUT:
         return open_video(config.video, config.fps, skips_damage=config.damaged == "skip")
     if sys.stdin is None or sys.stdin.isatty():
@@ -44,14 +52,29 @@ def open_source(config: SegmentConfig) -> FrameStream:
     return read_pipe(sys.stdin.buffer, (height, width), config.fps)
 
 
+def _folder_notes(folder: str, masks: list[str]) -> list[str]:
+    """Return what is not as a reader of the folder's list may think: pictures left out, frames turned."""
+    found = list_frames(folder, masks)
+    paths = [os.path.join(folder, file) for file in found.files]
+    notes = [found.note(folder)]
+    inside = [path for path in masks if path and any(_same(os.path.dirname(path), folder) for _ in found.files[:1])]
+    if inside:
+        notes.append(f"{', '.join(inside)}: in the folder of the frames, and not one of them")
+    num_turned = sum(orientation_in(path) != UPRIGHT for path in paths)
+    if num_turned:
+        notes.append(f"{folder}: {num_turned} of {len(paths)} frames are turned as their EXIF orientation says")
+    return [note for note in notes if note]
+
+
 def read_masks(config: SegmentConfig) -> dict[int, ObjectMask]:
     """Frame index -> mask, in the order of the frames."""
     if not config.first_mask:
         raise InputError("--first-mask: name the PNG with the objects of the first frame")
-    masks = {0: read_objects(config.first_mask)}
+    as_stored = config.mask_values == "stored"
+    masks = {0: read_objects(config.first_mask, as_stored=as_stored)}
     known = set(masks[0].ids)
     for index, path in sorted(_added(config).items()):
-        masks[index] = read_objects(path, known)
+        masks[index] = read_objects(path, known, as_stored)
         known |= set(masks[index].ids)
     return masks
 
@@ -71,10 +94,14 @@ def check_masks(config: SegmentConfig, masks: dict[int, ObjectMask], source: Fra
     for index, mask in masks.items():
         if mask.labels.shape != source.size:
             (mask_height, mask_width), (height, width) = mask.labels.shape, source.size
+            advice = "resize the mask by the nearest pixel"
+            if (mask_width, mask_height) == (height, width) and os.path.isdir(config.video):
+                advice = "it fits the frames only on their side: turn it as their EXIF orientation turns them, or remove that tag from them"
             raise InputError(
-                f"{paths[index]}: {mask_width}x{mask_height} pixels, {source.name} has {width}x{height}; "
-                "resize the mask by the nearest pixel"
+                f"{paths[index]}: {mask_width}x{mask_height} pixels, {source.name} has {width}x{height}; {advice}"
             )
+        if not index and mask.labels.all() and config.mask_values == "auto":
+            raise InputError(f"{paths[index]}: {WITHOUT_BACKGROUND}")
         if source.stems is not None and index >= len(source.stems):
             raise InputError(
                 f"--add {index}:{paths[index]}: {source.name} has {len(source.stems)} frames, counted from 0"

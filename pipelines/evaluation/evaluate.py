@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from pipelines import storage, tracking
 from pipelines.evaluation.pages import PAGES, log_pages, page_names
@@ -29,9 +29,6 @@ from vos.inference.whole_video import memory_policy
 from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import DESCRIPTION, DIGEST, WEIGHTS, is_infinite, load_checkpoint, save_checkpoint
 from vos.models.memory import MemoryPolicy
-
-if TYPE_CHECKING:
-    pass
 
 EVALUATE = "evaluate"
 SUMMARY, SCORES = "summary.json", "scores.csv"
@@ -226,9 +223,8 @@ def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
     memory = {"kind": policy.kind, "top_k": policy.top_k or 0}
     if policy.kind == "infinite":
         memory["every"] = config.memory.every
-        if (
-            policy.include_last
-        ):  # recorded only where it is on, so that versions evaluated before this option are still comparable
+        # Recorded only where it is on, so that versions evaluated before this option are still comparable.
+        if policy.include_last:
             memory["include_last"] = True
     return {"split": config.split, "size_px": config.size_px, "max_frames": config.max_frames, "memory": memory}
 

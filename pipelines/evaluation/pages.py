@@ -16,6 +16,7 @@ from pipelines.tracking import Run
 from vos.data.videos import Video
 from vos.files.written import Written
 from vos.inference.whole_video import segmented_span
+from vos.media.frame_files import by_numbers
 from vos.media.images import frame_file
 
 PAGES = "pages"
@@ -82,12 +83,16 @@ def sequence_csv(ranked: list[dict[str, Any]]) -> str:
 
 def mean_curve(row: dict[str, Any]) -> np.ndarray:
     """Return J of each scored frame (T,), the mean over the objects that are scored in it."""
-    names = sorted({name for item in row["scores"]["objects"] for name in item["frames"]})
+    names = _scored_frames(row)
     values = [
         [item["j"][item["frames"].index(name)] for item in row["scores"]["objects"] if name in item["frames"]]
         for name in names
     ]
     return np.array([np.mean(value) for value in values])
+
+
+def _scored_frames(row: dict[str, Any]) -> list[str]:
+    return sorted({name for item in row["scores"]["objects"] for name in item["frames"]}, key=by_numbers)
 
 
 def j_over_time(ranked: list[dict[str, Any]]) -> bytes:
@@ -128,5 +133,5 @@ def _rank(place: int, count: int) -> str:
 
 def _frame_notes(video: Video, row: dict[str, Any]) -> dict[int, str]:
     index_of = {video.frame_name(index): index for index in range(video.num_frames)}
-    names = sorted({name for item in row["scores"]["objects"] for name in item["frames"]})
+    names = _scored_frames(row)
     return {index_of[name]: f"  J {100 * j:.0f}" for name, j in zip(names, mean_curve(row), strict=True)}

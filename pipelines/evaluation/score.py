@@ -38,7 +38,9 @@ def score_two_folders(config: ScoreConfig) -> tuple[Scores, str]:
         from vos.metrics.scores import seen_objects
 
         seen = seen_objects(_read_meta(config.meta), _read_meta(config.train_meta))
-    scores = score_folders(config.gt, config.pred, config.workers, config.protocol, sequences=names, seen=seen)
+    scores = score_folders(
+        config.gt, config.pred, config.workers, config.protocol, sequences=names, seen=seen, strict=config.strict
+    )
     if csv:
         csv.write(scores.csv().encode())
         return scores, config.csv

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pipelines.evaluation.evaluate import Evaluation
 from pipelines.runtime.tables import percent, table
-from vos.metrics.scores import Scores
+from vos.metrics.scores import AUTO, Scores, SequenceScore
 from vos.published.figures import METHOD_OF_MODEL, published
+
+NAMED = 20
+"""Sequences that were left out are named one by one up to this number."""
 
 
 def sequence_table(result: Evaluation) -> str:
@@ -43,10 +46,20 @@ def reported_lines(model: str) -> list[str]:
     return lines
 
 
-def score_table(scores: Scores) -> str:
-    """Return a table with one row per sequence and the protocol's averages, and a note for each unknown predicted label."""
-    rows = [[one.sequence, percent(one.j_and_f), percent(one.j), percent(one.f)] for one in scores.sequences]
-    rows.append([f"mean ({scores.protocol})", percent(scores.j_and_f), percent(scores.j), percent(scores.f)])
+def score_table(scores: Scores, with_official: bool = False) -> str:
+    """Return a table with one row per sequence and the protocol's averages, and notes on what these do not contain.
+
+    with_official  also a line as the official davis2017-evaluation counts objects
+    """
+    mixed = scores.protocol == AUTO
+    rows = [
+        [f"{one.sequence} ({one.protocol})" if mixed else one.sequence, *_percents(one)] for one in scores.sequences
+    ]
+    rows.append([f"mean ({'each by its protocol' if mixed else scores.protocol})", *_percents(scores)])
+    if with_official:
+        official = scores.official()
+        more = sum(len(one.never) for one in scores.sequences)
+        rows.append([f"official (with {more} ids that never occur)", *_percents(official)])
     lines = [table(["sequence", "J&F", "J", "F"], rows)]
     if scores.seen is not None:
         summary = scores.summary()
@@ -58,9 +71,21 @@ def score_table(scores: Scores) -> str:
         if one.ignored_labels:
             labels = ", ".join(map(str, one.ignored_labels))
             lines.append(
-                f"note: {one.sequence}: predicted label {labels} is not an object of the ground truth; scored as background"
+                f"note: {one.sequence}: predicted label {labels} is not a scored object; it counts as background"
             )
+        if one.later_objects:
+            labels = ", ".join(map(str, one.later_objects))
+            lines.append(f"note: {one.sequence}: {one.protocol} does not score objects that begin later ({labels})")
+        if one.remark:
+            lines.append(f"note: {one.sequence}: {one.remark}")
+    lines += [f"left out: {name}: {reason}" for name, reason in scores.left_out[:NAMED]]
+    if len(scores.left_out) > NAMED:
+        lines.append(f"left out: {len(scores.left_out) - NAMED} more; --strict refuses such folders")
     return "\n".join(lines)
+
+
+def _percents(scores: Scores | SequenceScore) -> list[str]:
+    return [percent(scores.j_and_f), percent(scores.j), percent(scores.f)]
 
 
 def method_table(results: dict[str, Evaluation]) -> str:

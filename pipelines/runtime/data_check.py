@@ -110,10 +110,7 @@ def _known_videos(videos: Sequence[Video], split: str) -> dict[int, check_record
     """Return the records of earlier checks, of videos that have not changed since, by position in the index."""
     found = {}
     for number, video in enumerate(videos):
-        try:
-            record = check_records.recall(fingerprint([video]), split) if video.files() else None
-        except InputError:  # a file that cannot be read is a fault, which this check finds again
-            continue
+        record = check_records.recall(_fingerprint(video), split)
         if record is not None:
             found[number] = record
     return found

@@ -9,14 +9,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipelines.tracking import Run
+from vos import stopping
 
 Entry = tuple[int, float, dict[str, float]]
 """step, seconds since the epoch, metrics"""
 POLL_S = 0.5
+LAST_S = 1.0
+"""How long a stopped job waits for the last metrics."""
 
 
 class Board:
@@ -25,6 +28,21 @@ class Board:
     def __init__(self) -> None:
         self._entries: list[Entry] = []
         self._problem = ""
+        self._stopping = self._stopped = False
+
+    def stop(self) -> None:
+        """Ask the workers to save a checkpoint and end."""
+        self._stopping = True
+
+    def stopping(self) -> bool:
+        return self._stopping
+
+    def end(self) -> None:
+        """Record that the workers have ended because they were asked to."""
+        self._stopped = True
+
+    def stopped(self) -> bool:
+        return self._stopped
 
     def post(self, entries: list[Entry]) -> None:
         self._entries += entries
@@ -81,15 +99,16 @@ def followed(
     done   how many steps or trials were done before
     """
     import ray
+    from ray.exceptions import RayError
 
     history: list[Entry] = []
-    ended = threading.Event()
+    ended, told = threading.Event(), threading.Event()
     bar = progress_bar(label, total, unit, done)
     logged = max(run.history("train/total"), default=0) if run is not None else 0
 
     def drain() -> None:
         nonlocal logged
-        entries = ray.get(board.take.remote())
+        entries = ray.get(board.take.remote(), timeout=LAST_S if stopping.received() else None)
         if not entries:
             return
         history.extend(entries)
@@ -103,6 +122,13 @@ def followed(
 
     def follow() -> None:
         while not ended.wait(POLL_S):
+            if stopping.asked():
+                if not told.is_set():
+                    told.set()
+                    board.stop.remote()
+                elif ray.get(board.stopped.remote()):
+                    stopping.no_longer_deferred()
+                    return
             drain()
 
     thread = threading.Thread(target=follow, daemon=True)
@@ -111,8 +137,13 @@ def followed(
         yield history
     finally:
         ended.set()
-        thread.join()
-        drain()
+        if not stopping.received():
+            thread.join()
+            drain()
+        else:  # Ray may be ending too
+            with suppress(RayError):
+                thread.join(LAST_S)
+                drain()
         bar.close()
 
 
@@ -133,3 +164,22 @@ class Reporter:
         if self._entries:
             self._post(self._entries)
         self._entries, self._posted = [], time.monotonic()
+
+
+class StopRequest:
+    """Whether the driver asked the workers to stop, as rank 0 sees it; a call returns at once."""
+
+    def __init__(self, board: Any) -> None:
+        self._board, self._answer, self._asked = board, None, time.monotonic()
+
+    def __call__(self) -> bool:
+        import ray
+
+        if self._answer is None:
+            if time.monotonic() - self._asked > POLL_S:
+                self._answer, self._asked = self._board.stopping.remote(), time.monotonic()
+            return False
+        if not ray.wait([self._answer], timeout=0)[0]:
+            return False
+        answer, self._answer = self._answer, None
+        return bool(ray.get(answer))

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from pipelines.runtime.ray_folders import private_token, session_folder
 from vos.redaction import RedactedStream
+from vos.stopping import take_signals, unwound
 
 AWS_CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names and values of malloc.h
@@ -44,7 +45,9 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         stack.callback(ray.shutdown)
         with _native_stderr_closed():
             _connect(num_cpus, folder)
-        yield
+            take_signals()  # Ray's own handler of SIGTERM aborts this process with a native stack trace
+        with unwound():
+            yield
 
 
 def _connect(num_cpus: int, folder: str) -> None:

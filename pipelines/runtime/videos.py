@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 from pipelines.runtime.progress import progress_bar
@@ -13,10 +13,11 @@ from pipelines.tracking import Run
 from vos.config import DataConfig
 from vos.data import contents
 from vos.data.check_records import recall
-from vos.data.datasets import Tell, load_index, raise_fault
+from vos.data.datasets import Tell, load_index, notes_on, raise_fault
 from vos.data.synthetic import synthetic_index
 from vos.data.videos import Video
 from vos.errors import InputError, printable
+from vos.printed import JOB, command
 
 
 def log_cache(run: Run, folder: str, manifest: dict[str, Any], context: str) -> None:
@@ -59,10 +60,9 @@ def announce_check(data: DataConfig | None, digest: str) -> None:
     if record := recall(digest, "train"):
         state = f"checked on {record['date']}: no faults"
     else:
-        kind = f" --data.kind {data.kind}" if data.kind != "auto" else ""
-        state = (
-            "not checked; this job would stop at the first damaged file; check first: "
-            f"python -m jobs.check --data.root {printable(shlex.quote(data.root))}{kind}"
+        kind = ["--data.kind", data.kind] if data.kind != "auto" else []
+        state = "not checked; this job would stop at the first damaged file; check first: " + command(
+            *JOB, "jobs.check", "--data.root", data.root, *kind
         )
     print(f"data    {state}", file=sys.stderr)
 
@@ -80,6 +80,12 @@ def data_fingerprint(videos: Sequence[Video]) -> str:
         return contents.fingerprint(videos, show)
 
 
+@lru_cache(maxsize=1000)
+def _say_once(note: str) -> None:
+    """Print a note, unless this process printed it before: a job indexes several splits of a data set."""
+    print(f"note    {printable(note)}", file=sys.stderr)
+
+
 def index_videos(data: DataConfig, split: str, tell: Tell = raise_fault) -> list[Video]:
     """Return the videos of a split: those of `data.root`, or synthetic ones where there is no root.
 
@@ -87,7 +93,10 @@ def index_videos(data: DataConfig, split: str, tell: Tell = raise_fault) -> list
     Raises InputError for a missing or damaged data set.
     """
     if data.root and data.kind != "synthetic":
-        return load_index(data.root, data.kind, split, tell)
+        videos = load_index(data.root, data.kind, split, tell)
+        for note in notes_on(videos):
+            _say_once(note)
+        return videos
     if data.kind not in ("auto", "synthetic"):
         raise InputError(f"--data.kind {data.kind}: names no folder; give the data set's folder with --data.root")
     height = data.synthetic_height_px

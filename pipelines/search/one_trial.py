@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipelines.runtime.output_folder import existing, run_id_of
 from pipelines.runtime.session import set_threads
 from pipelines.search.trials import RECORD, Trial, trial_name, trial_of
 from pipelines.training import launch as training
+from vos import stopping
 from vos.config import TrainConfig, TuneConfig
 from vos.errors import InputError, NotFiniteError
 from vos.files.canonical import fingerprint
@@ -60,6 +62,27 @@ def settled(folder: Written, config: TuneConfig, trial: Trial, known: dict[str, 
         run.set_tags({"trial.status": status})
         run.end("FINISHED" if status == "stopped" else "FAILED" if status == "failed" else "KILLED")
     return ended
+
+
+@contextmanager
+def trials_closed(folder: Written, search: tracking.Run) -> Iterator[None]:
+    """Close the trials of a search that a signal stops in this block; Ray has ended their processes when the block is left."""
+    with stopping.closed_at_once(lambda: _close_trials(folder, search)):
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or stopping.received():
+                stopping.unwinding()
+                _close_trials(folder, search)
+            raise
+
+
+def _close_trials(folder: Written, search: tracking.Run) -> None:
+    """Record that the trials that have not ended are interrupted, and end their MLflow runs as KILLED."""
+    for trial in records(folder):
+        if trial.status == "running":
+            _write(folder, replace(trial, status="interrupted"))
+    search.close_children()
 
 
 def _write(folder: Written, trial: Trial) -> None:

@@ -23,13 +23,23 @@ from pipelines.runtime.ray_storage import ray_storage
 from pipelines.runtime.session import ray_session, unlogged_credentials
 from pipelines.runtime.videos import announce_check, check_tag
 from pipelines.search import page as search_pages
-from pipelines.search.one_trial import chosen, configured, folder_name, records, run_trial, settled
+from pipelines.search.one_trial import (
+    chosen,
+    configured,
+    folder_name,
+    records,
+    run_trial,
+    settled,
+    trials_closed,
+)
 from pipelines.search.trials import Trial, repeat_rows
 from pipelines.training import launch as training
 from vos.config import TrainConfig, TuneConfig, ValidationConfig, fields
 from vos.errors import InputError
 from vos.files.canonical import fingerprint, to_dict
 from vos.files.written import Written
+from vos.printed import JOB, command
+from vos.stopping import keeping
 
 TUNE, BEST = "tune", "best.json"
 REPEATED = 3
@@ -64,7 +74,11 @@ def search(config: TuneConfig) -> SearchResult:
         read = None if manifest["identity"]["frames"] == "store" else data
         tags = {"cache.fingerprint": manifest["fingerprint"]} | check_tag(read, manifest["identity"]["data"])
         announce_check(read, manifest["identity"]["data"])
-        with folder_run(folder, config, "tune", name, tags) as run:
+        with (
+            keeping(lambda: _kept(folder, config)),
+            folder_run(folder, config, "tune", name, tags) as run,
+            trials_closed(folder, run),
+        ):
             with ray_session(num_cpus=config.concurrent * (1 + base.workers) + 2):
                 began = time.monotonic()
                 trials = run_trials(folder, config, base, manifest["fingerprint"], run.run_id)
@@ -92,13 +106,19 @@ def search(config: TuneConfig) -> SearchResult:
     return SearchResult(trials, repeats, winner, path, page, wall_s)
 
 
+def _kept(folder: Written, config: TuneConfig) -> str:
+    """Return what a stopped search keeps."""
+    done = sum(trial.done for trial in records(folder) if trial.seed == config.seed)
+    return f"{done} of {config.trials} trials are done and kept in {config.out}; run the same command again to continue"
+
+
 def next_commands(best_config: str) -> list[str]:
     """Return the shell commands that train the winner; a configuration at a URI is copied first, since `--config` reads local files."""
     if not storage.is_uri(best_config):
-        return [f"python -m jobs.train --config {best_config} --out runs/best"]
+        return [command(*JOB, "jobs.train", "--config", best_config, "--out", "runs/best")]
     here = "runs/best.json"
     copy = f"storage.write_bytes({here!r}, storage.read_bytes({best_config!r}))"
-    return [f'python -c "from pipelines import storage; {copy}"', *next_commands(here)]
+    return [command("python", "-c", f"from pipelines import storage; {copy}"), *next_commands(here)]
 
 
 def _base(config: TuneConfig, data: Any) -> TrainConfig:

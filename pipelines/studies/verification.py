@@ -152,7 +152,7 @@ def evaluator_checks(golden: Path | None, workers: int) -> Iterator[Figure]:
         yield _skipped("evaluator: J and F of the official evaluation", "no golden numbers; name them with --golden")
         return
     folder = golden / "davis_eval"
-    rows = score_folders(folder / "gt", folder / "pred", workers).rows()
+    rows = score_folders(folder / "gt", folder / "pred", workers).official().rows()
     head, *lines = csv.reader(_need(folder / "scores.csv").splitlines())
     official = {(line[0], int(line[1])): [float(figure) for figure in line[2:]] for line in lines}
     figures = {(row.sequence, row.object_id): list(row[2:]) for row in rows}

@@ -1,5 +1,7 @@
 """Sample the machine's CPU and memory use during a run, under the names that MLflow's *System metrics* page draws.
 
+The same thread says every minute that the process is alive (`owner`).
+
 A thread of the driver reads /proc, because MLflow's own monitor needs psutil and a global active run. Several samples are sent in one
 batch. Nothing is sampled on systems other than Linux.
 """
@@ -10,7 +12,10 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+
+from pipelines.tracking.owner import BEAT_S
 
 SAMPLE_S = 5.0
 SAMPLES_PER_BATCH = 6
@@ -21,9 +26,13 @@ Series = list[tuple[int, float, dict[str, float]]]
 class Sampler:
     """Samples during a `with` block and passes series to `log`."""
 
-    def __init__(self, log: Callable[[Series], None], first: int = 0) -> None:
-        """first: number of the first sample; a resumed run has earlier ones."""
-        self._log, self._first, self._done = log, first, threading.Event()
+    def __init__(self, log: Callable[[Series], None], first: int = 0, beat: Callable[[], None] | None = None) -> None:
+        """Prepare the thread.
+
+        first  number of the first sample; a resumed run has earlier ones
+        beat   called every minute: this process is alive
+        """
+        self._log, self._first, self._beat, self._done = log, first, beat, threading.Event()
         self._thread = threading.Thread(target=self._follow, name="system metrics", daemon=True)
 
     def __enter__(self) -> Sampler:
@@ -39,7 +48,7 @@ class Sampler:
     def _follow(self) -> None:
         series: Series = []
         before = cpu_times()
-        number = self._first
+        number, beaten = self._first, time.monotonic()
         while not self._done.wait(SAMPLE_S):
             now = cpu_times()
             series.append((number, time.time(), {**cpu_share(before, now), **memory()}))
@@ -47,6 +56,10 @@ class Sampler:
             if len(series) >= SAMPLES_PER_BATCH:
                 self._log(series)
                 series = []
+            if self._beat is not None and time.monotonic() - beaten > BEAT_S:
+                with suppress(Exception):  # the next one may arrive
+                    self._beat()
+                beaten = time.monotonic()
         if series:
             self._log(series)
 

@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pipelines.tracking import events, spool, store
+from pipelines.tracking import events, owner, spool, store
 from pipelines.tracking.load import CPU, Sampler
 from pipelines.tracking.spool import Spool
+from vos import stopping
 from vos.config import JobConfig
 from vos.files.canonical import to_dict
 
@@ -128,6 +129,25 @@ class Run:
         except store.Unreachable:
             print(f"tracking: this run is queued in {self._waiting.folder}; the next job sends it", file=sys.stderr)
 
+    def close_dead(self) -> None:
+        """Close the runs of killed processes in this run's store."""
+        if self._client is not None and self._waiting is None:
+            try:
+                owner.close_dead(self._client)
+            except Exception as error:  # a server may forbid to change the runs of others
+                if not store.is_unreachable(error):
+                    print(f"tracking: runs of killed jobs stay open ({store.reason_of(error)})", file=sys.stderr)
+
+    def close_children(self) -> None:
+        """End the runs of a stopped search's trials that still count as running, as KILLED."""
+        if self._client is None or self._waiting is not None:
+            return
+        mine = f"attributes.status = 'RUNNING' AND tags.`{spool.PARENT}` = '{self.run_id}'"
+        experiments = [self._client.get_run(self.run_id).info.experiment_id]
+        for run in self._client.search_runs(experiments, mine, max_results=1000):
+            self._client.set_tag(run.info.run_id, "trial.status", "interrupted")
+            self._client.set_terminated(run.info.run_id, "KILLED")
+
     def reopen(self) -> None:
         """Set the run to RUNNING again. Raises MlflowException for a run that the store does not know."""
         self._send({"op": "reopen"})
@@ -151,27 +171,43 @@ class Run:
 def start_run(
     experiment: str, name: str, config: JobConfig, tags: dict[str, str] | None = None, resume: str = ""
 ) -> Iterator[Run]:
-    """Start a run, which ends as FINISHED, or as FAILED when the block raises; the resolved configuration is its parameters.
+    """Start a run, which ends as FINISHED, as KILLED when a signal stops the block, or as FAILED when it raises.
 
-    A block that exits with SystemExit of code 0 has FINISHED; this is how Ray Tune stops a trial early.
+    The resolved configuration is the run's parameters. A block that exits with SystemExit of code 0 has FINISHED; this is how Ray Tune
+    stops a trial early.
 
     resume  id of an interrupted run, which is resumed if the store knows it
     Raises InputError for a store that cannot be used. If the server is unreachable, the run is queued on disk and sent later.
     """
-    run = _reopened(resume) if resume else None
-    if run is None:
-        run = _new_run(experiment, name)
-        run.log_params(_flat(to_dict(config)))
-    run.set_tags({**_code_tags(), "job": experiment, **(tags or {})})
-    run.log_dict(to_dict(config), "config.json")
+    tags = {"job": experiment, **(tags or {}), **owner.tags()}
+    found = _reopened(resume, tags) if resume else None
+    run = found or _new_run(experiment, name, tags)
     try:
-        with Sampler(run.log_series, 1 + max(run.history(CPU) if resume else (), default=-1)):
-            yield run
+        with stopping.closed_at_once(lambda: run.end("KILLED")):
+            if found is None:
+                run.log_params(_flat(to_dict(config)))
+            run.set_tags({**_code_tags(), **tags})
+            run.log_dict(to_dict(config), "config.json")
+            if spool.PARENT not in tags:  # a search has done it before its trials
+                run.close_dead()
+            first = 1 + max(run.history(CPU) if resume else (), default=-1)
+            with Sampler(run.log_series, first, lambda: run.set_tags(owner.beat())):
+                yield run
     except BaseException as error:
-        stopped_early = isinstance(error, SystemExit) and not error.code
-        run.end("FINISHED" if stopped_early else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        run.end(_status_after(error))
         raise
     run.end("FINISHED")
+
+
+def _status_after(error: BaseException) -> str:
+    """Return the status of a run whose block raised."""
+    if isinstance(error, KeyboardInterrupt) or stopping.received():
+        stopping.unwinding()
+        return "KILLED"
+    if isinstance(error, SystemExit):
+        # Ray ends the process of a trial with a message of its own when the search is stopped.
+        return "KILLED" if getattr(error, "ray_terminate_msg", None) else "FAILED" if error.code else "FINISHED"
+    return "FAILED"
 
 
 def existing_run(run_id: str) -> Run:
@@ -189,24 +225,25 @@ def existing_run(run_id: str) -> Run:
     return Run(None, run_id, Spool(run_id, head))
 
 
-def _reopened(run_id: str) -> Run | None:
-    """Resume an interrupted run; None where this store has no run of that id."""
+def _reopened(run_id: str, tags: dict[str, str]) -> Run | None:
+    """Resume an interrupted run as this process's; None where this store has no run of that id."""
     from mlflow.exceptions import MlflowException
 
     run = existing_run(run_id)
     try:
+        run.set_tags(tags)  # first, so that no other job takes it for a dead one
         run.reopen()
     except MlflowException:
         return None
     return run
 
 
-def _new_run(experiment: str, name: str) -> Run:
+def _new_run(experiment: str, name: str, tags: dict[str, str]) -> Run:
     head = {"key": uuid.uuid4().hex, "experiment": experiment, "name": name, "ms": int(time.time() * 1000)}
     try:
-        client = store.connect()
+        client = store.connect(writing=True)
         spool.replay(client)
-        return Run(client, spool.create(client, head))
+        return Run(client, spool.create(client, head, events.redacted({"op": "tags", "values": tags})["values"]))
     except Exception as error:
         if not isinstance(error, store.Unreachable) and not store.is_unreachable(error):
             raise

@@ -102,11 +102,14 @@ def run_id_of(client: Any, name: str) -> str | None:
     return found[0].info.run_id if found else None
 
 
-def create(client: Any, head: dict[str, Any]) -> str:
-    """Make the run that a head describes, {experiment, name, key, ms}; returns its id."""
+def create(client: Any, head: dict[str, Any], tags: dict[str, str] | None = None) -> str:
+    """Make the run that a head describes, {experiment, name, key, ms}, with further tags; returns its id."""
     experiment = store.experiment_id(client, head["experiment"])
-    tags = {KEY: head["key"]}
-    return client.create_run(experiment, start_time=head["ms"], tags=tags, run_name=head["name"]).info.run_id
+    tags = {**(tags or {}), KEY: head["key"]}
+    run_id = client.create_run(experiment, start_time=head["ms"], tags=tags, run_name=head["name"]).info.run_id
+    if not run_id:
+        raise InputError(f"{store.store_name()}: {store.NO_SERVER}; correct MLFLOW_TRACKING_URI")
+    return run_id
 
 
 def _waits_for_another(client: Any, folder: str, here: str, elsewhere: dict[str, int]) -> bool:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.tracking import pages
+from pipelines.tracking import pages, sqlite_store
 from vos.errors import InputError
+from vos.printed import quoted
 from vos.redaction import HIDDEN, hide, without_secret
 
 DEFAULT_STORE = "runs/mlflow.db"
 SPOOL = "runs/mlflow-spool"
+LONGEST_REASON = 160
+NO_SERVER = "what answers at this address is no MLflow server"
 # MLflow's defaults are a timeout of two minutes and eight attempts, which would delay a training whose server is unreachable.
 SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -61,12 +65,16 @@ def spool_folder() -> str:
 def page_line() -> str:
     """Return the command that opens the pages of this store."""
     if store_uri().startswith(("http://", "https://")):
-        return f"open {store_name()}"
+        return f"open {quoted(store_name())}"
     return "make ui    (MLflow on http://127.0.0.1:5000)"
 
 
-def connect() -> Any:
-    """Return an MLflow client of the store. Raises Unreachable for a server that does not answer, InputError for an invalid store."""
+def connect(writing: bool = False) -> Any:
+    """Return an MLflow client of the store, which is made where it is a new SQLite file.
+
+    writing  whether a run will be written
+    Raises Unreachable for a server that does not answer, InputError for a store that cannot be used.
+    """
     # Alembic logs about forty lines of migrations for a new SQLite store.
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -74,20 +82,39 @@ def connect() -> Any:
         os.environ.setdefault(name, value)
     import mlflow
 
-    uri = store_uri()
+    uri, is_file = store_uri(), store_uri().startswith(sqlite_store.SCHEME)
+    if is_file:
+        sqlite_store.prepare(uri)
+        if writing:
+            sqlite_store.check_writable(uri)
     try:
-        if uri.startswith("sqlite:///"):
-            os.makedirs(os.path.dirname(uri.removeprefix("sqlite:///")) or ".", exist_ok=True)
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)  # the first call that reaches the store
     except Exception as error:
         if is_unreachable(error):
             raise Unreachable(f"{store_name()} does not answer") from error
-        reason = " ".join(hide(str(error), uri).split())[:200]
         raise InputError(
-            f"{store_name()}: this MLflow store cannot be used ({reason}); set MLFLOW_TRACKING_URI to one that can"
+            f"{store_name()}: this MLflow store cannot be used ({reason_of(error)}); set MLFLOW_TRACKING_URI to one that can"
         ) from error
     return client
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a store refused, in a few words and without secrets; `--debug` shows the library's own text."""
+    text = " ".join(hide(str(error), store_uri()).split())
+    if store_uri().startswith(("http://", "https://")):
+        if re.search(r"error code 40[13]\b", text):
+            return "it refuses this user: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        if "<html" in text.lower() or "<!doctype" in text.lower() or "error code 404" in text or "JSON" in text:
+            return NO_SERVER
+    if "maintenance mode" in text:
+        return "MLflow keeps runs in databases, not in folders"
+    if missing := re.match(r"No module named '(\w+)", text):
+        return f"the Python package {missing[1]}, the driver of this database, is not installed"
+    text = re.split(r"\[SQL:|\(Background on this error|\. Response body|Traceback", text)[0]
+    text = re.sub(r"^(\(\S+\) )+", "", text.strip())  # the driver's name of the error
+    words = text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON].rpartition(" ")[0] + " …"
+    return words.rstrip(" .;:") or type(error).__name__
 
 
 def is_unreachable(error: BaseException) -> bool:

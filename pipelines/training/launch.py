@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 from pipelines import storage, tracking
 from pipelines.cache.read import CachedClips, DrawnClips
 from pipelines.runtime.output_folder import claimed_folder, folder_run, run_id_of
-from pipelines.runtime.progress import Reporter, followed, new_board, progress_bar
+from pipelines.runtime.progress import Reporter, StopRequest, followed, new_board, progress_bar
 from pipelines.runtime.ray_storage import ray_storage
 from pipelines.runtime.session import ray_session
 from pipelines.runtime.videos import announce_check, check_tag, log_cache, log_videos
@@ -38,6 +38,8 @@ from vos.errors import InputError
 from vos.files.canonical import differences, fingerprint
 from vos.files.written import Written
 from vos.models.checkpoint import DESCRIPTION, WEIGHTS
+from vos.printed import JOB, command
+from vos.stopping import asked, deferred, keeping, take_signals
 
 RESULT = "result.json"
 MODEL = (WEIGHTS, DESCRIPTION)
@@ -63,6 +65,11 @@ class TrainResult:
     version: str
     """name/number in the registry, "" where it was not registered"""
     metrics: dict[str, float]
+
+
+def next_command(result: TrainResult) -> str:
+    """Return the shell command that evaluates the checkpoint."""
+    return command(*JOB, "jobs.evaluate", "--checkpoint", result.checkpoint)
 
 
 def train(
@@ -97,7 +104,10 @@ def train(
         known["world_size"] = str(config.workers)
         begun = _announce_continuation(config, folder)
         name = label or f"{config.model}-{fingerprint(identity)[:6]}"
-        with folder_run(folder, config, config.experiment, name, known | (tags or {})) as run:
+        with (
+            keeping(lambda: _kept(config, folder)),
+            folder_run(folder, config, config.experiment, name, known | (tags or {})) as run,
+        ):
             if isinstance(source, CachedClips):
                 log_cache(run, config.cache, source.manifest, "training")
                 data, read = source.data, source.manifest["identity"]["data"]
@@ -117,6 +127,15 @@ def train(
             described = f"{config.role}, {config.steps} steps, cache {cache}" if register else ""
             outcome = _concluded(config, folder, run, described)
     return TrainResult(config.out, outcome["run_id"], outcome["version"], outcome["metrics"])
+
+
+def _kept(config: TrainConfig, folder: Written) -> str:
+    """Return what a stopped training keeps."""
+    saved = training_state.newest(folder)
+    if saved is None:
+        return f"{config.out} has no checkpoint yet; run the same command again to start again"
+    step = f"the checkpoint of step {saved.progress.step} of {config.steps}"
+    return f"{step} is kept in {config.out}; run the same command again to continue"
 
 
 def check(config: TrainConfig) -> CachedClips | DrawnClips:
@@ -213,10 +232,20 @@ def _fit(
 
     from pipelines.runtime.process_group import PrivateTorchConfig
 
+    class Trainer(TorchTrainer):
+        """Leaves Ctrl-C to the job; Ray Train's own handler would end the training as a failure."""
+
+        def _register_sigint_handler(self, controller: Any) -> None:
+            take_signals()
+
     board = new_board()
     try:
-        with ray_storage(folder) as place, followed(board, run, label, config.steps, done=begun):
-            trainer = TorchTrainer(
+        with (
+            ray_storage(folder) as place,
+            followed(board, run, label, config.steps, done=begun) as history,
+            deferred(lambda: bool(history)),
+        ):
+            trainer = Trainer(
                 train_worker,
                 train_loop_config={"config": config, "about": about, "board": board},
                 torch_config=PrivateTorchConfig(timeout_s=config.peer_timeout_s),
@@ -262,7 +291,8 @@ def train_worker(arguments: dict[str, Any]) -> None:
 
     config: TrainConfig = arguments["config"]
     board = arguments["board"]
-    ranks = Ranks(ray.train.torch.get_device())
+    rank = ray.train.get_context().get_world_rank()
+    ranks = Ranks(ray.train.torch.get_device(), *([StopRequest(board)] if rank == 0 else []))
 
     def wrap(module: torch.nn.Module) -> torch.nn.Module:
         # With more than two ranks the order of a sum changes its last bits. The search for unused parameters keeps DDP from
@@ -278,6 +308,8 @@ def train_worker(arguments: dict[str, Any]) -> None:
         if ranks.rank == 0:
             ray.get(board.fail.remote(str(error)))
     reporter.flush()
+    if ranks.stopped and ranks.rank == 0:
+        ray.get(board.end.remote())
 
 
 def _fit_here(
@@ -288,9 +320,11 @@ def _fit_here(
 
     logged = max(run.history("train/total"), default=0)
     sent: list[Future[None]] = []
+    seen: list[int] = []
     bar = progress_bar(label, config.steps, "step", begun) if label else None
 
     def listen(step: int, metrics: dict[str, float]) -> None:
+        seen.append(step)
         reporter.add(step, metrics)
         if bar is not None:
             bar.set_postfix({"total": f"{metrics['train/total']:.3f}"}, refresh=False)
@@ -304,7 +338,8 @@ def _fit_here(
         )
         try:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            run_training(config, about, Ranks(device), lambda module: module, listen, on_validated)
+            with deferred(lambda: bool(seen)):
+                run_training(config, about, Ranks(device, asked), lambda module: module, listen, on_validated)
         finally:
             reporter.flush()
     for one in sent:

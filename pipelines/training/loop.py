@@ -61,6 +61,8 @@ def run_training(
 ) -> Progress:
     """Train from the newest checkpoint in `config.out` (or from the start) to the end, and publish the model there.
 
+    When one of the ranks was asked to stop, a checkpoint is saved and nothing is published.
+
     about  entries of every checkpoint's description: `role`, `config`, `cache`, `commit`, `size_px`
     Raises InputError, the same on every rank.
     """
@@ -81,12 +83,25 @@ def run_training(
             on_metrics(step, metrics)
     steps = range(config.steps if progress.stopped else progress.step, config.steps)
     batches = prefetched(source, steps, config.batch, config.seed, ranks.rank, ranks.size, config.mirror)
-    started = progress
+    started, saved = progress, progress.step
     entered = began = time.monotonic()
     cpu_entered = time.process_time()
+
+    def save() -> None:
+        nonlocal progress, saved
+        used = sum(ranks.gather(source.teacher_forwards))
+        progress, saved = replace(progress, teacher_forwards=started.teacher_forwards + used), progress.step
+        clips = progress.step * config.batch
+        place = {"epoch": clips // source.num_draws, "next_clip": clips}
+        _save(config, folder, take, {**about, "data": place, "recent": list(recent)}, progress, ranks)
+
     for step in steps:
         with ranks.together():
             batch = next(batches).to(ranks.device)
+        if ranks.stopped:
+            if progress.step > saved:
+                save()
+            return progress
         terms = take(step, batch.frames, batch.labels, batch.num_objects, batch.targets, batch.draws)
         now = time.monotonic()
         metrics = {f"train/{name}": value for name, value in terms.items()}
@@ -110,10 +125,7 @@ def run_training(
             on_metrics(step + 1, metrics)
             recent.append((step + 1, metrics))
         if last or progress.stopped or (step + 1) % config.checkpoint_every == 0:
-            used = sum(ranks.gather(source.teacher_forwards))
-            progress = replace(progress, teacher_forwards=started.teacher_forwards + used)
-            place = {"epoch": (step + 1) * config.batch // source.num_draws, "next_clip": (step + 1) * config.batch}
-            _save(config, folder, take, {**about, "data": place, "recent": list(recent)}, progress, ranks)
+            save()
             began = time.monotonic()
         # After the checkpoint, since this call may end the process.
         if on_validated is not None and "val/j_and_f" in metrics and ranks.rank == 0:

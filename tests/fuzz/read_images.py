@@ -105,7 +105,11 @@ def frame_by_others(folder: Path) -> np.ndarray:
 
 
 def mask_by_others(folder: Path) -> np.ndarray:
-    values, depth, colour = png_files.decoded(Path(only(folder)).read_bytes())
+    data = Path(only(folder)).read_bytes()
+    values, depth, colour = png_files.decoded(data)
+    has_colour_key = colour in (0, 2) and any(kind == b"tRNS" for kind, _ in png_files.chunks_of(data))
+    if has_colour_key or (colour in (4, 6) and np.ptp(values[..., -1])):
+        raise NotTellableError  # opacity that varies is a mask of its own, or makes the file unclear
     if depth == 16 and colour != 0:
         raise ValueError("a colour picture of 16 bits is no mask")
     colours = values[..., : 3 if values.shape[2] >= 3 else 1]

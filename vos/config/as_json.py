@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from vos.errors import InputError
-from vos.files.canonical import to_dict
 
 Config = TypeVar("Config")
-
-
-def without(config: Any, fields: Sequence[str]) -> dict[str, Any]:
-    """Return the JSON form without some fields, named like their flags: `out`, `teacher.workers`."""
-    values = to_dict(config)
-    for field in fields:
-        *groups, name = field.split(".")
-        inner = values
-        for group in groups:
-            inner = inner[group]
-        del inner[name]
-    return values
 
 
 def from_dict(cls: type[Config], values: dict[str, Any], default: Config, origin: str) -> Config:

@@ -1,4 +1,7 @@
-"""From `argv` to a configuration, and from an outcome to an exit code: 0 done, 2 bad input (one line), 130 interrupted, 1 our error."""
+"""From `argv` to a configuration, and from an outcome to an exit code: 0 done, 2 bad input (one line), 1 our error.
+
+A job that a signal ends exits with 128 + its number: 130 after Ctrl-C, 143 after SIGTERM, 129 when its terminal closes. It prints one line.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from errno import EACCES, EDQUOT, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
+from signal import SIGINT
 from typing import Any, TypeVar
 
 from vos.config import JobConfig, SegmentConfig
@@ -20,6 +24,7 @@ from vos.errors import InputError, printable
 from vos.files.json_files import checked, read_json_file
 from vos.files.seals import SEAL
 from vos.redaction import redact_all, redacted_streams
+from vos.stopping import kept_by, received, stoppable, stopped_line
 
 Job = TypeVar("Job", bound=JobConfig)
 
@@ -30,7 +35,7 @@ SMOKE = "note: --preset smoke: a short run to check that everything works; its f
 def run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv: list[str] | None = None) -> int:
     """Parse `argv`, run `job` with the configuration and return the exit code. All printed text is redacted."""
     argv = sys.argv[1:] if argv is None else argv
-    with redacted_streams():
+    with redacted_streams(), stoppable():
         return _run_job(cls, description, job, argv)
 
 
@@ -41,17 +46,31 @@ def _run_job(cls: type[Job], description: str, job: Callable[[Job], None], argv:
         if config.preset == "smoke" and cls.smoke_is_less:
             print(SMOKE, file=sys.stderr)
     except SystemExit as stop:  # tyro's own after --help, or a job's verdict
+        if (number := received()) and stop.code != 128 + number:  # Ray's handler, while Ray starts
+            return _stopped(stop, number)
         return stop.code if isinstance(stop.code, int) else 2
-    except KeyboardInterrupt:
-        print("interrupted: what was finished is kept; run the same command again to continue", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        return _stopped(stop, received() or SIGINT)
     except Exception as error:
+        if number := received():  # what the signal did to a library or another process
+            return _stopped(error, number)
         cause = input_error(error)
         if cause is None or "--debug" in argv:
             raise
         print(f"error: {cause}", file=sys.stderr)
         return 2
     return 0
+
+
+def _stopped(error: BaseException, number: int) -> int:
+    """Print the line of a job that a signal stopped; returns its exit code."""
+    try:
+        print(stopped_line(number, kept_by(error)), file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    except OSError:  # the terminal is gone; Python would complain at its end too, with another exit code
+        for descriptor in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return 128 + number
 
 
 # Errors of the operating system about a path or a full disk: the user can fix them if they name a file.

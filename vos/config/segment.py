@@ -33,6 +33,9 @@ class SegmentConfig(JobConfig):
     """Segment the video that comes with the package, with its own first mask: a rabbit and the rocks beside it."""
     first_mask: str = path()
     """PNG with the objects of the first frame: palette or grey, 0 is background, each other value an object; 0 and 255 mean one object."""
+    mask_values: Literal["auto", "stored"] = "auto"
+    """auto asks where a mask is unclear, and reads soft edges and permuted palettes as what they show; stored takes every value as an
+    object's id, and a mask without background as it is."""
     add: tuple[str, ...] = ()
     """FRAME:MASK.png, objects that appear in that frame, counted from 0; may be given several times (default: none)"""
     out: str = path(decides=False, written=True)

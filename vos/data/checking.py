@@ -20,7 +20,7 @@ from vos.errors import InputError
 from vos.media import images
 from vos.media.frame_files import entries
 
-VERSION = 1
+VERSION = 2
 """Version of the check; increase it when the check finds more. Records of other versions are ignored."""
 
 
@@ -104,7 +104,7 @@ def _check_first_masks(video: Video, shown: dict[int, set[int]]) -> None:
 
 def _doubts(video: Video, shown: dict[int, set[int]], for_clips: bool) -> list[str]:
     """List warnings about the masks of a video without faults."""
-    name, doubts = video.name, []
+    name, doubts = video.name, video.doubts() if isinstance(video, FolderVideo) and video.annotated else []
     ever = set().union(*shown.values())
     for one, first in sorted(video.first_seen.items()):
         place = f"frame {video.frame_name(first)}, listed as its first frame"

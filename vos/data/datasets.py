@@ -10,16 +10,21 @@ starts. Some faults, such as an unknown object index, need decoding: they are fo
     davis2017    the same with ImageSets/2017; the objects are the indices of the first mask
     youtubevos   ROOT[/train|/valid]/{JPEGImages/V/*.jpg, Annotations/V/*.png, meta.json};
                  objects may appear later, and masks may be sparse
-    folder       ROOT/frames/V/*.jpg and ROOT/masks/V/*.png, of which only the mask of the first frame is needed;
-                 or one video: ROOT/*.jpg (or ROOT/frames/*.jpg) and ROOT/masks/*.png.
+    folder       ROOT/frames/V/*.jpg and ROOT/masks/V/*.png, of which one mask is needed: each object is followed from
+                 the first mask that shows it; or one video: ROOT/*.jpg (or ROOT/frames/*.jpg) and ROOT/masks/*.png.
                  ROOT/SPLIT.txt lists the videos of a split; without any split file every split holds all videos
 
-A mask has the name of its frame. Index 255 is DAVIS's "void" and read as background; in kind `folder`, a mask that holds
-only 255 is a black-and-white mask of one object. Frames are ordered by the numbers in their names (2 before 10).
+A mask has the name of its frame. Frames are ordered by the numbers in their names (2 before 10). Index 255 is DAVIS's
+"void" and read as background. If the first mask of a video that shows anything has only 255, or soft edges
+(`vos.media.mask_values`), its masks are black and white, and the video has one object.
+
+Names are compared as people see them: é is one letter, however a system writes it. Hidden files and those that operating
+systems add are ignored.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -32,12 +37,23 @@ from vos.errors import InputError
 from vos.files.json_files import checked, read_json_file
 from vos.files.names import check_name, read_names
 from vos.media import images
-from vos.media.frame_files import entries, image_files
+from vos.media.exif import UPRIGHT
+from vos.media.frame_files import (
+    FRAME_ENDINGS,
+    entries,
+    image_files,
+    in_folder,
+    list_frames,
+    no_frames,
+    same_text,
+)
 
 OUTSIDE_LINKS = "MOBILEVOS_OUTSIDE_LINKS"
 """If this environment variable is 1, links may lead out of a data set."""
 Tell = Callable[[InputError], None]
 """Called with each fault. If it raises, indexing stops at the first fault; if it returns, all faults are reported."""
+
+_MOST_NOTES, _MOST_LOOKED_AT = 5, 50
 
 
 def raise_fault(fault: InputError) -> None:
@@ -75,10 +91,42 @@ def detect_kind(root: str) -> str:
     for kind, marks in _MARKS.items():
         if any(os.path.exists(os.path.join(root, mark)) for mark in marks):
             return kind
+    if (place := _place_near(root)) is not None:
+        raise InputError(f"{root}: no known data set, but {place} is one; give that folder as --data.root")
     looked_for = "; ".join(f"{kind}: {' or '.join(marks)}" for kind, marks in _MARKS.items())
     raise InputError(
         f"{root}: no known data set; looked for {looked_for}. Give the folder that holds one of these as --data.root"
     )
+
+
+def _place_near(root: str) -> str | None:
+    """Return a folder in `root`, or one that it is in, that holds a data set: archives add a folder, and people name a folder in it."""
+    inside = [os.path.join(root, name) for name in entries(root)]
+    inside += [
+        os.path.join(path, name) for path in inside[:_MOST_LOOKED_AT] for name in entries(path)[:_MOST_LOOKED_AT]
+    ]
+    above = [os.path.abspath(os.path.join(root, *[os.pardir] * steps)) for steps in (1, 2, 3)]
+    beyond = [
+        path for path in above if any(os.path.exists(os.path.join(path, one)) for one in ("JPEGImages", "frames"))
+    ]
+    return next((path for path in (*inside, *beyond) if _has_marks(path)), None)
+
+
+def _has_marks(root: str) -> bool:
+    return any(os.path.exists(os.path.join(root, mark)) for marks in _MARKS.values() for mark in marks)
+
+
+def notes_on(videos: Sequence[Video]) -> list[str]:
+    """Return lines about how videos are read that a user may not expect, a few at most: turned frames, files that are not read."""
+    folders = [video for video in videos if isinstance(video, FolderVideo)]
+    lines = [note for video in folders for note in video.notes]
+    if len(lines) > _MOST_NOTES:
+        lines = [*lines[: _MOST_NOTES - 1], f"… and {len(lines) - _MOST_NOTES + 1} more notes of this kind"]
+    turned = [video for video in folders if video.orientations]
+    if turned:
+        more = f" and of {len(turned) - 1} more videos" if len(turned) > 1 else ""
+        lines.append(f"{turned[0].frame_folder}: frames of it{more} are turned as their EXIF orientation says")
+    return lines
 
 
 def _index_davis(root: str, split: str, tell: Tell, year: str, meaning: MaskMeaning) -> Iterator[Video]:
@@ -105,14 +153,15 @@ def _index_youtubevos(root: str, split: str, tell: Tell) -> Iterator[Video]:
 
     def indexed(name: str) -> Video:
         video = _scan(root, name, all_frames, all_masks, "palette", tell)
-        position = {video.frame_name(i): i for i in range(video.num_frames)}
+        position = {same_text(video.frame_name(i)): i for i in range(video.num_frames)}
         first_seen = []
-        for number, frames in sorted(meta[name].items()):
+        for number, listed_frames in sorted(meta[name].items()):
+            frames = [same_text(frame) for frame in listed_frames]
             if not frames or frames[0] not in position:
                 missing = f"frame {frames[0]}, which is not in {video.frame_folder}" if frames else "no frame"
                 tell(InputError(f"{meta_path}: object {number} of video {name} has {missing}; extract it again"))
             first_seen.append((number, position.get(frames[0], 0) if frames else 0))
-        listed = {position[f] for frames in meta[name].values() for f in frames if f in position}
+        listed = {position[f] for frames in meta[name].values() for one in frames if (f := same_text(one)) in position}
         _require_masks(video, sorted(listed) if split == "train" else sorted({i for _, i in first_seen}), tell)
         return replace(video, objects=tuple(first_seen))
 
@@ -124,25 +173,53 @@ def _index_folder(root: str, split: str, tell: Tell) -> Iterator[Video]:
     if not os.path.isdir(masks):
         raise InputError(f"{masks}: no such folder; put the first mask of each video there, masks/VIDEO/00000.png")
     frames = os.path.join(root, "frames")
-    single = next((folder for folder in (root, frames) if os.path.isdir(folder) and image_files(folder)), None)
+    below = [entry for entry in entries(frames) if os.path.isdir(os.path.join(frames, entry))]
+    known = {same_text(entry) for entry in entries(masks) if os.path.isdir(os.path.join(masks, entry))}
+    several = any(same_text(entry) in known for entry in below)
+    # Pictures beside the folders of several videos are none of their frames.
+    places = () if several else (frames,) if below else (root, frames)
+    single = next((folder for folder in places if os.path.isdir(folder) and image_files(folder)), None)
     if single:
         video = _scan(root, "", single, masks, "black_and_white_or_palette", tell)
-        _require_masks(video, [0], tell)
+        video = _from_first_mask(video, tell)
         return iter([replace(video, name=check_name(os.path.basename(os.path.abspath(root)), "--data.root"))])
-    if any(file.endswith(".txt") for file in entries(root)):
-        names = _read_split(root, root, split)
-    else:
-        folders = [entry for entry in entries(frames) if os.path.isdir(os.path.join(frames, entry))]
-        names = [check_name(entry, frames) for entry in folders]
+    names = (
+        _read_split(root, root, split)
+        if _has_split(root, split, below)
+        else [check_name(entry, frames) for entry in below]
+    )
     if not names:
         raise InputError(f"{root}: no frames; put them in frames/VIDEO/00000.jpg, or one video beside the folder masks")
 
     def indexed(name: str) -> Video:
-        video = _scan(root, name, frames, masks, "black_and_white_or_palette", tell)
-        _require_masks(video, [0], tell)
-        return video
+        return _from_first_mask(_scan(root, name, frames, masks, "black_and_white_or_palette", tell), tell)
 
     return _each(names, indexed, tell)
+
+
+def _has_split(root: str, split: str, folders: Collection[str]) -> bool:
+    """Return whether a folder has split files: that of this split, or another text file whose every line is the name of a video."""
+    if os.path.lexists(os.path.join(root, f"{split}.txt")):
+        return True
+    known = {same_text(folder) for folder in folders}
+    for path in (os.path.join(root, file) for file in entries(root) if file.endswith(".txt")):
+        with contextlib.suppress(InputError):  # a README, or a link that leads out
+            _check_inside(root, path)
+            names = read_names(path, "")
+            if names and all(same_text(name) in known for name in names):
+                return True
+    return False
+
+
+def _from_first_mask(video: FolderVideo, tell: Tell) -> FolderVideo:
+    """Return a video of kind `folder`, which is followed from its first mask on; report it if it has none."""
+    if not video.annotated:
+        _require_masks(video, [0], tell)
+    elif first := video.annotated[0]:
+        path = os.path.join(video.mask_folder, video.mask_files[first] or "")
+        note = f"{path}: the first mask of this video; the {first} frames before it are not segmented"
+        return replace(video, notes=(*video.notes, note))
+    return video
 
 
 def _each(names: Iterable[str], indexed: Callable[[str], Video], tell: Tell) -> Iterator[Video]:
@@ -161,7 +238,7 @@ def _scan(root: str, name: str, all_frames: str, all_masks: str, meaning: MaskMe
 
     Masks are optional here; `_require_masks` checks those that the data set must have.
     """
-    frame_folder, mask_folder = os.path.join(all_frames, name), os.path.join(all_masks, name)
+    frame_folder, mask_folder = in_folder(all_frames, name), in_folder(all_masks, name)
     if not os.path.isdir(frame_folder):
         raise InputError(
             f"{frame_folder}: the split names this video, but its folder is missing; add it or drop the name"
@@ -172,20 +249,43 @@ def _scan(root: str, name: str, all_frames: str, all_masks: str, meaning: MaskMe
         tell(fault)
     if outside:  # nothing is read there
         raise outside[0]
-    frame_files = image_files(frame_folder)
-    if not frame_files:
-        raise InputError(f"{frame_folder}: no frame in it (.jpg, .jpeg or .png); add them or drop the video")
-    mask_of = {os.path.splitext(file)[0]: file for file in entries(mask_folder) if file.lower().endswith(".png")}
-    mask_files = tuple(mask_of.get(os.path.splitext(file)[0]) for file in frame_files)
-    video = FolderVideo(name, frame_folder, frame_files, mask_folder, mask_files, (0, 0), meaning)
-    for path in video.files():
+    found = list_frames(frame_folder)
+    if not found.files:
+        why = no_frames(frame_folder) or "add them or drop the video"
+        raise InputError(f"{frame_folder}: no frame in it (.jpg, .jpeg or .png); {why}")
+    mask_of: dict[str, str] = {}
+    for file in entries(mask_folder):
+        stem, ending = os.path.splitext(file)
+        if ending.lower() == ".png" and mask_of.setdefault(same_text(stem), file) != file:
+            tell(InputError(f"{os.path.join(mask_folder, stem)}: two masks for one frame; keep one of them"))
+    for one in sorted(set(entries(frame_folder)) - set(found.files)):
+        stem, ending = os.path.splitext(one)
+        if ending.lower() in FRAME_ENDINGS and same_text(stem) in mask_of:
+            tell(
+                InputError(
+                    f"{os.path.join(frame_folder, one)}: is a folder, not the frame of a mask; copy the frame again"
+                )
+            )
+    mask_files = tuple(mask_of.get(same_text(os.path.splitext(file)[0])) for file in found.files)
+    notes = tuple(filter(None, [found.note(frame_folder)]))
+    video = FolderVideo(name, frame_folder, found.files, mask_folder, mask_files, (0, 0), meaning, notes=notes)
+    orientations = []
+    for number, path in enumerate(video.files()):
         try:
+            examined = images.examine(path)
+            if number < video.num_frames:
+                orientations.append(examined.orientation)
+                if examined.orientation != UPRIGHT and not video.orientations:
+                    video = replace(video, orientations=(examined.orientation,))
             if video.size == (0, 0):
-                video = replace(video, size=images.check_complete(path))
+                video = replace(video, size=examined.size)
             else:
-                video.check_file(path)
+                video.check_size(path, examined.size)
         except InputError as fault:
             tell(fault)
+            orientations += [UPRIGHT] * (number < video.num_frames and len(orientations) <= number)
+    if video.orientations:
+        video = replace(video, orientations=tuple(orientations))
     if video.size == (0, 0):
         raise InputError(
             f"{frame_folder}: none of its frames and masks is a complete image; copy it again or drop the video"
@@ -198,7 +298,19 @@ def _require_masks(video: FolderVideo, indices: Sequence[int], tell: Tell) -> No
         if not video.mask_files[i]:
             path = os.path.join(video.mask_folder, f"{video.frame_name(i)}.png")
             frame = os.path.join(video.frame_folder, video.frame_files[i])
-            tell(InputError(f"{path}: the mask of frame {frame} is missing; add it or drop the video from the split"))
+            tell(
+                InputError(
+                    f"{path}: the mask of frame {frame} is missing{_other_kind(path)}; add it or drop the video from the split"
+                )
+            )
+
+
+def _other_kind(path: str) -> str:
+    """Return a remark on a file of another kind in a mask's place, or ""."""
+    folder, file = os.path.split(path)
+    stem = os.path.splitext(file)[0]
+    others = [one for one in entries(folder) if os.path.splitext(one)[0] == stem]
+    return f" ({others[0]} is no PNG file)" if others else ""
 
 
 def _links(folder: str) -> list[str]:
@@ -235,7 +347,7 @@ def _read_split(root: str, folder: str, split: str) -> list[str]:
     names = read_names(path, "write one video name per line")
     if not names:
         raise InputError(f"{path}: the split is empty; write one video name per line")
-    return sorted(set(names))
+    return sorted({same_text(name): name for name in names}.values())
 
 
 class _MetaObject(TypedDict):

@@ -45,3 +45,26 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if labels.shape == size:
         return labels
     return cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def size_that_keeps(labels: np.ndarray, number: int, above_px: int) -> int:
+    """Return the smallest shorter side above `above_px` at which `resize_labels` leaves a pixel of an object; 0 if only the full size does.
+
+    labels  (H, W) integers that hold `number`
+    """
+    inside = labels == number
+    y, x = np.nonzero(inside)
+    rows, columns = (np.arange(length, dtype=np.float32) for length in labels.shape)
+    for short_px in range(above_px + 1, min(labels.shape)):
+        height, width = short_side_size((labels.shape[0], labels.shape[1]), short_px)
+        kept_y = _sampled(rows, height, y.min(), y.max())
+        kept_x = _sampled(columns, width, x.min(), x.max())
+        if inside[np.ix_(kept_y, kept_x)].any():
+            return short_px
+    return 0
+
+
+def _sampled(places: np.ndarray, length: int, low: int, high: int) -> np.ndarray:
+    """Return the places between low and high that `resize_labels` reads along one side."""
+    read = cv2.resize(places[:, None], (1, length), interpolation=cv2.INTER_NEAREST_EXACT)[:, 0].astype(np.intp)
+    return read[(read >= low) & (read <= high)]

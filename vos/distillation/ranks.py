@@ -6,7 +6,7 @@ They exchange only tensors and JSON. torch's own object collectives unpickle a p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,9 @@ MESSAGE_BYTES = 64 * 2**20
 class Ranks:
     """The process group as one process sees it. All processes must call every method, in the same order."""
 
-    def __init__(self, device: torch.device | None = None) -> None:
+    def __init__(self, device: torch.device | None = None, wants_to_stop: Callable[[], bool] = lambda: False) -> None:
+        """wants_to_stop: whether this process was asked to end the training; `together` tells all of them."""
+        self._wants_to_stop, self.stopped = wants_to_stop, False
         joined = dist.is_available() and dist.is_initialized()
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
         self.device = device or torch.device("cpu")
@@ -61,16 +63,21 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Run a block and raise the same InputError on every rank if any rank raised one, so that no rank waits for another."""
+        """Run a block and raise the same InputError on every rank if any rank raised one, so that no rank waits for another.
+
+        Afterwards `stopped` is the same on every rank: whether one of them was asked to end the training.
+        """
         own: InputError | None = None
         try:
             yield
         except InputError as error:
             own = error
+        self.stopped = self._wants_to_stop()
         if self.size > 1:
-            flag = torch.tensor([float(own is not None)], device=self.device)
-            dist.all_reduce(flag)
-            if flag.item():
+            flags = torch.tensor([float(own is not None), float(self.stopped)], device=self.device)
+            dist.all_reduce(flags)
+            self.stopped = bool(flags[1].item())
+            if flags[0].item():
                 gathered = self.gather([type(own).__name__, str(own)] if own else [])
                 problems = checked(gathered, list[list[str]], "a worker", _misbehaves("sends no error"))
                 kind, text = next((one for one in problems if len(one) == 2), ("", _misbehaves("reports no error")))

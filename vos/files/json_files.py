@@ -36,14 +36,14 @@ def read_json_file(path: str, advice: str) -> Any:
 
 
 def parse_json(data: bytes | str, origin: str, advice: str, finite: bool = True) -> Any:
-    """Return the value of a JSON text in UTF-8.
+    """Return the value of a JSON text in UTF-8, which may begin with a byte order mark.
 
     origin  the file, named in errors
     finite  refuse NaN and infinities; False only for this project's own files whose numbers may be NaN or infinite
     Raises InputError for text that is not JSON, nesting deeper than 64, a repeated name, or a number beyond 64 bits.
     """
     try:
-        text = data if isinstance(data, str) else data.decode("utf-8")
+        text = data if isinstance(data, str) else data.decode("utf-8-sig")
         _check_depth(text)
         value = json.loads(
             text,

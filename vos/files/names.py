@@ -5,6 +5,7 @@ A name that cannot become a file name, or that leads out of its folder, is refus
 
 from __future__ import annotations
 
+import codecs
 import re
 
 from vos.errors import InputError
@@ -14,6 +15,8 @@ MAX_NAME_BYTES = 200
 """File systems accept 255; a suffix and the mark of an unfinished file are added."""
 NOT_IN_A_NAME = re.compile(r"[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 """Control characters, marks that change the writing direction, and surrogates (bytes that are not UTF-8)."""
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def check_name(name: str, where: str) -> str:
@@ -28,12 +31,15 @@ def check_name(name: str, where: str) -> str:
 
 
 def read_names(path: str, advice: str) -> list[str]:
-    """Return the names in a text file, one per line, without blank lines.
+    """Return the names in a text file, one per line, without blank lines and comments (lines that begin with "# ").
 
+    The text is UTF-8, or UTF-16 if it begins with that mark; Windows' editors write both with a mark, which is skipped.
     Raises InputError if the file is absent, not a regular file, too large or not text, or if a line is not a plain name.
     """
+    data = read_regular(path, "list_bytes", advice)
     try:
-        lines = read_regular(path, "list_bytes", advice).decode("utf-8").splitlines()
+        lines = data.decode("utf-16" if data[:2] in _UTF_16 and len(data) > 2 else "utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file in UTF-8; {advice}") from None
-    return [check_name(line.strip(), path) for line in lines if line.strip()]
+    names = (line.strip() for line in lines)
+    return [check_name(name, path) for name in names if name and name != "#" and not name.startswith("# ")]

@@ -12,20 +12,35 @@ never is; the query is encoded once for all objects. Nothing is kept of older fr
 from __future__ import annotations
 
 import time
+import warnings
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from vos.data.transforms import resize_frame, resize_labels, short_side_size
+from vos.data.transforms import resize_frame, resize_labels, short_side_size, size_that_keeps
 from vos.errors import InputError
 from vos.inference.graph_files import ExportedGraphs, GraphFiles, MadeGraphs
 from vos.inference.graphs import TOGETHER, aggregate, padded
 from vos.inference.propagate import VOID, padding
-from vos.inference.runtimes import OnnxRuntime, OpenVINORuntime, Runtime, TorchRuntime, available_threads, choose
+from vos.inference.runtimes import (
+    OnnxRuntime,
+    OpenVINORuntime,
+    Runtime,
+    TorchRuntime,
+    available_threads,
+    choose,
+    ran_out_of_memory,
+)
 from vos.inference.upsampling import UPSAMPLING, enlarge
 from vos.models.interface import VOSModel
+
+
+class VanishedObject(UserWarning):
+    """An object is so small that no pixel of it is left at the size at which the network works."""
 
 
 class Suspended(NamedTuple):
@@ -76,8 +91,7 @@ class Engine:
         self.description = exported.description if exported else _describe(model)
         self._exported = exported
         self._runtime = _make_runtime(model, exported, self.runtime, self.precision, threads)
-        trained_px = model.trained_size_px if isinstance(model, VOSModel) else 0
-        self._size_px, self._upsampling = trained_px if size_px is None else size_px, upsampling
+        self._size_px, self._upsampling = working_px(model, size_px), upsampling
         self._prepared: tuple[int, int] | None = None
         self.graph_seconds: dict[str, float] = defaultdict(float)
         """Seconds spent in each graph since the engine was made; what a step takes beyond their sum is the engine's own."""
@@ -90,6 +104,9 @@ class Engine:
         self._num_remembered = 0
         self._frame_size = (0, 0)
         self._guide: np.ndarray | None = None
+        self.vanished: dict[int, int] = {}
+        """Objects of the masks given last that have no pixel at `working_size`, and the smallest `size_px` that keeps each; 0: only the
+        frame's own size."""
 
     def suspend(self) -> Suspended:
         """Take the video at hand out of the engine, which may then start another; `resume` goes on with it. Raises InputError where there
@@ -133,17 +150,19 @@ class Engine:
 
         frame   (H, W, 3) uint8 RGB
         labels  (H, W) integers: 0 background, objects 1 to 254 with any gaps
-        Raises InputError where shapes or types differ from that, no object is given, or exported graphs are for another size or number of
-        objects.
+        Raises InputError where shapes or types differ from that, no object is given, exported graphs are for another size or number of
+        objects, or there is not enough memory. Warns (VanishedObject, `vanished`) of objects that are too small for `working_size`: they
+        are not followed.
         """
         self.reset()
         self._check_frame(frame, None)
         objects = self._new_objects(labels, frame.shape[:2])
         self._frame_size = (frame.shape[0], frame.shape[1])
         self._size = size_inside(self._frame_size, self._size_px)
-        self._prepare(self._size)
-        self._frame = np.empty((*self._size, 3), np.uint8)
-        self._encode_query(frame)
+        with self._within_memory():
+            self._prepare(self._size)
+            self._frame = np.empty((*self._size, 3), np.uint8)
+            self._encode_query(frame)
         self._give_masks(np.zeros((0, *padded(self._size)), np.float32), labels, objects)
 
     def step(self, frame: np.ndarray) -> np.ndarray:
@@ -151,15 +170,16 @@ class Engine:
 
         frame    (H, W, 3) uint8 RGB of the size that `start` saw; it is not kept
         returns  (H, W) uint8: 0 background, else an object's id
-        Raises InputError before `start`, or for a frame of another size or type.
+        Raises InputError before `start`, for a frame of another size or type, or where there is not enough memory.
         """
         if not self._ids:
             raise InputError("step before start: give the first frame and its labels to start() first")
         self._check_frame(frame, self._frame_size)
-        self._remember()
-        self._encode_query(frame)
-        self._tensors |= self._run(TOGETHER if self._began_together() else "read_decode")
-        return self._labels()
+        with self._within_memory():
+            self._remember()
+            self._encode_query(frame)
+            self._tensors |= self._run(TOGETHER if self._began_together() else "read_decode")
+            return self._labels()
 
     def probabilities(self) -> np.ndarray:
         """(O + 1, H, W) float32 of the last frame, background first, summing to 1; objects in the order of `object_ids`."""
@@ -223,6 +243,18 @@ class Engine:
         self.graph_seconds[graph] += time.perf_counter() - began
         return outputs
 
+    @contextmanager
+    def _within_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, InputError) or not ran_out_of_memory(error):
+                raise
+            (height, width), smaller = self._size, max(16, min(self._size) // 2)
+            raise InputError(
+                f"not enough memory for frames at {width}x{height}; give a smaller size_px (--size-px {smaller})"
+            ) from error
+
     def _give_masks(self, masks: np.ndarray, labels: np.ndarray, objects: list[int]) -> None:
         """Write given masks over what was predicted in the frame at hand, whose value is then their first memory."""
         small = resize_labels(labels.astype(np.uint8), self._size)
@@ -230,6 +262,7 @@ class Engine:
         small = np.pad(small, ((top, bottom), (left, right)))
         known = np.where(np.isin(small, objects), 0, masks) if len(masks) else masks
         new = np.stack([small == one for one in objects]).astype(np.float32)
+        self._tell_vanished(labels, [one for one, mask in zip(objects, new, strict=True) if not mask.any()])
         merged = aggregate(torch.from_numpy(np.concatenate((known, new)).astype(np.float32))).numpy()
         self._ids += objects
         height, width = self._size
@@ -237,6 +270,11 @@ class Engine:
         self._tensors["masks"] = self._runtime.tensor(merged[1:])
         self._tensors["prob"] = self._runtime.tensor(prob)
         self._tensors["labels"] = self._runtime.tensor(prob.argmax(0).astype(np.uint8))
+
+    def _tell_vanished(self, labels: np.ndarray, objects: list[int]) -> None:
+        self.vanished = {one: size_that_keeps(labels, one, min(self._size)) for one in objects}
+        for one, size_px in self.vanished.items():
+            warnings.warn(vanished_line(one, size_px, self._size), VanishedObject, stacklevel=4)
 
     def _remember(self) -> None:
         """Encode the value of the frame before, and make it the recent memory; where objects began in it, their first one too."""
@@ -262,6 +300,17 @@ class Engine:
         same_size = self._size == self._frame_size
         labels = self._runtime.array(self._tensors["labels"]) if same_size else self.probabilities().argmax(0)
         return np.array([0, *self._ids], np.uint8)[labels]
+
+
+def vanished_line(number: int, size_px: int, size: tuple[int, int]) -> str:
+    """Tell a user that an object has no pixel at the working size (H, W), and which `size_px` keeps it."""
+    keeps = f"--size-px {size_px}" if size_px else "--size-px 0, the size of the frames,"
+    return f"object {number} is not followed: no pixel of it is left at {size[1]}x{size[0]}, where the network works; {keeps} keeps it"
+
+
+def working_px(model: VOSModel | str, size_px: int | None) -> int:
+    """Engine's `size_px` with what a network was trained for in place of None."""
+    return size_px if size_px is not None else model.trained_size_px if isinstance(model, VOSModel) else 0
 
 
 def size_inside(frame_size: tuple[int, int], size_px: int) -> tuple[int, int]:

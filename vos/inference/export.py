@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
 
 from vos.errors import InputError
@@ -203,10 +204,13 @@ def _exported(name: str, model: VOSModel, shape: Shape) -> torch.export.Exported
 
 def _traced_by(name: str, model: VOSModel, shape: Shape) -> dict[str, Any]:
     """What torch's exporters trace a graph with: examples, and which dimensions are free."""
-    examples = example_tensors(model, shape.size or TRACED_SIZE, shape.num_objects or 2)
-    inputs = tensor_names(name)[0]
-    free = tuple(_free_dimensions(one, examples[one].ndim, shape) for one in inputs)
-    return {"args": tuple(examples[one].clone() for one in inputs), "dynamic_shapes": free}
+    # Only shapes are needed; to compute the tensors takes most of the time for large frames (at 4K, minutes).
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        examples = example_tensors(model, shape.size or TRACED_SIZE, shape.num_objects or 2)
+    inputs = {one: examples[one] for one in tensor_names(name)[0]}
+    zeros = (torch.empty_strided(one.shape, one.stride(), dtype=one.dtype).zero_() for one in inputs.values())
+    free = (_free_dimensions(name, one.ndim, shape) for name, one in inputs.items())
+    return {"args": tuple(zeros), "dynamic_shapes": tuple(free)}
 
 
 def _free_dimensions(name: str, ndim: int, shape: Shape) -> dict[int, Any] | None:

@@ -16,6 +16,7 @@ students were trained. An object's first memory is the frame in which it appeare
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,9 @@ from vos.inference.propagate import STRIDE, padding
 from vos.models.encoders import FeatureFusionBlock, ResBlock
 from vos.models.interface import QueryFeatures, VOSModel
 from vos.models.trunk import StridedConv2d
+
+READ_SCORES = 2**25
+"""Most affinity scores of an object in memory at once (128 MiB in float32); a frame of 480p has 2**22."""
 
 
 def inference_copy(model: VOSModel) -> VOSModel:
@@ -219,7 +223,8 @@ def read_two_frames(
     first_key  (O, Ck, h, w), an object per head; `together`: (1, Ck, h, w), the same for all objects, whose values are read side by side
     returns    (1, O, Cv, h, w), that of `vos.models.memory.read_memory` with top_k=None
 
-    The affinity (2 m.q - |m|^2) / sqrt(Ck) is an attention with queries 2 q and the bias -|m|^2 / sqrt(Ck) on a memory position.
+    The affinity (2 m.q - |m|^2) / sqrt(Ck) is an attention with queries 2 q and the bias -|m|^2 / sqrt(Ck) on a memory position. Runtimes
+    may keep all scores in memory, 8 GiB at 4K, so query positions are read in chunks of at most `READ_SCORES` scores an object.
     """
     O, h, w = first_value.shape[0], key.shape[2], key.shape[3]
     heads = 1 if together else O
@@ -229,14 +234,27 @@ def read_two_frames(
     value = torch.cat((first_value.flatten(2), recent_value.flatten(2)), 2)
     value_rows = (value.flatten(0, 1).unsqueeze(0) if together else value).transpose(1, 2)
     bias = key_rows.square().sum(-1) * -scale
-    readout = F.scaled_dot_product_attention(
-        query_rows.unsqueeze(1).expand(1, heads, -1, -1),
-        key_rows.unsqueeze(0),
-        value_rows.unsqueeze(0),
-        attn_mask=bias.view(1, heads, 1, -1).expand(1, heads, h * w, -1),
-        scale=scale,
-    )
-    return readout.transpose(2, 3).reshape(1, O, -1, h, w)
+    readout = [
+        F.scaled_dot_product_attention(
+            rows.unsqueeze(1).expand(1, heads, -1, -1),
+            key_rows.unsqueeze(0),
+            value_rows.unsqueeze(0),
+            attn_mask=bias.view(1, heads, 1, -1).expand(1, heads, rows.shape[1], -1),
+            scale=scale,
+        )
+        for rows in _chunks(query_rows, key_rows.shape[1])
+    ]
+    whole = torch.cat(readout, 2) if len(readout) > 1 else readout[0]
+    return whole.transpose(2, 3).reshape(1, O, -1, h, w)
+
+
+def _chunks(query_rows: Tensor, num_positions: int) -> Sequence[Tensor]:
+    """Split (1, N, Ck) into parts that read at most READ_SCORES scores each."""
+    if not isinstance(
+        num_positions, int
+    ):  # exported for frames of any size: such a graph cannot contain a number of parts
+        return (query_rows,)
+    return query_rows.split(max(1, READ_SCORES // num_positions), 1)
 
 
 def aggregate(prob: Tensor) -> Tensor:

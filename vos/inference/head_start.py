@@ -12,7 +12,7 @@ from types import TracebackType
 
 import torch
 
-from vos.inference.engine import Engine, size_inside
+from vos.inference.engine import Engine, size_inside, working_px
 from vos.inference.graph_files import MadeGraphs
 from vos.inference.graph_maker import GraphMaker
 from vos.inference.graphs import ENGINE_GRAPHS
@@ -47,8 +47,7 @@ class HeadStart:
         upsampling: str = "bilinear",
     ) -> None:
         threads = threads or available_threads()
-        if size_px is None:
-            size_px = model.trained_size_px if isinstance(model, VOSModel) else 0
+        size_px = working_px(model, size_px)
         self._make = partial(Engine, model, size_px=size_px, upsampling=upsampling)
         self._last = partial(self._make, runtime, precision=precision, threads=threads)
         self._threads = threads
@@ -57,10 +56,10 @@ class HeadStart:
         """What a user should know before the first frame, "" for nothing."""
         self._goal = _runtime_with_graphs(model, runtime, precision)
         self._size = size_inside(frame_size, size_px)
-        if isinstance(model, str) or not self._goal or not MadeGraphs(model).missing(self._size):
+        if isinstance(model, str) or not self._goal or not (graphs := MadeGraphs(model)).missing(self._size):
             self.engine = self._last()
             return
-        self._graphs = MadeGraphs(model)
+        self._graphs = graphs
         self.engine = self._make("eager", threads=max(1, threads - 1))
         self.engine.reason = f"the graphs for {self._goal} are not made yet"
         self._maker = GraphMaker(model, self._size)

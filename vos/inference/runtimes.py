@@ -181,14 +181,30 @@ class OpenVINORuntime:
         return tensor
 
 
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed: PyTorch, OpenCV, ONNX Runtime and OpenVINO raise classes of their own."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in _ALLOCATION_FAILED)
+
+
+_ALLOCATION_FAILED = (
+    "allocate memory",
+    "out of memory",
+    "insufficient memory",
+    "not enough memory",
+    "bad_alloc",
+    "bad allocation",
+)
+
+
 @contextmanager
 def _naming(file: GraphFile, repair: str) -> Iterator[None]:
     """What a runtime raises, of whatever class, as one line that names the graph's file."""
     try:
         yield
-    except InputError:
-        raise
     except Exception as error:
+        if isinstance(error, InputError) or ran_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise InputError(f"{file.path}: this graph cannot be run ({reason}); {repair}") from error
 

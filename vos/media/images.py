@@ -1,7 +1,7 @@
 """Frames and masks on disk: read, write, check, overlay.
 
-Frames are decoded by OpenCV (libjpeg-turbo) without applying the EXIF orientation, so that a frame and its mask always
-agree on height and width. Masks are palette PNGs whose *index* is the object, never the colour. The first bytes decide
+Frames are decoded by OpenCV (libjpeg-turbo) and turned as their EXIF orientation says, as viewers show them and videos are
+read; so are masks. Masks are palette PNGs whose *index* is the object, never the colour. The first bytes decide
 whether a file is a JPEG or a PNG, not its name. It is decoded only after a check that it is complete (vos/media/jpeg.py,
 vos/media/png.py).
 """
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -22,46 +21,40 @@ from vos.errors import InputError
 from vos.files.limits import check_limit
 from vos.files.whole import open_regular, read_regular, write_atomic
 from vos.media import jpeg, png
-from vos.media.palette import read_indices
+from vos.media.exif import UPRIGHT, turned, turned_size
+from vos.media.palette import davis_palette, read_indices
 
-_HEAD_BYTES, _TAIL_BYTES = 8192, 64
+_HEAD_BYTES, _TAIL_BYTES, _PNG_TAIL_BYTES = 8192, 64, 65536
 _ADVICE = "check the data folder and its permissions"
 _FRAME_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
-@lru_cache(maxsize=1)
-def davis_palette() -> np.ndarray:
-    """Return the DAVIS (and PASCAL VOC) palette, (256, 3) uint8 RGB; it interleaves the bits of the index."""
-    index = np.arange(256)
-    palette = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            palette[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    palette.flags.writeable = False  # one array for all callers
-    return palette
-
-
 def read_frame(path: str) -> np.ndarray:
-    """Read a frame as (H, W, 3) uint8 RGB, in the order of its stored rows.
+    """Read a frame as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
 
     Raises InputError if absent, unreadable or truncated.
     """
-    return decode(read_regular(path, "image_bytes", _ADVICE), path)
+    return turned(*_decoded(read_regular(path, "image_bytes", _ADVICE), path, _FRAME_FLAGS))
 
 
 def decode(data: bytes, origin: str, flags: int = _FRAME_FLAGS) -> np.ndarray:
-    """Decode a complete JPEG or PNG: uint8, (H, W, 3) RGB, or as other `flags` of OpenCV ask for.
+    """Decode a complete JPEG or PNG: uint8, (H, W, 3) RGB, or as other `flags` of OpenCV ask for, in the order of its stored rows.
 
     The decoder starts only after a check that the file can hold the size in its header. Raises InputError, naming `origin`,
     for any other bytes.
     """
+    return _decoded(data, origin, flags)[0]
+
+
+def _decoded(data: bytes, origin: str, flags: int) -> tuple[np.ndarray, int]:
+    """Return the stored pixels of an image and its EXIF orientation."""
     if data.startswith(png.SIGNATURE):
         parts = png.take_apart(data, origin)
-        size = parts.header.height, parts.header.width
+        size, orientation = (parts.header.height, parts.header.width), parts.orientation
         encoded = np.frombuffer(png.for_decoder(parts, origin), np.uint8)
     elif data.startswith(jpeg.SIGNATURE):
         header = jpeg.check(data, origin)
-        size, encoded = (header.height, header.width), np.frombuffer(data, np.uint8)
+        size, orientation, encoded = (header.height, header.width), header.orientation, np.frombuffer(data, np.uint8)
     else:
         raise _no_image(origin, data)
     try:
@@ -70,15 +63,16 @@ def decode(data: bytes, origin: str, flags: int = _FRAME_FLAGS) -> np.ndarray:
         pixels = None
     if pixels is None or pixels.shape[:2] != size:
         raise jpeg.damaged(origin)
-    return pixels
+    return pixels, orientation
 
 
-def read_mask(path: str) -> np.ndarray:
+def read_mask(path: str, tell: Callable[[str], None] | None = None) -> np.ndarray:
     """Read a mask as (H, W) uint8 palette indices (grey levels for a grey PNG).
 
+    tell  called with a note, if the labels are not the stored values
     Raises InputError if absent, unreadable, truncated or RGB.
     """
-    return read_indices(path)
+    return read_indices(path, tell=tell)
 
 
 def write_mask(path: str, labels: np.ndarray) -> None:
@@ -112,8 +106,20 @@ def frame_file(path: str, frame: np.ndarray, quality: int = 95) -> bytes:
     return data.tobytes()
 
 
+class Examined(NamedTuple):
+    """What the header of an image tells: (height, width) as it is shown, and the EXIF orientation of the stored rows."""
+
+    size: tuple[int, int]
+    orientation: int
+
+
 def check_complete(path: str) -> tuple[int, int]:
-    """Check from its header and last bytes that a file is a complete image, and return (height, width).
+    """Check that a file is a complete image, as `examine` does, and return (height, width) as it is shown."""
+    return examine(path).size
+
+
+def examine(path: str) -> Examined:
+    """Check from its header and last bytes that a file is a complete image.
 
     If the end marker is not in the last bytes (cameras append data), the whole file is searched for it. Nothing is decoded.
     Raises InputError if absent, not a regular file, neither JPEG nor PNG, too large, or truncated.
@@ -123,23 +129,32 @@ def check_complete(path: str) -> tuple[int, int]:
         check_limit("image_bytes", num_bytes, path)
         try:
             head = file.read(_HEAD_BYTES)
-            file.seek(max(0, num_bytes - _TAIL_BYTES))
-            tail = file.read(_TAIL_BYTES)
-            if head.startswith(png.SIGNATURE):
-                header = png.read_header(head, path)
-                if png.END not in tail:
+            is_png = head.startswith(png.SIGNATURE)
+            file.seek(max(0, num_bytes - (_PNG_TAIL_BYTES if is_png else _TAIL_BYTES)))
+            tail = file.read()
+            if is_png:
+                header, orientation = png.read_header(head, path), png.read_orientation(head, tail)
+                if png.END not in tail[-_TAIL_BYTES:]:
                     file.seek(0)
-                    png.take_apart(file.read(), path)
-                return header.height, header.width
+                    orientation = png.take_apart(file.read(), path).orientation
+                return Examined(turned_size((header.height, header.width), orientation), orientation)
             if not head.startswith(jpeg.SIGNATURE):
                 raise _no_image(path, head)
-            header = jpeg.read_header(head, path)
-            if header is None or jpeg.END not in tail:
+            found = jpeg.read_header(head, path)
+            if found is None or jpeg.END not in tail:
                 file.seek(0)
-                header = jpeg.check(file.read(), path)
-            return header.height, header.width
+                found = jpeg.check(file.read(), path)
+            return Examined(turned_size((found.height, found.width), found.orientation), found.orientation)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}); {_ADVICE}") from None
+
+
+def orientation_in(path: str) -> int:
+    """Return the EXIF orientation of an image, `UPRIGHT` for a file that `examine` refuses: its fault is reported when it is read."""
+    try:
+        return examine(path).orientation
+    except InputError:
+        return UPRIGHT
 
 
 def overlay(frame: np.ndarray, labels: np.ndarray, alpha: float = 0.5) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from vos.errors import InputError
 from vos.files.limits import check_limit
+from vos.media.exif import UPRIGHT, orientation_of
 
 SIGNATURE = b"\xff\xd8\xff"
 END = b"\xff\xd9"
@@ -19,7 +20,8 @@ MAX_SEGMENTS = 10_000
 _HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)
 """Baseline, extended and progressive. No camera writes lossless or arithmetic coding."""
 _OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
-_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_START, _END, _SCAN, _APPLICATION_1 = 0xD8, 0xD9, 0xDA, 0xE1
+_EXIF = b"Exif\0"
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]", re.DOTALL)
 """The next marker, found as decoders find it: within coded pixels FF 00 is a byte, FF D0 to FF D7 a restart, FF FF padding."""
 _MOST_PIXELS_PER_BYTE = 512
@@ -27,17 +29,18 @@ _MOST_PIXELS_PER_BYTE = 512
 
 
 class Header(NamedTuple):
-    """Height and width in pixels; channels (1, 3 or 4); and the position in the file where the frame header ends."""
+    """Height and width in pixels, as stored; channels (1, 3 or 4); where the frame header ends in the file; the EXIF orientation."""
 
     height: int
     width: int
     channels: int
     end: int
+    orientation: int = UPRIGHT
 
 
 def read_header(data: bytes, origin: str) -> Header | None:
     """Return the header, None if `data` ends before it. Raises InputError if it is damaged or exceeds the limit of pixels."""
-    at = 2
+    at, orientation = 2, UPRIGHT
     for _ in range(MAX_SEGMENTS):
         match = _MARKER.search(data, at)
         if match is None or match.end() + 8 > len(data):
@@ -52,7 +55,9 @@ def read_header(data: bytes, origin: str) -> Header | None:
             if depth != 8 or not height * width or channels not in (1, 3, 4):
                 break
             check_limit("image_pixels", height * width, origin)
-            return Header(height, width, channels, at + max(2, length))
+            return Header(height, width, channels, at + max(2, length), orientation)
+        if kind == _APPLICATION_1 and orientation == UPRIGHT and data.startswith(_EXIF, at + 2):
+            orientation = orientation_of(data[at + 8 : at + length])
         at += max(2, length)
     raise damaged(origin)
 

@@ -1,4 +1,4 @@
-"""Parser of PNG files: it reads only the chunks that decide pixels, and checks their inflated size against the header.
+"""Parser of PNG files: it reads only the chunks that decide what is shown, and checks their inflated size against the header.
 
 A PNG may hold compressed texts and colour profiles of any size, animation frames, and more or fewer pixels than its header declares. None
 of that reaches the decoder. It gets a new file of header, palette and rows; the rows are stored uncompressed, so the pixels are inflated
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from vos.errors import InputError
 from vos.files.limits import check_limit
+from vos.media.exif import UPRIGHT, orientation_of
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = b"IEND\xaeB`\x82"
@@ -55,11 +56,19 @@ class Header(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """header; palette, 3 bytes per entry, b"" without one; pixels, still deflated."""
+    """The chunks that decide what is shown.
+
+    palette       3 bytes per entry, b"" without one
+    pixels        still deflated
+    transparency  the content of tRNS, unchecked, b"" without one
+    orientation   the EXIF orientation, `UPRIGHT` without one
+    """
 
     header: Header
     palette: bytes
     pixels: bytes
+    transparency: bytes = b""
+    orientation: int = UPRIGHT
 
 
 def read_header(data: bytes, origin: str) -> Header:
@@ -82,6 +91,7 @@ def take_apart(data: bytes, origin: str) -> Parts:
     Raises InputError, naming `origin`, if it is truncated or damaged, or too short for the size in its header.
     """
     header, palette, pixels, at = read_header(data, origin), b"", [], HEADER_BYTES
+    transparency, orientation = b"", UPRIGHT
     for _ in range(MAX_CHUNKS):
         if at + 12 > len(data):
             break
@@ -89,16 +99,18 @@ def take_apart(data: bytes, origin: str) -> Parts:
         kind = data[at + 4 : at + 8]
         if end > len(data):
             break
-        if kind in (b"PLTE", b"IDAT", b"IEND") and zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(
-            data[end - 4 : end], "big"
-        ):
+        if kind in (b"PLTE", b"IDAT", b"IEND") and not _is_intact(data, at, end):
             raise InputError(f"{origin}: this PNG file is damaged (wrong checksum); write or copy it again")
         if kind == b"PLTE":
             palette = data[at + 8 : end - 4]
         elif kind == b"IDAT":
             pixels.append(data[at + 8 : end - 4])
+        elif kind == b"tRNS" and _is_intact(data, at, end):  # decoders, too, skip a damaged optional chunk
+            transparency = data[at + 8 : end - 4]
+        elif kind == b"eXIf" and orientation == UPRIGHT and _is_intact(data, at, end):
+            orientation = orientation_of(data[at + 8 : end - 4])
         elif kind == b"IEND":
-            parts = Parts(header, palette, b"".join(pixels))
+            parts = Parts(header, palette, b"".join(pixels), transparency, orientation)
             _check(parts, origin)
             return parts
         elif not kind[0] & 32:  # a capital letter: a critical chunk, which no decoder may skip
@@ -107,6 +119,24 @@ def take_apart(data: bytes, origin: str) -> Parts:
     else:
         raise InputError(f"{origin}: more than {MAX_CHUNKS:,} parts in a PNG file; write it again")
     raise InputError(f"{origin}: this PNG file is truncated ({len(data)} bytes); write or copy it again")
+
+
+def read_orientation(head: bytes, tail: bytes) -> int:
+    """Return the EXIF orientation from the first and the last bytes of a PNG file, without the pixels between them.
+
+    Most writers put the chunk before the pixels, exiftool behind them.
+    """
+    for data in (head, tail):
+        at = data.find(b"eXIf") - 4
+        end = at + 12 + int.from_bytes(data[max(0, at) : at + 4], "big")
+        if at >= 0 and end <= len(data) and _is_intact(data, at, end):
+            return orientation_of(data[at + 8 : end - 4])
+    return UPRIGHT
+
+
+def _is_intact(data: bytes, at: int, end: int) -> bool:
+    """Return whether the checksum of the chunk in data[at:end] is right."""
+    return zlib.crc32(memoryview(data)[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
 
 
 def _check(parts: Parts, origin: str) -> None:

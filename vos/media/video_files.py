@@ -18,7 +18,7 @@ import numpy as np
 
 from vos.errors import InputError
 from vos.files.limits import check_limit
-from vos.media.frame_files import FRAME_ENDINGS, image_files
+from vos.media.frame_files import FRAME_ENDINGS, list_frames, no_frames
 from vos.media.images import read_frame
 from vos.media.video_decoder import Track, decoded, open_track, remarks
 from vos.media.video_frames import Frame, Ranges
@@ -85,7 +85,7 @@ def open_video(path: str, fps: float = 0.0, skips_damage: bool = False) -> Frame
     Raises InputError if the first frame cannot be decoded; this function decodes it.
     """
     if os.path.isdir(path):
-        return _open_folder(path, fps)
+        return open_folder(path, fps)
     if "://" in path and not os.path.exists(path):
         raise InputError(
             f"{path}: addresses are not opened; download it, or send its frames: ffmpeg -i … -f rawvideo -pix_fmt rgb24 - | "
@@ -156,10 +156,16 @@ def _of_size(name: str, size: tuple[int, int], frames: Iterator[Frame], stems: S
         yield frame
 
 
-def _open_folder(path: str, fps: float) -> FrameStream:
-    files = image_files(path)
+def open_folder(path: str, fps: float = 0.0, masks: Sequence[str] = ()) -> FrameStream:
+    """Open a folder of JPEG or PNG frames, in the order of their numbers and turned as their EXIF orientation says.
+
+    masks  files that are no frames, if they are in the folder
+    Raises InputError if there is no frame or the first one cannot be decoded.
+    """
+    files = list_frames(path, masks).files
     if not files:
-        raise InputError(f"{path}: holds no frames; give a folder of {', '.join(FRAME_ENDINGS)} files, or a video file")
+        why = no_frames(path) or f"give a folder of {', '.join(FRAME_ENDINGS)} files, or a video file"
+        raise InputError(f"{path}: holds no frames; {why}")
     frames = _numbered(read_frame(os.path.join(path, file)) for file in files)
     stems = [os.path.splitext(file)[0] for file in files]
     rate = _fraction(fps) if fps else DEFAULT_FPS

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,9 @@ from vos.errors import InputError
 
 CSV_COLUMNS = ("sequence", "object", "J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay")
 DAVIS2017, DAVIS2016, YOUTUBEVOS = "davis2017", "davis2016", "youtubevos"
-PROTOCOLS = (DAVIS2017, DAVIS2016, YOUTUBEVOS)
+AUTO = "auto"
+"""For each sequence the protocol that an evaluation of a model would use."""
+PROTOCOLS = (DAVIS2017, DAVIS2016, YOUTUBEVOS, AUTO)
 
 
 class Statistics(NamedTuple):
@@ -74,19 +76,36 @@ class ObjectScore:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SequenceScore:
-    """The objects of one sequence, sorted by id. `ignored_labels`: predicted labels of no scored object."""
+    """The objects of one sequence, sorted by id.
+
+    ignored_labels  predicted labels of no scored object
+    never           davis2017: ids below the highest one that no true mask shows; the official evaluation counts them as objects, with 1 on
+                    each frame where no prediction shows them either
+    later_objects   davis2017: objects of later true masks only, which this protocol does not score
+    remark          what is unusual about the names of the masks, or ""
+    """
 
     sequence: str
     objects: tuple[ObjectScore, ...]
     ignored_labels: tuple[int, ...] = ()
+    protocol: str = DAVIS2017
+    never: tuple[ObjectScore, ...] = ()
+    later_objects: tuple[int, ...] = ()
+    remark: str = ""
+
+    def official(self) -> SequenceScore:
+        """Return the score with `never` among the objects."""
+        objects = sorted(self.objects + self.never, key=lambda one: one.object_id)
+        return replace(self, objects=tuple(objects), never=())
 
     def to_json(self) -> dict[str, Any]:
-        """Return all values as JSON, for `from_json` in another process."""
+        """Return the values of a chosen set of objects as JSON, for `from_json` in another process; `never` is empty for such a set."""
         objects = [
             {"id": one.object_id, "frames": list(one.frames), "j": one.j.tolist(), "f": one.f.tolist()}
             for one in self.objects
         ]
-        return {"sequence": self.sequence, "objects": objects, "ignored_labels": list(self.ignored_labels)}
+        ignored = list(self.ignored_labels)
+        return {"sequence": self.sequence, "objects": objects, "ignored_labels": ignored, "protocol": self.protocol}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> SequenceScore:
@@ -94,7 +113,8 @@ class SequenceScore:
             ObjectScore(object_id=one["id"], frames=tuple(one["frames"]), j=np.array(one["j"]), f=np.array(one["f"]))
             for one in values["objects"]
         )
-        return cls(sequence=values["sequence"], objects=objects, ignored_labels=tuple(values["ignored_labels"]))
+        ignored = tuple(values["ignored_labels"])
+        return cls(sequence=values["sequence"], objects=objects, ignored_labels=ignored, protocol=values["protocol"])
 
     @property
     def j(self) -> float:
@@ -111,17 +131,31 @@ class SequenceScore:
         return (self.j + self.f) / 2
 
 
+class LeftOut(NamedTuple):
+    """A sequence that could not be scored, and why."""
+
+    sequence: str
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
     """The scores of an evaluation, with sequences sorted by name.
 
     Averages are over all objects; in the davis2016 protocol over sequences.
-    seen: for the youtubevos protocol, whether the category of (sequence, object id) occurs in the training set.
+    protocol   that of the sequences, or "auto" where they have different ones
+    seen       for the youtubevos protocol, whether the category of (sequence, object id) occurs in the training set
+    left_out   sequences that could not be scored
     """
 
     sequences: tuple[SequenceScore, ...]
     protocol: str = DAVIS2017
     seen: Mapping[tuple[str, int], bool] | None = None
+    left_out: tuple[LeftOut, ...] = ()
+
+    def official(self) -> Scores:
+        """Return the scores as the official davis2017-evaluation counts them: with ids that no true mask shows as objects."""
+        return replace(self, sequences=tuple(one.official() for one in self.sequences))
 
     @property
     def j(self) -> float:

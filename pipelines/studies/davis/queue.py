@@ -19,10 +19,11 @@ from typing import Any
 
 from pipelines.runtime.progress import progress_bar
 from pipelines.studies.davis.plan import Planned
+from vos.stopping import stoppable, unwound
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 POLL_S = 0.2
-PATIENCE_S = 30.0
+PATIENCE_S = 6.5
 """How long a process may take to end after Ctrl-C before it is killed."""
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
@@ -48,13 +49,12 @@ def work_off(
     """Run all, `workers` at a time, each after the runs that it needs; returns {name: reason} of the runs that did not succeed.
 
     folder  receives logs/NAME.log of each run's last attempt
-    On KeyboardInterrupt and SIGTERM the processes are ended first.
+    On Ctrl-C, SIGTERM and SIGHUP the processes are ended first.
     """
     waiting, failed = list(runs), dict[str, str]()
     running: dict[str, tuple[Planned, subprocess.Popen[bytes]]] = {}
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with progress_bar("results", len(runs), "run") as bar:
+        with stoppable(hard=False), unwound(), progress_bar("results", len(runs), "run") as bar:
             while waiting or running:
                 started = _startable(waiting, running, failed, workers)
                 for one in started:
@@ -72,7 +72,6 @@ def work_off(
                     time.sleep(POLL_S)
     finally:
         _end([process for _, process in running.values()])
-        signal.signal(signal.SIGTERM, before)
     return failed
 
 
@@ -146,7 +145,3 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt

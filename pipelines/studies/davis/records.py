@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, NotRequired, TypedDict
@@ -28,9 +28,8 @@ from pipelines.studies.davis.plan import SEARCH, Planned
 from pipelines.training.launch import RESULT, Outcome
 from pipelines.training.loop import TRAIN
 from vos.config import CacheConfig, EvaluateConfig, JobConfig, TrainConfig, TuneConfig
-from vos.config.as_json import without
 from vos.errors import InputError
-from vos.files.canonical import differences, dumps, fingerprint
+from vos.files.canonical import differences, dumps, fingerprint, to_dict
 from vos.files.json_files import checked
 from vos.files.written import Written
 from vos.models.checkpoint import DESCRIPTION
@@ -82,7 +81,7 @@ def lasting(job: JobConfig, like: JobConfig | None = None) -> dict[str, Any]:
     cosmetic = [*EVERY_JOB, *LEFT_OUT[type(job)]]
     if isinstance(like, TrainConfig) and not like.cache:
         cosmetic.remove("clip")
-    return json.loads(dumps(without(job, cosmetic)))
+    return json.loads(dumps(_without(job, cosmetic)))
 
 
 def identity(planned: Planned, records: Mapping[str, Record], data: Mapping[str, str]) -> str:
@@ -277,3 +276,15 @@ def _chosen(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
         elif value != default.get(name):
             found[name] = value
     return found
+
+
+def _without(config: Any, fields: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON form without some fields, named like their flags: `out`, `teacher.workers`."""
+    values = to_dict(config)
+    for field in fields:
+        *groups, name = field.split(".")
+        inner = values
+        for group in groups:
+            inner = inner[group]
+        del inner[name]
+    return values

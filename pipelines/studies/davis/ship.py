@@ -98,7 +98,7 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
         f"- **Training**: {record['steps']} steps of {job.batch} clips{mirrored} {how}, on the training sequences of DAVIS, from {trunk}, "
         f"seed {planned.seed}: `python -m jobs.report --only {planned.name} --data.root DAVIS --data.kind davis2016 "
         f"--docs runs/mine/results --out runs/mine{weights}` (docs/experiments.md).",
-        "- **Input**: RGB frames, 0 to 255; `vos.inference.engine.Engine` normalises them (ImageNet's mean and deviation). `size_px` in "
+        "- **Input**: RGB frames, 0 to 255; `vos.Engine` normalises them (ImageNet's mean and deviation). `size_px` in "
         f"`model.json`, {evaluation.size_px}, is the shorter side at which it was scored and at which `jobs.segment` uses it.",
         f"- **J&F {figures['j_and_f']}** (J {figures['j']}, F {figures['f']}) on {len(ranked)} validation sequences of DAVIS-2016 "
         f"({', '.join(sorted(row['sequence'] for row in ranked))}) that it was not trained on, but on which settings of the protocol were "

@@ -1,7 +1,5 @@
 """A clip through a network: which frames are remembered, what padded objects may not do, and what is sampled."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -11,15 +9,6 @@ from vos.distillation.representation import correlation
 from vos.models import VOSModel, build
 
 SIDE = 32
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors: several threads only wait for one another, for minutes on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The training objective: its terms, their weights, and what each of them may depend on."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,15 +18,6 @@ h = H // 4
 STEPS = 100
 COUNTS = [2, 1]
 LOSS = LossConfig(kd=0.7, temperature=2.0, representation=0.3, w=0.6, dice=0.4, density=0.5, hardest=0.2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors: several threads only wait for one another, for minutes on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -36,13 +36,13 @@ def test_a_frame_written_as_png_is_read_back_exactly_and_as_jpeg_closely(tmp_pat
     assert np.abs(images.read_frame(str(tmp_path / "a.jpg")).astype(int) - noise()).mean() < 4
 
 
-def test_a_frame_agrees_with_its_header_whatever_its_exif_orientation_says(tmp_path):
+def test_a_frame_and_its_header_are_turned_as_the_exif_orientation_says(tmp_path):
     path = str(tmp_path / "phone.jpg")
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees to show it
     Image.fromarray(noise()).save(path, exif=exif)
-    assert images.read_frame(path).shape == (40, 56, 3)
-    assert images.check_complete(path) == (40, 56)
+    assert images.read_frame(path).shape == (56, 40, 3)
+    assert images.check_complete(path) == (56, 40)
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png"])

@@ -55,7 +55,10 @@ def sequences(draw) -> tuple[np.ndarray, np.ndarray]:
 
 def assert_same_as_oracle(gt: np.ndarray, pred: np.ndarray) -> None:
     expected = oracle_davis.score_arrays(gt, pred)
-    found = score_masks(gt, pred)
+    score = score_masks(gt, pred)
+    shown = set(np.unique(gt[:-1])) - {0, 255}
+    assert [item.object_id for item in score.objects] == [number for number in expected if number in shown]
+    found = score.official()
     assert [item.object_id for item in found.objects] == list(expected)
     for item in found.objects:
         j, f = expected[item.object_id]
@@ -185,7 +188,7 @@ def test_chosen_objects_and_any_integer_type_are_scored_alike():
     gt, pred = moving_box(label=4), moving_box(label=4, step=2)
     chosen = score_masks(gt.astype(np.int64), pred.astype(np.int32), object_ids=[4]).objects
     assert [item.object_id for item in chosen] == [4]
-    assert chosen[0].j.tolist() == score_masks(gt, pred).objects[3].j.tolist()
+    assert chosen[0].j.tolist() == score_masks(gt, pred).objects[0].j.tolist()
     assert score_masks(gt > 0, pred > 0).j == chosen[0].j.mean()
 
 
@@ -272,7 +275,7 @@ def test_frames_that_the_prediction_lacks_are_named_before_anything_is_scored(fo
 def test_a_sequence_that_was_not_predicted_is_an_error_unless_it_is_left_out(folders, tmp_path):
     gt, pred = folders
     write_masks(tmp_path / "gt" / "c", moving_box(20))
-    with pytest.raises(InputError, match=r"c/00001\.png.* and 13 more"):
+    with pytest.raises(InputError, match=r"c: no predicted masks in"):
         score_folders(gt, pred)
     assert [one.sequence for one in score_folders(gt, pred, sequences=["b", "a"]).sequences] == ["a", "b"]
 
@@ -302,7 +305,7 @@ def test_an_unreadable_mask_is_named(folders):
         (lambda gt, pred: score_folders(gt / "a", pred / "a"), "one folder for each sequence"),
         (lambda gt, pred: score_folders(gt, pred, workers=0), "workers 0"),
         (lambda gt, pred: score_folders(gt, pred, protocol="davis2018"), "davis2017, davis2016, youtubevos"),
-        (lambda gt, pred: score_folders(gt, pred, sequences=["x"]), "0 PNG masks"),
+        (lambda gt, pred: score_folders(gt, pred, sequences=["x"]), "x: no true masks in"),
         (lambda gt, pred: score_masks(moving_box(2), moving_box(2)), "2 frames"),
         (lambda gt, pred: score_masks(moving_box(4), moving_box(5)), r"\(4, 40, 60\).*\(5, 40, 60\)"),
         (lambda gt, pred: score_masks(moving_box() * 0, moving_box()), "no object"),
