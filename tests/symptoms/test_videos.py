@@ -174,6 +174,50 @@ def test_packets_that_are_overwritten_cost_their_frames_and_the_others_keep_thei
     assert skipped.keys() == found.keys() and not error and "cannot be decoded" in video.notes()[0]
 
 
+@pytest.mark.parametrize("numbers", [[7, 8, 30], [1], [49]])
+def test_pictures_without_content_are_lost_in_mp4_and_the_others_keep_their_numbers(numbers: list[int], tmp_path: Path):
+    emptied = str(tmp_path / "a.mp4")
+    with av.open(emptied, "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"bf": "0", "g": "1"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        frames = [av.VideoFrame.from_ndarray(picture(number), format="rgb24") for number in range(NUM_FRAMES)]
+        packets = [packet for frame in (*frames, None) for packet in stream.encode(frame)]
+        for number, packet in enumerate(packets):
+            if number in numbers:
+                other = av.Packet(bytes([0x55]) * 20)  # holds no unit of H.264, so the muxer writes nothing
+                other.pts, other.dts, other.time_base = packet.pts, packet.dts, packet.time_base
+                other.duration, other.stream = packet.duration, stream
+                packet = other
+            container.mux(packet)
+    with av.open(emptied) as container:
+        sizes = [entry.size for entry in container.streams.video[0].index_entries]
+    assert [number for number, size in enumerate(sizes) if not size] == numbers
+    found, error, video = read(emptied)
+    assert sorted(found) == [number for number in range(NUM_FRAMES) if number not in numbers]
+    assert all(shown == number for number, shown in found.items()) and "cannot be decoded" in error
+    assert all(number in video.lost for number in numbers)
+
+
+def test_empty_chunks_of_an_avi_repeat_a_picture_and_keep_the_numbers_of_the_others(tmp_path: Path):
+    path = Path(film(tmp_path / "a.avi", "mpeg4"))
+    data = bytearray(path.read_bytes())
+    at, chunks = data.index(b"movi") + 4, []
+    while data[at : at + 4] == b"00dc":
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        chunks.append((at, size + size % 2))
+        at += 8 + size + size % 2
+    index = data.index(b"idx1", at) + 8
+    for number in (8, 9):
+        start, size = chunks[number]
+        data[start + 4 : start + 16] = bytes(4) + b"JUNK" + (size - 8).to_bytes(4, "little")
+        data[index + 16 * number + 12 : index + 16 * number + 16] = bytes(4)
+    path.write_bytes(data)
+    found, error, _ = read(str(path))
+    assert not error and sorted(found) == [number for number in range(NUM_FRAMES) if number not in (8, 9)]
+    # Pictures up to the next key frame lean on those that are gone.
+    assert all(found[number] == number for number in found if not 8 <= number < 12)
+
+
 def spans(numbers: set[int]) -> list[str]:
     found: list[list[int]] = []
     for number in sorted(numbers):

@@ -21,7 +21,22 @@ _SAMPLES_PER_BYTE = 4
 """Samples that an index may declare per byte of the file: uncompressed sound counts every value as a sample."""
 _PLAIN = ("mdat", "free", "skip", "wide", "uuid", "ftyp")
 """Top-level boxes without tables."""
-_TOP_LEVEL = (*_PLAIN, "moov", "moof", "mfra", "sidx", "styp", "ssix", "prft", "emsg", "pdin", "meta", "pnot", "udta", "cut")
+_TOP_LEVEL = (
+    *_PLAIN,
+    "moov",
+    "moof",
+    "mfra",
+    "sidx",
+    "styp",
+    "ssix",
+    "prft",
+    "emsg",
+    "pdin",
+    "meta",
+    "pnot",
+    "udta",
+    "cut",
+)
 _COUNTS = re.compile(rb"stsz|stz2|trun|elst")
 
 

@@ -8,6 +8,7 @@ Subtitles and attachments are never decoded; vos/media/video_sound.py copies sou
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -39,6 +40,7 @@ _TIMED_BY_DECODING = ("avi",)
 _REGULAR = ("ogg", "mpegts", "mpeg")
 """Broadcast formats, whose demuxers leave damaged packets out: their frames have a constant rate."""
 _LOOKED_AT_BYTES = 16
+_MOST_REPEATS = 100_000
 _MOST_ERRORS = 10
 """Errors of the demuxer, one after another, after which the rest of the file is given up."""
 _SOUND_DECODERS = "aac,mp3float,mp2float,mp2,mp3,ac3,eac3"
@@ -261,6 +263,9 @@ class _State:
     def __init__(self, track: Track) -> None:
         self.problem = ""
         self._track, self._held = track, None
+        indexed = track.stream.index_entries if track.container.format.name == "mov" else ()
+        self._empty = deque(entry.timestamp for entry in indexed if not entry.size)
+        self._last_chunk: int | None = None
         self._last_ticks: int | None = None
         self._step = 1
 
@@ -282,16 +287,32 @@ class _State:
                 packets = track.container.demux(track.stream)
                 continue
             if not packet.size:
-                continue  # nothing for the decoder: an empty chunk of an AVI, or the mark of the end
+                continue  # nothing for the decoder: the mark of the end
             num_errors = 0
             _check_packet(track, packet)
             # A corrupt packet with others after it is concealed by the decoder, as in players. A corrupt last packet is a cut one.
             ready = [packet] if self._held is None else [self._held, packet]
             self._held = ready.pop() if packet.is_corrupt else None
             for one in ready:
+                self._count_empty(one.dts)
                 yield one, track.numbering.sent(one)
+        self._count_empty(None)
         if self._held is not None:
             self.problem = self.problem or "its last packet is cut"
+
+    def _count_empty(self, before: int | None) -> None:
+        """Count the pictures without content up to a time of decoding, which demuxers leave out."""
+        numbering = self._track.numbering
+        while self._empty and (before is None or self._empty[0] < before):
+            numbering.empty(self._empty.popleft(), is_repeat=False)
+        if (
+            self._track.is_timed_by_decoding and before is not None
+        ):  # AVI counts chunks, and empty ones repeat the picture before
+            for time in range(
+                (self._last_chunk or before) + 1, min(before, (self._last_chunk or before) + _MOST_REPEATS)
+            ):
+                numbering.empty(time, is_repeat=True)
+            self._last_chunk = before
 
     def frames_of(self, packet: Packet, number: int) -> list[VideoFrame]:
         from av.error import FFmpegError

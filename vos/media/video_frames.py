@@ -109,6 +109,7 @@ class Numbering:
         self._offset = 0
         self._sent: dict[int, _Sent] = {}
         self._failed: set[int] = set()
+        self._repeats: set[int] = set()
         self._declared: dict[int, int] = {}
         self._times: dict[int, int | None] = {}
         self._interlaced: dict[int, bool] = {}
@@ -148,6 +149,16 @@ class Numbering:
         self.has_damage = True
         self._failed.add(number)
 
+    def empty(self, time: int, is_repeat: bool) -> None:
+        """Register a picture without content, by its time. `is_repeat`: it repeats the one before; else it is lost."""
+        number = self._num_sent
+        self._num_sent += 1
+        self._sent[number] = _Sent(time, 0, is_hidden=False)
+        if is_repeat:
+            self._repeats.add(number)
+        else:
+            self.failed(number)
+
     def placed(self, frame: VideoFrame, base: Fraction | None) -> tuple[int, int | None]:
         """Return the number of a frame that came out, after those that were lost before it, and its time in units of `base`."""
         number = frame.pts
@@ -182,12 +193,12 @@ class Numbering:
 
     def _before(self, frame: VideoFrame, number: int | None, pts: int | None) -> Iterator[int]:
         """Yield the packets whose frames should have come before this one."""
-        is_first = self._next == 0
+        is_first, ended = self._next == 0, self._failed | self._repeats
         for other, sent in self._sent.items():
             if self._is_trusted and pts is not None and sent.pts is not None:
                 if sent.pts < pts:
                     yield other
-            elif number is not None and other < number and (other in self._failed or is_first or frame.key_frame):
+            elif number is not None and other < number and (other in ended or is_first or frame.key_frame):
                 yield other
 
     def _order(self, number: int) -> tuple[int, int]:
@@ -196,6 +207,10 @@ class Numbering:
 
     def _lose(self, number: int, base: Fraction | None) -> None:
         sent = self._sent.pop(number)
+        if number in self._repeats:
+            self._repeats.discard(number)
+            self._next += 1
+            return
         has_failed = number in self._failed
         self._failed.discard(number)
         if not has_failed and self._is_explained(number, sent):
