@@ -43,8 +43,8 @@ _COUNTS = re.compile(rb"stsz|stz2|trun|elst")
 def mp4_end(file: BinaryIO, size: int, origin: str) -> End:
     """Check the end of a file: a complete one ends with a box and holds every picture of its index.
 
-    A fragmented file has a last box `mfra`, or a list of its fragments, and counts them. Raises InputError if the index is missing, has no picture track,
-    refers to other files, or declares more pictures than the file can hold.
+    A fragmented file has a last box `mfra`, or a list of its fragments, and counts them. Raises InputError if the index is missing, has no
+    picture track, refers to other files, or declares more pictures than the file can hold.
     """
     at, kinds, index, listed, num_samples = 0, [], b"", [], 0
     fragments: list[int] = []
