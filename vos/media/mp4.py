@@ -21,15 +21,30 @@ _SAMPLES_PER_BYTE = 4
 """Samples that an index may declare per byte of the file: uncompressed sound counts every value as a sample."""
 _PLAIN = ("mdat", "free", "skip", "wide", "uuid", "ftyp")
 """Top-level boxes without tables."""
-_TOP_LEVEL = (*_PLAIN, "moov", "moof", "mfra", "sidx", "styp", "ssix", "prft", "emsg", "pdin", "meta", "pnot", "udta", "cut")
+_TOP_LEVEL = (
+    *_PLAIN,
+    "moov",
+    "moof",
+    "mfra",
+    "sidx",
+    "styp",
+    "ssix",
+    "prft",
+    "emsg",
+    "pdin",
+    "meta",
+    "pnot",
+    "udta",
+    "cut",
+)
 _COUNTS = re.compile(rb"stsz|stz2|trun|elst")
 
 
 def mp4_end(file: BinaryIO, size: int, origin: str) -> End:
     """Check the end of a file: a complete one ends with a box and holds every picture of its index.
 
-    A fragmented file has a last box `mfra`, or a list of its fragments, and counts them. Raises InputError if the index is missing, has no picture track,
-    refers to other files, or declares more pictures than the file can hold.
+    A fragmented file has a last box `mfra`, or a list of its fragments, and counts them. Raises InputError if the index is missing, has no
+    picture track, refers to other files, or declares more pictures than the file can hold.
     """
     at, kinds, index, listed, num_samples = 0, [], b"", [], 0
     fragments: list[int] = []
