@@ -132,7 +132,7 @@ def test_places_that_can_be_written_are_taken(path: str, capfd: pytest.CaptureFi
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "null", "5", "[]", '"x"', "{", "{}x", "\ufeff{}", '{"seed": 1, "seed": 2}', "[" * 100_000),
+        *("", "null", "5", "[]", '"x"', "{", "{}x", "\ufeff\ufeff{}", '{"seed": 1, "seed": 2}', "[" * 100_000),
         *(
             '{"data": 5}',
             '{"data": {"root": 5}}',
