@@ -450,8 +450,9 @@ def test_training_starts_from_no_other_architecture(
 def test_masks_that_cannot_be_scored_are_named(davis: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     truth, predicted, out = davis / "Annotations/480p", tmp_path / "predicted", tmp_path / "out"
 
-    def refused(named: str) -> None:
-        assert_refused(capfd, "score", ["--gt", str(truth), "--pred", str(predicted), "--out", str(out)], named)
+    def refused(named: str, *flags: str) -> None:
+        given = ["--gt", str(truth), "--pred", str(predicted), "--out", str(out), *flags]
+        assert_refused(capfd, "score", given, named)
         assert not out.exists()
 
     refused(str(predicted))
@@ -462,7 +463,7 @@ def test_masks_that_cannot_be_scored_are_named(davis: Path, tmp_path: Path, capf
     truncate(path)
     refused(str(path))
     path.unlink()
-    refused(str(path))
+    refused(str(path), "--strict")
     assert_refused(capfd, "score", ["--gt", str(tmp_path / "no-gt"), "--pred", str(predicted)], "no-gt")
     assert_refused(capfd, "score", ["--gt", str(truth)], "--pred")
 
