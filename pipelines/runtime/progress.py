@@ -112,24 +112,37 @@ def followed(
         if not entries:
             return
         history.extend(entries)
-        bar.update(max(0, (entries[-1][0] if unit == "step" else done + len(history)) - bar.n))
-        name, value = list(entries[-1][2].items())[0]
-        bar.set_postfix({name.split("/")[-1]: f"{value:.3f}"}, refresh=False)
+        if (
+            not ended.is_set() or not stopping.received()
+        ):  # the line of a stopped job follows the bar, which is drawn no more
+            bar.update(max(0, (entries[-1][0] if unit == "step" else done + len(history)) - bar.n))
+            name, value = list(entries[-1][2].items())[0]
+            bar.set_postfix({name.split("/")[-1]: f"{value:.3f}"}, refresh=False)
         if run is not None:
             # A restarted worker repeats the steps since its checkpoint.
             run.log_series([entry for entry in entries if entry[0] > logged])
             logged = max(logged, entries[-1][0])
 
+    def look() -> bool:
+        """Return whether the workers have ended because they were asked to."""
+        if stopping.asked():
+            if not told.is_set():
+                told.set()
+                board.stop.remote()
+            elif ray.get(board.stopped.remote(), timeout=LAST_S):
+                stopping.no_longer_deferred()
+                return True
+        drain()
+        return False
+
     def follow() -> None:
         while not ended.wait(POLL_S):
-            if stopping.asked():
-                if not told.is_set():
-                    told.set()
-                    board.stop.remote()
-                elif ray.get(board.stopped.remote()):
-                    stopping.no_longer_deferred()
+            try:
+                if look():
                     return
-            drain()
+            except RayError:  # a stopped job's workers may be busy, or gone
+                if not stopping.received():
+                    raise
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
