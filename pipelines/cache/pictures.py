@@ -16,7 +16,7 @@ from pipelines.cache.read import CachedClips
 from pipelines.runtime.output_folder import check_folder
 from vos.config import CacheConfig
 from vos.data.clips import Clip
-from vos.data.draws import ClipDraw
+from vos.data.draw_records import ClipDraw
 from vos.files.json_files import parse_json
 from vos.media.images import overlay
 

@@ -45,8 +45,6 @@ def cache_identity(
     teacher  architecture and digest of the weights; their path is not part of the identity
     """
     settings = identity(config)
-    if config.sampling == "boundary":  # caches older than this option have this value, and keep their identity
-        del settings["sampling"]
     return {
         **settings,
         "schema_version": VERSION,

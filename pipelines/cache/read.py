@@ -27,7 +27,9 @@ from pipelines.cache.row_checks import check_clip, check_row, check_videos
 from vos.config import ClipConfig, DataConfig
 from vos.config.as_json import from_dict
 from vos.data.clips import Clip, checksum, decode_clip, replay
-from vos.data.draws import ClipDraw, draw_clip
+from vos.data.draw_records import ClipDraw
+from vos.data.draws import draw_clip
+from vos.data.mixtures import by_key
 from vos.data.transforms import to_tensor
 from vos.data.videos import Video
 from vos.distillation.losses import Targets
@@ -97,11 +99,11 @@ class DrawnClips:
     def __init__(self, videos: list[Video], clip: ClipConfig, seed: int, num_draws: int) -> None:
         self.clip, self.num_draws = clip, num_draws
         self.videos, self._seed = videos, seed
-        self._by_name = {video.name: video for video in videos}
+        self._by_key = by_key(videos)
 
     def batch(self, numbers: list[int]) -> Batch:
         draws = [draw_clip(self.videos, self.clip, self._seed, number) for number in numbers]
-        clips = [replay(self._by_name, draw, self.clip.crop_px) for draw in draws]
+        clips = [replay(self._by_key, draw, self.clip.crop_px) for draw in draws]
         return collate(numbers, clips, [draw.num_objects for draw in draws], None)
 
 
@@ -129,7 +131,7 @@ class CachedClips:
         self._stored = identity["frames"] == "store"
         self.data, videos = (None, []) if self._stored else data_of_cache(folder, self.manifest, data)
         """The data set whose videos the clips are read from, None where the cache stores the frames."""
-        self._videos = {video.name: video for video in videos}
+        self._videos = by_key(videos)
         self._starts = [shard["first_draw"] for shard in self.manifest["shards"]]
         clip_columns = ("draw", "record", "num_objects", "clip_crc32") + (("frames", "labels") if self._stored else ())
         self._columns = None if with_targets else clip_columns

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines.cache import schema
 from vos.data.clips import Clip
-from vos.data.draws import Augmentation, ClipDraw
+from vos.data.draw_records import Augmentation, ClipDraw
 from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.json_files import parse_json
@@ -31,8 +31,7 @@ def check_row(row: dict[str, Any], shapes: schema.Shapes, origin: str) -> ClipDr
         "its number of frames or objects is not the cache's": len(draw.frames) == shapes.queries + 1
         and draw.num_objects <= shapes.objects,
         "its crop lies outside all frames": all(
-            _farthest(one, shapes.grid * schema.GRID_STRIDE) < FARTHEST_PX
-            for one in (draw.augmentation, *((draw.paste.augmentation,) if draw.paste else ()))
+            _farthest(one, shapes.grid * schema.GRID_STRIDE) < FARTHEST_PX for one in _augmentations(draw)
         ),
     }
     if index is not None:  # either all of the teacher's columns are read, or none
@@ -52,8 +51,9 @@ def check_videos(draw: ClipDraw, videos: Mapping[str, Video], origin: str) -> No
     parts = [(draw.video, (*draw.frames, *draw.context), draw.augmentation)]
     if draw.paste is not None:
         parts.append((draw.paste.video, (draw.paste.first,), draw.paste.augmentation))
+    parts += [(layer.image, (0,), pose.augmentation) for layer in draw.layers for pose in layer.poses]
     for name, frames, augmentation in parts:
-        video = videos.get(name)
+        video = videos.get(draw.key_of(name))
         if video is None or max(frames) >= video.num_frames or augmentation.source_px > min(video.size):
             raise InputError(f"{origin}: its draw of {name} does not fit these videos; {ADVICE}")
 
@@ -64,6 +64,12 @@ def check_clip(clip: Clip, draw: ClipDraw, shapes: schema.Shapes, origin: str) -
     wanted = (len(draw.frames), side, side)
     if clip.frames.shape != (*wanted, 3) or clip.labels.shape != wanted or int(clip.labels.max()) > draw.num_objects:
         raise InputError(f"{origin}: its stored frames are not a clip of {side} x {side} pixels of this draw; {ADVICE}")
+
+
+def _augmentations(draw: ClipDraw) -> list[Augmentation]:
+    """Return the augmentations whose whole crop is sampled. A cut-out is sampled after it was reduced, so it may lie far away."""
+    scene = [pose.augmentation for pose in draw.layers[0].poses] if draw.layers else []
+    return [draw.augmentation, *([draw.paste.augmentation] if draw.paste else []), *scene]
 
 
 def _farthest(augmentation: Augmentation, crop_px: int) -> float:

@@ -20,8 +20,10 @@ from pipelines.cache.plan import ShardPlan
 from pipelines.runtime.models import load_model
 from pipelines.runtime.session import set_threads
 from vos.config import CacheConfig
-from vos.data.clips import Clip, checksum, decode_clip, encode_clip, read_clip, read_context
-from vos.data.draws import ClipDraw, draw_clip, viewing_order, with_context
+from vos.data.clips import Clip, checksum, decode_clip, encode_clip, pasted_video, read_context, replay
+from vos.data.draw_records import ClipDraw
+from vos.data.draws import draw_clip, viewing_order, with_context
+from vos.data.mixtures import by_key
 from vos.data.transforms import to_tensor
 from vos.data.videos import Video
 from vos.distillation.clip_forward import ClipSegmenter, Context, grid_labels
@@ -51,7 +53,7 @@ class Teacher:
         self._segmenter.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stub lacks it
         self._config, self._shapes, self._recipe = config, shapes, recipe
         self._videos = videos
-        self._by_name = {video.name: video for video in videos}
+        self._by_key = by_key(videos)
         self.forwards = 0
         """Clips on which the network has run so far."""
 
@@ -78,16 +80,18 @@ class Teacher:
         """Draw and read one clip, and the context frames beside it."""
         config, options = self._config, self._config.teacher
         draw = draw_clip(self._videos, config.clip, config.seed, number)
-        video, true_masks = self._by_name[draw.video], options.context_masks == "true"
-        if options.context_frames:
+        video, true_masks = self._by_key[draw.video_key], options.context_masks == "true"
+        if options.context_frames and not draw.layers:
             draw = with_context(draw, video, config.clip, options.context_frames, annotated_only=true_masks)
-        pasted = self._by_name[draw.paste.video] if draw.paste else None
-        clip = read_clip(video, draw, config.clip.crop_px, pasted)
+        clip = replay(self._by_key, draw, config.clip.crop_px)
         stored: dict[str, list[bytes]] = {}
         if config.frames == "store":  # the teacher must see the student's pixels, and JPEG changes them
             stored["frames"], stored["labels"] = encode_clip(clip)
             clip = decode_clip(stored["frames"], stored["labels"])
-        context = read_context(video, draw, config.clip.crop_px, true_masks, pasted) if draw.context else None
+        context = None
+        if draw.context:
+            pasted = pasted_video(self._by_key, draw)
+            context = read_context(video, draw, config.clip.crop_px, true_masks, pasted)
         return Work(draw, clip, context, stored)
 
     @torch.inference_mode()

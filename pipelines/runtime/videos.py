@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeGuard
 
@@ -13,11 +14,15 @@ from pipelines.tracking import Run
 from vos.config import DataConfig
 from vos.data import contents
 from vos.data.check_records import recall
-from vos.data.datasets import Tell, load_index, notes_on, raise_fault
+from vos.data.datasets import ONLY_FOR_TRAINING, Tell, load_index, notes_on, raise_fault
+from vos.data.mixtures import Mixture, Source, fold_of
 from vos.data.synthetic import synthetic_index
 from vos.data.videos import Video
 from vos.errors import InputError, printable
 from vos.printed import JOB, command
+
+_SHARED = ("synthetic_videos", "synthetic_frames", "synthetic_height_px", "synthetic_seed", "fold_videos")
+"""Options of a mixture that hold for each of its sources."""
 
 
 def log_cache(run: Run, folder: str, manifest: dict[str, Any], context: str) -> None:
@@ -87,11 +92,38 @@ def _say_once(note: str) -> None:
 
 
 def index_videos(data: DataConfig, split: str, tell: Tell = raise_fault) -> list[Video]:
-    """Return the videos of a split: those of `data.root`, or synthetic ones where there is no root.
+    """Return the videos of a split: those of `data.root`, synthetic ones where there is no root, or a `Mixture` of `data.sources`.
 
+    With `data.fold`, the splits train and val are both made of the training videos.
     tell  as in `vos.data.datasets.load_index`
-    Raises InputError for a missing or damaged data set.
+    Raises InputError for a missing or damaged data set, and for one without videos.
     """
+    if data.mixture:
+        return _mixture(data, split, tell)
+    if not data.fold or split not in ("train", "val"):
+        return _indexed(data, split, tell)
+    return fold_of(_indexed(data, "train", tell), data.fold, data.fold_videos, held_out=split == "val")
+
+
+def _mixture(data: DataConfig, split: str, tell: Tell) -> Mixture:
+    """Return the sources of a split. Stills and labels have no split but train, so other splits leave them out."""
+    sources = []
+    for one in data.mixture:
+        if one.weight == 0 or (split != "train" and one.kind in ONLY_FOR_TRAINING):
+            continue
+        own = DataConfig(root=one.root, kind=one.kind)  # pyright: ignore[reportArgumentType]  # a kind was checked
+        own = replace(own, **{name: getattr(data, name) for name in _SHARED})
+        own = replace(own, fold=0 if one.kind in ONLY_FOR_TRAINING else data.fold)
+        videos = index_videos(own, one.split if one.split and split == "train" else split, tell)
+        sources.append(Source(one.name, one.weight, tuple(videos)))
+    if not sources:
+        raise InputError(
+            f"--data.sources {' '.join(data.sources)}: none of them has a split '{split}'; add a source of videos"
+        )
+    return Mixture(sources)
+
+
+def _indexed(data: DataConfig, split: str, tell: Tell) -> list[Video]:
     if data.root and data.kind != "synthetic":
         videos = load_index(data.root, data.kind, split, tell)
         for note in notes_on(videos):

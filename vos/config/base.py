@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from vos.config.fields import cosmetic, path
+from vos.config.fields import cosmetic, later, path
+from vos.config.sources import Kind, Spelled, read_sources, split_path
 from vos.errors import InputError
 from vos.files.limits import check_limit
 
@@ -32,8 +33,16 @@ class DataConfig:
 
     root: str = path()
     """Folder of the data set (DAVIS, YouTube-VOS or frames with first masks). Default: $DAVIS_ROOT, else synthetic video."""
-    kind: Literal["auto", "davis2016", "davis2017", "youtubevos", "folder", "synthetic"] = "auto"
+    kind: Kind = "auto"
     """Layout of the folder; auto detects it from the files in it."""
+    sources: tuple[str, ...] = path((), split=split_path, later=True)
+    """Several data sets instead of --data.root, as KIND[@SPLIT]=PATH[:WEIGHT] each: davis2016=DAVIS:0.5 stills=STILLS:0.3. Weights are
+    shares of the clips; SPLIT names another split than train."""
+    fold: int = later(0)
+    """Choose on training videos: 1, 2, … holds out that part of them; they become the split val, the others train (0 = the data set's own
+    splits)."""
+    fold_videos: int = later(8)
+    """Videos of a fold; folds do not overlap."""
     synthetic_videos: int = 96
     """Number of synthetic training videos; the validation split is a sixth of it."""
     synthetic_frames: int = 30
@@ -44,6 +53,15 @@ class DataConfig:
     """Seed of the synthetic data set (not of the training)."""
 
     def __post_init__(self) -> None:
+        if self.mixture and (self.root or self.kind != "auto"):
+            given = f"--data.root {self.root}" if self.root else f"--data.kind {self.kind}"
+            raise InputError(
+                f"{given} --data.sources {' '.join(self.sources)}: give one of them; a source names its kind"
+            )
+        if self.fold < 0 or self.fold_videos < 1:
+            raise InputError(
+                f"--data.fold {self.fold} --data.fold-videos {self.fold_videos}: use 0 or more, and 1 or more"
+            )
         check_limit("synthetic_videos", self.synthetic_videos, f"--data.synthetic-videos {self.synthetic_videos}")
         if (
             min(self.synthetic_videos, self.synthetic_frames) < 1
@@ -56,6 +74,11 @@ class DataConfig:
                 f"--data.synthetic-height-px {self.synthetic_height_px} --data.synthetic-seed {self.synthetic_seed}: "
                 "use 1 or more, 1 to 100000, 8 to 8192, and 0 or more"
             )
+
+    @property
+    def mixture(self) -> tuple[Spelled, ...]:
+        """The data sets of `sources`; none for a single data set. Raises InputError for a wrong spelling."""
+        return read_sources(self.sources)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vos.config.base import BUILTIN_TEACHER, BUILTINS, DataConfig, JobConfig
-from vos.config.fields import cosmetic, group, path
+from vos.config.fields import cosmetic, group, later, path
 from vos.errors import InputError
 
 GRID_STRIDE = 4
@@ -42,6 +42,8 @@ class ClipConfig:
     """Share of the clips with a pasted object of another video, 0 to 1. It is a further object (if there is room for one) or background."""
     colour: float = 0.1
     """Strength of the brightness, contrast and channel gains, 0 to 1."""
+    compose: float = later(0.5)
+    """Stills: share of the clips in which objects of other images move over the image, 0 to 1; the others warp one image."""
 
     def __post_init__(self) -> None:
         if self.num_frames < 2:
@@ -69,8 +71,10 @@ class ClipConfig:
             raise InputError(f"--clip.rotate-deg {self.rotate_deg}: use 0 to 180")
         if not 0 <= self.shear_deg < 60:
             raise InputError(f"--clip.shear-deg {self.shear_deg}: use 0 to less than 60")
-        if not (0 <= self.colour <= 1 and 0 <= self.paste <= 1):
-            raise InputError(f"--clip.colour {self.colour} --clip.paste {self.paste}: use 0 to 1")
+        if not (0 <= self.colour <= 1 and 0 <= self.paste <= 1 and 0 <= self.compose <= 1):
+            raise InputError(
+                f"--clip.colour {self.colour} --clip.paste {self.paste} --clip.compose {self.compose}: use 0 to 1"
+            )
 
     @property
     def frame_size_px(self) -> int:
@@ -147,7 +151,7 @@ class CacheConfig(JobConfig):
     clip: ClipConfig = field(default_factory=ClipConfig)
     samples: int = 1024
     """Pixels sampled per query frame (boundary first) on the grid of stride 4; a smaller density is a prefix of them."""
-    sampling: Literal["boundary", "uniform"] = "boundary"
+    sampling: Literal["boundary", "uniform"] = later("boundary")
     """Order of the sampled pixels: the boundary mask first, or all pixels in random order (baseline of boundary-aware sampling)."""
     boundary_radius_px: int = 2
     """Radius of the boundary mask, in cells of the grid of stride 4."""

@@ -121,7 +121,8 @@ def parse_config(cls: type[Job], description: str, argv: list[str]) -> Job:
         default = from_dict(cls, saved, default, origin=config_file)
         default = dataclasses.replace(default, preset=name or default.preset)
     root = os.environ.get("DAVIS_ROOT", "")
-    use_root = root and not default.data.root and default.data.kind == "auto"
+    use_root = root and not default.data.root and not default.data.sources and default.data.kind == "auto"
+    use_root = use_root and not any(one.partition("=")[0] == "--data.sources" for one in rest)
     if use_root:
         default = dataclasses.replace(default, data=dataclasses.replace(default.data, root=root))
     config = _parse_flags(cls, default, description, rest)
@@ -213,6 +214,9 @@ def resolve_paths(config: Any, home: str, prefix: str = "--") -> Any:
 def _resolved(flag: str, mark: Mark, value: Any, home: str) -> str:
     if value in mark.keywords:
         return value
+    if mark.split is not None:
+        before, place, after = mark.split(value)
+        return before + (_resolved(flag, dataclasses.replace(mark, split=None), place, home) if place else "") + after
     if not is_address(value):
         value = absolute(value, home, flag)
         check_path(flag, value, mark.written)

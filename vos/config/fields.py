@@ -6,7 +6,7 @@ the place, the speed or the way of working (`cosmetic`), and paths whose content
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -31,11 +31,20 @@ class Mark:
     """Values that are names and not paths."""
     apart: tuple[str, ...] = ()
     """Fields of a group that are left out of the identity, because this job sets them in another way."""
+    split: Callable[[str], tuple[str, str, str]] | None = None
+    """Splits a value into (before, path, after), where the path is only a part of it."""
+    later: bool = False
+    """It was added after folders were made without it: its default is left out of the identity, so that these stay valid."""
 
 
 def cosmetic(default: Any) -> Any:
     """Declare a field that does not change the result of a job."""
     return _marked(default, Mark(decides=False))
+
+
+def later(default: Any) -> Any:
+    """Declare a field that folders made before do not know; at its default they keep their identity."""
+    return _marked(default, Mark(later=True))
 
 
 def path(
@@ -45,9 +54,11 @@ def path(
     written: bool = False,
     streamed: bool = False,
     keywords: tuple[str, ...] = (),
+    split: Callable[[str], tuple[str, str, str]] | None = None,
+    later: bool = False,
 ) -> Any:
     """Declare a path or a tuple of paths; the arguments are those of `Mark`."""
-    return _marked(default, Mark(decides, True, written, streamed, ("", *keywords)))
+    return _marked(default, Mark(decides, True, written, streamed, ("", *keywords), split=split, later=later))
 
 
 def group(kind: type[Any], *, decides: bool = True, apart: tuple[str, ...] = ()) -> Any:
@@ -73,7 +84,10 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mark]]:
 def identity(config: Any) -> dict[str, Any]:
     """Return the JSON form of all fields that decide a job's result; two runs with equal identity have equal results."""
     saved, found = to_dict(config), {}
+    defaults = {one.name: one.default for one in fields(config)}
     for name, value, mark in marked_fields(config):
+        if mark.later and value == defaults[name]:
+            continue
         if mark.decides and is_dataclass(value):
             found[name] = {key: one for key, one in identity(value).items() if key not in mark.apart}
         elif mark.decides:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vos.data.draws import Augmentation, ClipDraw
+from vos.data.draw_records import Augmentation, ClipDraw
+from vos.data.still_clips import render
 from vos.data.videos import Video
 from vos.errors import InputError
 from vos.media import images
@@ -39,8 +40,18 @@ def read_clip(video: Video, draw: ClipDraw, crop_px: int, pasted: Video | None =
 
 
 def replay(videos: Mapping[str, Video], draw: ClipDraw, crop_px: int) -> Clip:
-    """Read the clip of a draw (`read_clip`) from videos given by name."""
-    return read_clip(videos[draw.video], draw, crop_px, videos[draw.paste.video] if draw.paste else None)
+    """Read the clip of a draw from videos given by `vos.data.mixtures.by_key`, bit-exactly.
+
+    Raises InputError as `read_clip` does.
+    """
+    if draw.layers:
+        return Clip(*render(videos, draw, crop_px))
+    return read_clip(videos[draw.video_key], draw, crop_px, pasted_video(videos, draw))
+
+
+def pasted_video(videos: Mapping[str, Video], draw: ClipDraw) -> Video | None:
+    """Return the video of a draw's pasted object, None without one."""
+    return videos[draw.key_of(draw.paste.video)] if draw.paste else None
 
 
 def _paste_over(

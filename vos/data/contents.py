@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
 
+from vos.data.mixtures import Mixture
 from vos.data.videos import Video
 from vos.errors import InputError
 from vos.files.json_files import checked, read_json_file
@@ -38,6 +39,8 @@ class Known(TypedDict):
 def fingerprint(videos: Sequence[Video], on_read: Callable[[int, int], None] | None = None) -> str:
     """Return `c1-` and 64 hex digits of names, sizes, meaning and contents of all frames and masks, without absolute paths.
 
+    For a mixture, the names and weights of its sources too.
+
     on_read  called with (videos read, videos to read) while contents are read
     Raises InputError if a file is missing.
     """
@@ -57,6 +60,9 @@ def fingerprint(videos: Sequence[Video], on_read: Callable[[int, int], None] | N
             if on_read is not None:
                 on_read(done, len(unknown))
     digest = hashlib.sha256()
+    if isinstance(videos, Mixture):
+        parts = [(source.name, source.weight, len(source.videos)) for source in videos.sources]
+        digest.update(f"{json.dumps(parts)}\n".encode())
     for number, video in enumerate(videos):
         digest.update(f"{video.signature()} {contents[number]}\n".encode())
     return FORM + digest.hexdigest()

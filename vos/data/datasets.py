@@ -31,6 +31,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
+from vos.data.stills import index_stills
 from vos.data.synthetic import synthetic_index
 from vos.data.videos import FolderVideo, MaskMeaning, Video
 from vos.errors import InputError
@@ -52,6 +53,9 @@ OUTSIDE_LINKS = "MOBILEVOS_OUTSIDE_LINKS"
 """If this environment variable is 1, links may lead out of a data set."""
 Tell = Callable[[InputError], None]
 """Called with each fault. If it raises, indexing stops at the first fault; if it returns, all faults are reported."""
+
+ONLY_FOR_TRAINING = ("stills", "coco", "labels")
+"""Kinds whose masks are no ground truth of whole videos: they have a split train only."""
 
 _MOST_NOTES, _MOST_LOOKED_AT = 5, 50
 
@@ -404,4 +408,5 @@ KINDS: dict[str, Callable[[str, str, Tell], Iterator[Video]]] = {
     "youtubevos": _index_youtubevos,
     "folder": _index_folder,
     "synthetic": lambda root, split, tell: iter(synthetic_index(split=split)),
+    "stills": index_stills,
 }

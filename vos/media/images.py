@@ -191,12 +191,19 @@ class Grid(NamedTuple):
     fraction: np.ndarray | None
 
 
-def affine_grid(affine: Sequence[float], size: tuple[int, int], *, nearest: bool) -> Grid:
+def affine_grid(
+    affine: Sequence[float],
+    size: tuple[int, int],
+    *,
+    nearest: bool,
+    bend: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Grid:
     """Return the sampling grid of an affine map: output pixel (x, y) shows input pixel (a*x + b*y + c, d*x + e*y + f).
 
     affine   (a, b, c, d, e, f)
     size     (height, width) of the output; pixel centres are whole numbers
     nearest  whole pixels only, for labels
+    bend     displacements along x and y, (height, width) float64 each, added to the output pixels before they are mapped
 
     Positions are multiples of 1/32 pixel and `sample` uses integers, so the bytes are the same on every processor.
     cv2.warpAffine computes in floats, whose last bits depend on the instruction set.
@@ -206,6 +213,11 @@ def affine_grid(affine: Sequence[float], size: tuple[int, int], *, nearest: bool
     # In units of 1/1024 pixel, each term rounded once; int16 pixels go up to 32767.
     along_x, along_y = (np.rint(1024.0 * slope * x).astype(np.int32) for slope in (a, d))
     start_x, start_y = (np.rint(1024.0 * (slope * y + first)).astype(np.int32) for slope, first in ((b, c), (e, f)))
+    if bend is not None:
+        start_x, start_y = (
+            start + np.rint(1024.0 * (slope_x * bend[0] + slope_y * bend[1])).astype(np.int32)
+            for start, slope_x, slope_y in ((start_x, a, b), (start_y, d, e))
+        )
     assert max(np.abs(start_x).max() + np.abs(along_x).max(), np.abs(start_y).max() + np.abs(along_y).max()) < 1 << 25
     whole = np.empty((*size, 2), np.int16)
     if nearest:
@@ -217,12 +229,15 @@ def affine_grid(affine: Sequence[float], size: tuple[int, int], *, nearest: bool
     return Grid(whole, (((grid_y & 31) << 5) | (grid_x & 31)).astype(np.uint16))
 
 
-def sample(image: np.ndarray, grid: Grid) -> np.ndarray:
-    """Sample an image (H, W) or (H, W, 3) uint8, bilinearly or at the nearest pixel; it is reflected at its borders."""
+def sample(image: np.ndarray, grid: Grid, *, reflect: bool = True) -> np.ndarray:
+    """Sample an image (H, W) or (H, W, 3) uint8, bilinearly or at the nearest pixel.
+
+    reflect  reflect the image at its borders; otherwise it is 0 beyond them
+    """
+    border = cv2.BORDER_REFLECT_101 if reflect else cv2.BORDER_CONSTANT
     if grid.fraction is None:
-        blank = np.empty(0, np.uint16)
-        return cv2.remap(image, grid.whole, blank, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
-    return cv2.remap(image, grid.whole, grid.fraction, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        return cv2.remap(image, grid.whole, np.empty(0, np.uint16), cv2.INTER_NEAREST, borderMode=border)
+    return cv2.remap(image, grid.whole, grid.fraction, cv2.INTER_LINEAR, borderMode=border)
 
 
 def _no_image(origin: str, data: bytes) -> InputError:

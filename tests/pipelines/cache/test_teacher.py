@@ -16,7 +16,8 @@ from pipelines.cache.teacher import Teacher, receipt
 from vos.config import BUILTIN_TEACHER, CacheConfig, FactorConfig, TeacherConfig
 from vos.config.presets import preset
 from vos.data.clips import checksum, decode_clip, read_clip
-from vos.data.draws import ClipDraw, draw_clip
+from vos.data.draw_records import ClipDraw
+from vos.data.draws import draw_clip
 from vos.distillation.clip_forward import sampled_features
 from vos.distillation.representation import correlation
 from vos.errors import InputError

@@ -294,7 +294,13 @@ def test_the_identity_has_every_field_but_those_marked_as_deciding_nothing(cls: 
     for path in whole:
         group = groups.get(path[0])
         apart = group is not None and (not group.decides or path[1] in group.apart)
-        assert (path in kept) == (marks[".".join(path)].decides and not apart), path
+        mark = marks[".".join(path)]
+        assert (path in kept) == (mark.decides and not mark.later and not apart), path
+
+
+def test_a_field_that_came_later_is_in_the_identity_where_it_differs_from_its_default():
+    usual, other = fields.identity(CacheConfig()), fields.identity(CacheConfig(clip=ClipConfig(compose=0.25)))
+    assert other["clip"] == {**usual["clip"], "compose": 0.25}
 
 
 def test_where_a_result_is_written_decides_nothing():

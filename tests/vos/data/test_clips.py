@@ -10,7 +10,8 @@ import pytest
 from vos.config import ClipConfig
 from vos.data import datasets
 from vos.data.clips import Clip, Cropper, checksum, decode_clip, encode_clip, read_clip, read_context, replay
-from vos.data.draws import Augmentation, ClipDraw, draw_clip
+from vos.data.draw_records import Augmentation, ClipDraw
+from vos.data.draws import draw_clip
 from vos.data.synthetic import synthetic_index
 from vos.errors import InputError
 
@@ -21,7 +22,7 @@ REPLAY = """
 import hashlib, json, sys
 from vos.data.clips import replay
 from vos.data.datasets import load_index
-from vos.data.draws import ClipDraw
+from vos.data.draw_records import ClipDraw
 root, lines = sys.argv[1], sys.stdin.read().splitlines()
 videos = {video.name: video for video in load_index(root)}
 for line in reversed(lines):

@@ -9,7 +9,8 @@ import pytest
 from vos.config import ClipConfig
 from vos.data import datasets
 from vos.data.clips import read_clip
-from vos.data.draws import ClipDraw, Paste, draw_clip, viewing_order, with_context
+from vos.data.draw_records import ClipDraw, Paste
+from vos.data.draws import draw_clip, viewing_order, with_context
 from vos.data.synthetic import synthetic_index
 from vos.errors import InputError
 
