@@ -22,6 +22,7 @@ from vos.config.check import CheckConfig
 from vos.config.demo import DemoConfig
 from vos.config.evaluate import EvaluateConfig, FpsConfig, MemoryConfig, VerifyConfig
 from vos.config.export import ExportConfig
+from vos.config.label import LabelConfig, LabelTeacherConfig
 from vos.config.report import ReportConfig
 from vos.config.score import ScoreConfig
 from vos.config.segment import SegmentConfig
@@ -47,6 +48,8 @@ __all__ = [
     "FpsBenchmarkConfig",
     "FpsConfig",
     "JobConfig",
+    "LabelConfig",
+    "LabelTeacherConfig",
     "LossConfig",
     "MemoryConfig",
     "OptimiserConfig",

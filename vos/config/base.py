@@ -32,7 +32,7 @@ class DataConfig:
 
     root: str = path()
     """Folder of the data set (DAVIS, YouTube-VOS or frames with first masks). Default: $DAVIS_ROOT, else synthetic video."""
-    kind: Literal["auto", "davis2016", "davis2017", "youtubevos", "folder", "synthetic"] = "auto"
+    kind: Literal["auto", "davis2016", "davis2017", "youtubevos", "labels", "folder", "synthetic"] = "auto"
     """Layout of the folder; auto detects it from the files in it."""
     synthetic_videos: int = 96
     """Number of synthetic training videos; the validation split is a sixth of it."""
