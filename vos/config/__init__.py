@@ -4,6 +4,7 @@ Torch and Ray are not imported here, so `--help` is fast. A preset (`vos/config/
 single fields (`vos/config/command_line.py`). The resolved configuration is saved as `config.json` beside every output.
 """
 
+from vos.config.adapt import AdaptConfig
 from vos.config.base import (
     AS_TRAINED,
     BUILTIN_DAVIS_TEACHER,
@@ -31,6 +32,7 @@ from vos.config.tune import SpaceConfig, TuneConfig
 
 __all__ = [
     "AS_TRAINED",
+    "AdaptConfig",
     "BUILTIN_DAVIS_TEACHER",
     "BUILTINS",
     "BUILTIN_STUDENT",

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from vos.config import (
     BUILTIN_TEACHER,
+    AdaptConfig,
     BenchmarkConfig,
     CacheConfig,
     CheckConfig,
@@ -197,6 +198,13 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         ),
         "demo": lambda: FpsBenchmarkConfig(preset="demo", data=DEMO_DATA),
         "paper": lambda: FpsBenchmarkConfig(),
+    },
+    AdaptConfig: {
+        "smoke": lambda: AdaptConfig(
+            preset="smoke", draws=12, steps=3, batch=2, crop_px=64, max_skip_frames=3, data=SMOKE_DATA
+        ),
+        "demo": lambda: AdaptConfig(data=DEMO_DATA),
+        "paper": lambda: AdaptConfig(preset="paper", draws=4000, steps=4000),
     },
     # The preset davis-cpu is for real video on a few cores, which is what the defaults are for.
     LabelConfig: {
