@@ -277,7 +277,7 @@ def _checked(way: _Way, interval: Sequence[_Followed]) -> Iterator[LabelledFrame
 def _iou(a: np.ndarray, b: np.ndarray) -> float:
     """Return the IoU of two masks, -1 if both are empty."""
     union = np.count_nonzero(a | b)
-    return round(np.count_nonzero(a & b) / union, 4) if union else -1.0
+    return round(float(np.count_nonzero(a & b) / union), 4) if union else -1.0
 
 
 def _latest(video: Video) -> Callable[[int], np.ndarray]:
