@@ -13,6 +13,7 @@ starts. Some faults, such as an unknown object index, need decoding: they are fo
     folder       ROOT/frames/V/*.jpg and ROOT/masks/V/*.png, of which one mask is needed: each object is followed from
                  the first mask that shows it; or one video: ROOT/*.jpg (or ROOT/frames/*.jpg) and ROOT/masks/*.png.
                  ROOT/SPLIT.txt lists the videos of a split; without any split file every split holds all videos
+    labels       the output of jobs.label: the frames of another data set with a teacher's masks (`vos.data.labels`)
 
 A mask has the name of its frame. Frames are ordered by the numbers in their names (2 before 10). Index 255 is DAVIS's
 "void" and read as background. If the first mask of a video that shows anything has only 255, or soft edges
@@ -31,6 +32,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
+from vos.data.labels import CONFIDENCE, LIST, index_labels
 from vos.data.stills import index_stills
 from vos.data.synthetic import synthetic_index
 from vos.data.videos import FolderVideo, MaskMeaning, Video
@@ -399,6 +401,7 @@ _MARKS = {
     "davis2017": ("ImageSets/2017",),
     "davis2016": ("ImageSets/2016",),
     "youtubevos": ("meta.json", "train/meta.json", "valid/meta.json"),
+    "labels": (LIST, CONFIDENCE),  # before folder: labels have masks, too
     "folder": ("masks",),
 }
 
@@ -406,6 +409,7 @@ KINDS: dict[str, Callable[[str, str, Tell], Iterator[Video]]] = {
     "davis2016": lambda root, split, tell: _index_davis(root, split, tell, "2016", "foreground"),
     "davis2017": lambda root, split, tell: _index_davis(root, split, tell, "2017", "palette"),
     "youtubevos": _index_youtubevos,
+    "labels": index_labels,
     "folder": _index_folder,
     "synthetic": lambda root, split, tell: iter(synthetic_index(split=split)),
     "stills": index_stills,

@@ -53,12 +53,15 @@ def iter_propagate(
     first_labels: Tensor | np.ndarray,
     policy: MemoryPolicy,
     later_labels: Mapping[int, Tensor | np.ndarray] | None = None,
+    anchors: bool = False,
 ) -> Iterator[Tensor]:
     """Segment a stream of frames one at a time; only the memory frames are kept.
 
     frames        each (3, H, W), ImageNet-normalised, all of one size
     first_labels  (H, W) integer labels of frame 0
     later_labels  frame index -> (H, W) labels in which further objects appear; earlier ids in them are ignored
+    anchors       earlier ids are not ignored: a given mask replaces the object's prediction and enters the memory. Objects
+                  that the labels do not show keep their prediction
     yields        (K+1, H, W) float32 on the model's device, K the largest id of all given labels; an object's
                   probability is 0 until it appears
 
@@ -74,7 +77,7 @@ def iter_propagate(
     num_objects = max(int(given.max()) for given in labels.values())
     if num_objects == 0:
         raise InputError("the given labels hold no object; label the objects of the first frame 1, 2, ...")
-    return _steps(_Tracker(model, policy, num_objects), frames, labels)
+    return _steps(_Tracker(model, policy, num_objects, anchors), frames, labels)
 
 
 def _check_labels(index: int, labels: Tensor, first: Tensor) -> None:
@@ -134,8 +137,8 @@ class _Segmented:
 class _Tracker:
     """The state of one video between two frames."""
 
-    def __init__(self, model: VOSModel, policy: MemoryPolicy, num_objects: int) -> None:
-        self.model, self.policy, self.num_objects = model, policy, num_objects
+    def __init__(self, model: VOSModel, policy: MemoryPolicy, num_objects: int, anchors: bool = False) -> None:
+        self.model, self.policy, self.num_objects, self.anchors = model, policy, num_objects, anchors
         self.groups: list[_Group] = []
         self.previous: _Segmented | None = None
 
@@ -173,16 +176,20 @@ class _Tracker:
         return prob
 
     def _appear(self, prob: Tensor, labels: Tensor) -> bool:
-        """Overwrite the prediction with the masks of new objects; return False if there are none."""
+        """Overwrite the prediction with the masks of new objects, with `anchors` of all; return False if there are none."""
         known = self._ids()
-        new = [int(i) for i in labels.unique() if i > 0 and int(i) not in known]
-        if not new:
+        shown = [int(i) for i in labels.unique() if i > 0]
+        new = [i for i in shown if i not in known]
+        given = shown if self.anchors else new
+        if not given:
             return False
-        for object_id in new:
+        for object_id in given:
             region = labels == object_id
+            prob[object_id] = 0
             prob[:, region] = 0
             prob[object_id, region] = 1
-        self.groups.append(_Group(new, Memory(self.policy)))
+        if new:
+            self.groups.append(_Group(new, Memory(self.policy)))
         return True
 
     def _remember_previous(self) -> None:
