@@ -61,8 +61,8 @@ class EvaluateConfig(JobConfig):
     """Folder of the masks and scores."""
     checkpoint: str = path(BUILTIN_TEACHER, keywords=(*BUILTINS, "copy"))
     """Folder written by jobs.train, models:/NAME/3 or models:/NAME@champion, an official STCN file (.pth), 'builtin' (the small teacher),
-    'builtin-student', 'builtin-student-mobilenetv2', 'builtin-student-resnet18' and 'builtin-davis' (trained on DAVIS), or 'copy'
-    (repeat the first mask). With --runtime also a folder of jobs.export."""
+    'builtin-student', 'builtin-student-mobilenetv2' and 'builtin-davis' (trained on DAVIS), or 'copy' (repeat the first mask).
+    With --runtime also a folder of jobs.export."""
     register: bool = cosmetic(False)
     """Register the model: as champion if it scores better than the champion in the same evaluation, else as challenger."""
     split: str = "val"

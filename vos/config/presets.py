@@ -219,13 +219,9 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
     },
     # Only davis-cpu writes to folders that are committed to the repository.
     ReportConfig: {
-        "smoke": lambda: ReportConfig(
-            preset="smoke", out="runs/results-smoke", docs="runs/results-smoke/results", data=SMOKE_DATA
-        ),
-        "demo": lambda: ReportConfig(
-            preset="demo", out="runs/results-demo", docs="runs/results-demo/results", data=DEMO_DATA
-        ),
-        "paper": lambda: ReportConfig(preset="paper", out="runs/results-paper", docs="runs/results-paper/results"),
+        "smoke": lambda: ReportConfig(preset="smoke", data=SMOKE_DATA),
+        "demo": lambda: ReportConfig(preset="demo", data=DEMO_DATA),
+        "paper": lambda: ReportConfig(preset="paper"),
         "davis-cpu": lambda: ReportConfig(),
     },
     # The presets differ in the runtime: the fastest, or the reference (paper).

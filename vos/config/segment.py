@@ -46,8 +46,8 @@ class SegmentConfig(JobConfig):
     """Write no palette PNGs."""
     model: str = BUILTIN_STUDENT
     """Folder of jobs.train or jobs.export, .safetensors or .pth file, champion, NAME@champion, models:/NAME/3, the id of an MLflow run,
-    builtin-student (1.9 M, trained on DAVIS), builtin-student-mobilenetv2 (2.5 M, with ASPP), builtin-student-resnet18 (8.1 M,
-    no ImageNet weights: poor), builtin-davis (their teacher) or builtin (a small teacher, synthetic video)."""
+    builtin-student (1.9 M, trained on DAVIS), builtin-student-mobilenetv2 (2.5 M, with ASPP), builtin-davis (their
+    teacher) or builtin (a small teacher, synthetic video)."""
     runtime: Literal["auto", "eager", "compile", "onnxruntime", "openvino"] = "auto"
     """What runs the network: auto takes the fastest that is installed, eager is PyTorch as it is."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"

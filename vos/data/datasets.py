@@ -71,7 +71,7 @@ def load_index(root: str, kind: str = "auto", split: str = "train", tell: Tell =
 
     root   folder of the data set; "" means synthetic video
     kind   one of `KINDS`, or "auto" to detect it from the files in the folder
-    split  "train", "val" or the name of another split file
+    split  "train", "val", the name of another split file, or the absolute path of a text file with one name per line
     tell   called with each fault of a video or file. If it returns, videos with faults stay in the index if they can be
            read at all; use such an index only to find further faults
     Raises InputError, one line with the file and the fix. Faults of the folder, the split or meta.json are always raised.
@@ -205,7 +205,7 @@ def _index_folder(root: str, split: str, tell: Tell) -> Iterator[Video]:
 
 def _has_split(root: str, split: str, folders: Collection[str]) -> bool:
     """Return whether a folder has split files: that of this split, or another text file whose every line is the name of a video."""
-    if os.path.lexists(os.path.join(root, f"{split}.txt")):
+    if os.path.isabs(split) or os.path.lexists(os.path.join(root, f"{split}.txt")):
         return True
     known = {same_text(folder) for folder in folders}
     for path in (os.path.join(root, file) for file in entries(root) if file.endswith(".txt")):
@@ -345,8 +345,11 @@ def _outside(root: str, path: str) -> InputError | None:
 
 
 def _read_split(root: str, folder: str, split: str) -> list[str]:
-    path = os.path.join(folder, f"{check_name(split, '--data.split')}.txt")
-    _check_inside(root, path)
+    if os.path.isabs(split):  # a list of the user's own, which may be anywhere
+        path, folder = split, os.path.dirname(split)
+    else:
+        path = os.path.join(folder, f"{check_name(split, '--data.split')}.txt")
+        _check_inside(root, path)
     if not os.path.exists(path):
         there = ", ".join(file[:-4] for file in entries(folder) if file.endswith(".txt")) or "no others"
         raise InputError(f"{path}: no such split file (found: {there}); write one video name per line")

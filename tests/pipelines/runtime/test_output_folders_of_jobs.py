@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipelines.runtime.output_folder import NOTHING, OutputFile, mark
-from pipelines.studies.davis.records import docs_folder
+from pipelines.studies.protocols.records import docs_folder
 from vos.data.synthetic import main as synthetic
 from vos.data.synthetic import synthetic_index, write_davis
 from vos.files.written import LEDGER, Written

@@ -12,12 +12,13 @@ import pytest
 
 from pipelines.studies.davis import page as results_page
 from pipelines.studies.davis import plots as results_plots
-from pipelines.studies.davis import records as results_records
-from pipelines.studies.davis import study as results
-from pipelines.studies.davis.plan import PRETRAINED, SCALES, SEARCH, Planned, plan
-from pipelines.studies.davis.queue import log_of
+from pipelines.studies.davis.plan import PRETRAINED, SCALES, plan
 from pipelines.studies.davis.results import Results
-from tests.pipelines.studies.davis.made_up_results import DATA, SEQUENCES, records_of
+from pipelines.studies.protocols import records as results_records
+from pipelines.studies.protocols import study as results
+from pipelines.studies.protocols.planned import SEARCH, Planned
+from pipelines.studies.protocols.queue import log_of
+from tests.pipelines.studies.protocols.made_up_results import DATA, SEQUENCES, records_of
 from vos.config import ReportConfig
 from vos.config.presets import preset
 from vos.errors import InputError

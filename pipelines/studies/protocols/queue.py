@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.runtime.progress import progress_bar
-from pipelines.studies.davis.plan import Planned
+from pipelines.studies.protocols.planned import Planned
 from vos.stopping import stoppable, unwound
 
 CHECKOUT = Path(__file__).resolve().parents[3]

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.studies.davis import records as results_records
-from pipelines.studies.davis.plan import Planned, plan
-from pipelines.studies.davis.records import Record
-from tests.pipelines.studies.davis.made_up_results import DATA, records_of
+from pipelines.studies.davis.plan import plan
+from pipelines.studies.protocols import records as results_records
+from pipelines.studies.protocols.planned import Planned
+from pipelines.studies.protocols.records import Record
+from tests.pipelines.studies.protocols.made_up_results import DATA, records_of
 from vos.config import EvaluateConfig, TrainConfig
 from vos.errors import InputError
 

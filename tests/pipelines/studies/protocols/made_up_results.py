@@ -9,9 +9,9 @@ import numpy as np
 
 from pipelines.runtime.output_folder import mark
 from pipelines.search.trials import Trial
-from pipelines.studies.davis import records as results_records
-from pipelines.studies.davis.plan import Planned
-from pipelines.studies.davis.records import Record
+from pipelines.studies.protocols import records as results_records
+from pipelines.studies.protocols.planned import Planned
+from pipelines.studies.protocols.records import Record
 from pipelines.training.launch import Outcome
 from vos.config import TrainConfig, TuneConfig
 from vos.files.canonical import to_dict

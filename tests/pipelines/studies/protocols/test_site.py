@@ -7,8 +7,8 @@ import pytest
 
 from pipelines.cache.schema import MANIFEST
 from pipelines.studies.davis.plan import plan
-from pipelines.studies.davis.site import Site
-from tests.pipelines.studies.davis.made_up_results import DATA, finished_training, records_of
+from pipelines.studies.protocols.site import Site
+from tests.pipelines.studies.protocols.made_up_results import DATA, finished_training, records_of
 from vos.config import BUILTIN_DAVIS_TEACHER, ReportConfig, TrainConfig
 from vos.errors import InputError
 from vos.models.builtin import BUILTIN

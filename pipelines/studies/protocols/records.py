@@ -20,14 +20,15 @@ from typing import Any, NotRequired, TypedDict
 from pipelines import storage
 from pipelines.cache.build import CacheResult
 from pipelines.evaluation.evaluate import EVALUATE, SUMMARY, Summary
+from pipelines.labelling.build import LabelResult
 from pipelines.runtime.output_folder import CONFIG, existing, read_plain, run_id_of
 from pipelines.search.one_trial import records as records_of_search
 from pipelines.search.search import TUNE
 from pipelines.search.trials import Trial, trial_of
-from pipelines.studies.davis.plan import SEARCH, Planned
+from pipelines.studies.protocols.planned import SEARCH, Planned
 from pipelines.training.launch import RESULT, Outcome
 from pipelines.training.loop import TRAIN
-from vos.config import CacheConfig, EvaluateConfig, JobConfig, TrainConfig, TuneConfig
+from vos.config import CacheConfig, EvaluateConfig, JobConfig, LabelConfig, TrainConfig, TuneConfig
 from vos.errors import InputError
 from vos.files.canonical import differences, dumps, fingerprint, to_dict
 from vos.files.json_files import checked
@@ -38,6 +39,8 @@ REPORT = "report"
 REPAIR = "name the folder of a finished run, or make it again with another --out"
 Record = dict[str, Any]
 FORMAT = 1
+REMADE = ("cache", "labels")
+"""Kinds of runs that are made again, bit for bit, where their files are on another machine; the digest in the record has the same name."""
 NEEDED = {"name", "kind", "fingerprint", "made_from", "data", "config"}
 """Fields that every record has."""
 
@@ -52,6 +55,7 @@ class RecordFields(TypedDict):
     made_from: dict[str, str]
     data: dict[str, str]
     config: dict[str, Any]
+    videos: NotRequired[dict[str, Any]]
     seed: NotRequired[int]
     steps: NotRequired[int]
     figures: NotRequired[dict[str, float]]
@@ -70,6 +74,7 @@ LEFT_OUT: dict[type[JobConfig], tuple[str, ...]] = {
         *("train.cache", "train.seed", "train.validation"),  # the search decides them
     ),
     CacheConfig: ("extend", "plan", "verify", "verify_rows", "show", "teacher.workers", "teacher.gpus"),
+    LabelConfig: ("split", "plan", "verify", "show", "teacher.gpus"),  # the split is a file of this machine
     EvaluateConfig: (*("threads", "register", "fps", "csv"),),
 }
 """Fields that do not change the outcome, only the place, speed or manner of a run."""
@@ -91,7 +96,16 @@ def identity(planned: Planned, records: Mapping[str, Record], data: Mapping[str,
     """
     made_from = {name: records[name]["fingerprint"] for name in planned.needs}
     parts = [_chosen(lasting(job), lasting(_default(job), job)) for job in _jobs(planned).values()]
-    return fingerprint(*parts, made_from, dict(data))
+    videos = [asdict(planned.videos)] if planned.videos else []
+    return fingerprint(*parts, *videos, made_from, read_by(planned, data))
+
+
+def read_by(planned: Planned, data: Mapping[str, str]) -> dict[str, str]:
+    """Return the fingerprints of the data sets that a run reads, of those of the protocol."""
+    if planned.videos is None:
+        return dict(data)
+    names = {"train", planned.videos.scored_on, *(["stills"] if planned.videos.stills else [])}
+    return {name: value for name, value in data.items() if name in names}
 
 
 def is_valid(planned: Planned, records: Mapping[str, Record]) -> bool:
@@ -109,6 +123,8 @@ def changes(planned: Planned, records: Mapping[str, Record]) -> list[str]:
     for part, job in _jobs(planned).items():
         default = lasting(_default(job), job)
         found += differences(_chosen(record.get(part, {}), default), _chosen(lasting(job), default))
+    if planned.videos is not None:
+        found += [f"videos.{one}" for one in differences(record.get("videos", {}), asdict(planned.videos))]
     made_from = {name: records[name]["fingerprint"] if name in records else "absent" for name in planned.needs}
     results = record.get("results", {})  # none in the oldest records
     found += differences(results, {name: _result(records[name]) for name in results if name in records})
@@ -171,8 +187,9 @@ def about(planned: Planned, records: Mapping[str, Record], data: Mapping[str, st
         "fingerprint": identity(planned, records, data),
         "made_from": {name: records[name]["fingerprint"] for name in planned.needs},
         "results": {name: _result(records[name]) for name in planned.needs},
-        "data": dict(data),
+        "data": read_by(planned, data),
         "seed": planned.seed,
+        **({"videos": asdict(planned.videos)} if planned.videos else {}),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, torch {version('torch')}",
         **{part: lasting(job) for part, job in _jobs(planned).items()},
     }
@@ -248,6 +265,20 @@ def of_cache(result: CacheResult) -> Record:
     }
 
 
+def of_labels(result: LabelResult) -> Record:
+    """Return size and cost of finished labels. The cost is that of the videos that this run labelled."""
+    videos = result.labels["videos"]
+    return {
+        "labels": result.fingerprint,
+        "labelled_frames": sum(one["frames"] for one in videos),
+        "kept_frames": sum(one["kept"] for one in videos),
+        "labelled_videos": len(videos),
+        "lost": list(result.lost),
+        "teacher_cpu_s": round(result.teacher_cpu_s, 1),
+        "videos_made": result.videos_made,
+    }
+
+
 def sha256(path: str) -> str:
     """Return the SHA-256 of a file."""
     return hashlib.sha256(storage.read_bytes(path)).hexdigest()
@@ -255,7 +286,7 @@ def sha256(path: str) -> str:
 
 def _result(record: Record) -> str:
     """Return the id that distinguishes a finished run from others of the same configuration."""
-    return record["cache" if record["kind"] == "cache" else "mlflow_run"]
+    return record[record["kind"] if record["kind"] in REMADE else "mlflow_run"]
 
 
 def _jobs(planned: Planned) -> dict[str, JobConfig]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.studies.davis.plan import Planned, plan
-from pipelines.studies.davis.queue import log_of, state_of, work_off
+from pipelines.studies.davis.plan import plan
+from pipelines.studies.protocols.planned import Planned
+from pipelines.studies.protocols.queue import log_of, state_of, work_off
 
 ROOT = Path(__file__).resolve().parents[4]
 ANY = plan("smoke")[0]
@@ -73,7 +74,7 @@ def test_no_more_run_at_once_than_there_are_workers(tmp_path: Path):
 HOST = """
 import sys
 sys.path.insert(0, {root!r})
-from tests.pipelines.studies.davis.test_queue import Path, planned, worked_off
+from tests.pipelines.studies.protocols.test_queue import Path, planned, worked_off
 child = "import os, time; open({pid!r}, 'w').write(str(os.getpid())); print('here', flush=True); time.sleep(600)"
 try:
     worked_off(Path({folder!r}), {{planned("long"): child}}, 1)

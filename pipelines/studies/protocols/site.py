@@ -7,6 +7,7 @@ OUT/evaluations/NAME-DIGEST   the evaluation of a training
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +15,13 @@ from pipelines import tracking
 from pipelines.cache.build import build_cache
 from pipelines.cache.schema import MANIFEST
 from pipelines.evaluation.evaluate import SUMMARY, evaluate_model
+from pipelines.labelling.build import build_labels
 from pipelines.runtime.output_folder import existing, read_plain
 from pipelines.search.search import search
-from pipelines.studies.davis import records as records_of
-from pipelines.studies.davis.plan import TEACHER, Planned
-from pipelines.studies.davis.records import Record
+from pipelines.studies.protocols import records as records_of
+from pipelines.studies.protocols.planned import TEACHER, WEIGHTS, Planned
+from pipelines.studies.protocols.protocol import Protocol
+from pipelines.studies.protocols.records import Record
 from pipelines.training.launch import RESULT, Outcome, train
 from pipelines.training.loop import TRAIN
 from vos.config import (
@@ -26,11 +29,14 @@ from vos.config import (
     CacheConfig,
     EvaluateConfig,
     JobConfig,
+    LabelConfig,
     ReportConfig,
     TrainConfig,
     TuneConfig,
 )
+from vos.data.labels import LIST
 from vos.errors import InputError
+from vos.files.canonical import fingerprint
 from vos.models.builtin import BUILTIN
 from vos.models.checkpoint import DESCRIPTION
 
@@ -38,12 +44,20 @@ from vos.models.checkpoint import DESCRIPTION
 class Site:
     """Turns the plan's names into paths, and runs into records.
 
-    weights  the file that PRETRAINED stands for
-    data     fingerprints of the videos
+    weights  the files that the plan's names of ImageNet weights stand for
+    data     fingerprints of the data sets
     """
 
-    def __init__(self, config: ReportConfig, weights: str, data: dict[str, str], records: dict[str, Record]) -> None:
-        self.config, self.weights, self.data, self.records = config, weights, data, records
+    def __init__(
+        self,
+        protocol: Protocol,
+        config: ReportConfig,
+        weights: Mapping[str, str],
+        data: dict[str, str],
+        records: dict[str, Record],
+    ) -> None:
+        self.protocol, self.config = protocol, config
+        self.weights, self.data, self.records = weights, data, records
 
     def missing(self, runs: list[Planned]) -> list[Planned]:
         """Return the runs to make, in order: runs without a record, and needed caches whose files are on another machine.
@@ -52,24 +66,27 @@ class Site:
         not on this machine.
         """
         docs, own = f"{self.config.docs}/runs", "or give --docs and --out folders of your own"
-        if others := [name for name, record in self.records.items() if record["data"] != self.data]:
+        if others := [name for name, record in self.records.items() if not record["data"].items() <= self.data.items()]:
             some = ", ".join(others[:3]) + ", …" * (len(others) > 3)
             raise InputError(
                 f"--data.root {self.config.data.root or '(synthetic)'}: not the videos that the records in {docs} were "
                 f"made from ({some}); name these videos, {own}"
             )
-        digests = {record["trunk_weights"]["sha256"] for record in self.records.values() if record.get("trunk_weights")}
-        begin = self.weights and any(one.name not in self.records for one in runs)
-        if begin and digests - {records_of.sha256(self.weights)}:
-            raise InputError(
-                f"--trunk-weights {self.weights}: not the file that the records in {docs} started with; name that file, {own}"
-            )
+        begin = any(one.name not in self.records for one in runs)
+        for name, file in self.weights.items() if begin else ():
+            began = [record for record in self.records.values() if record["config"].get("trunk_weights") == name]
+            digests = {record["trunk_weights"]["sha256"] for record in began if record.get("trunk_weights")}
+            if digests - {records_of.sha256(file)}:
+                raise InputError(
+                    f"--{WEIGHTS[name].replace('_', '-')} {file}: not the file that the records in {docs} started with; name that "
+                    f"file, {own}"
+                )
         queued: list[Planned] = []
         for one in reversed(runs):  # a run comes after the runs that it needs
             if one.name in self.records:
                 if not any(one.name in later.needs for later in queued) or self.is_here(one):
                     continue
-                if one.kind != "cache":
+                if one.kind not in records_of.REMADE:
                     raise InputError(
                         f"{self.place(one.name)}: {one.name} has a record, but its result is not on this machine; copy it from where "
                         f"it was made, or delete {docs}/{one.name}.json to make it again"
@@ -85,10 +102,11 @@ class Site:
         if lost := [name for name in planned.needs if name not in self.records]:
             raise InputError(f"{planned.name}: needs {', '.join(lost)} first")
         folder = self._folder_of(planned)
-        job = self._resolved(planned.job, folder)
+        job = self._resolved(planned, planned.job, folder)
         record = records_of.about(planned, self.records, self.data) | {"commit": tracking.commit()}
-        if isinstance(job, CacheConfig):
-            record |= records_of.of_cache(build_cache(job))
+        if isinstance(job, CacheConfig | LabelConfig):
+            labels = isinstance(job, LabelConfig)
+            record |= records_of.of_labels(build_labels(job)) if labels else records_of.of_cache(build_cache(job))
             if planned.name in self.records:  # on another machine, or it would not be missing
                 self._prove_the_same(record)
                 return
@@ -102,7 +120,7 @@ class Site:
                 train(job)
                 record |= records_of.of_training(folder)
                 evaluation = replace(planned.evaluation, checkpoint=folder)
-                scored = self._resolved(evaluation, self._folder_of(planned, "evaluations"))
+                scored = self._resolved(planned, evaluation, self._folder_of(planned, "evaluations"))
             assert isinstance(scored, EvaluateConfig)
             if not os.path.exists(os.path.join(scored.out, SUMMARY)):
                 evaluate_model(scored)
@@ -130,6 +148,9 @@ class Site:
         if planned.kind == "cache":
             manifest = read_plain(os.path.join(folder, MANIFEST), dict[str, Any], "make this cache again")
             return manifest is not None and manifest.get("fingerprint") == record["cache"]
+        if planned.kind == "labels":
+            found = read_plain(os.path.join(folder, LIST), dict[str, Any], "make these labels again")
+            return found is not None and fingerprint(found.get("identity")) == record["labels"]
         if planned.name == TEACHER and folder == BUILTIN[BUILTIN_DAVIS_TEACHER]:
             return True
         if not all(os.path.exists(os.path.join(folder, name)) for name in (RESULT, DESCRIPTION)):
@@ -154,27 +175,34 @@ class Site:
     def _folder_of(self, planned: Planned, part: str = "runs") -> str:
         return self._folder(planned.name, records_of.identity(planned, self.records, self.data), part)
 
-    def _resolved(self, job: JobConfig, folder: str) -> JobConfig:
-        """Return a configuration of the plan with this machine's paths."""
-        job = replace(job, out=folder, data=self.config.data, overwrite=self.config.overwrite)
+    def _resolved(self, planned: Planned, job: JobConfig, folder: str) -> JobConfig:
+        """Return a configuration of a run of the plan with this machine's paths."""
+        job = self.protocol.with_videos(self.config, planned, job, self.place)
+        job = replace(job, out=folder, overwrite=self.config.overwrite)
+        if isinstance(job, LabelConfig):
+            return replace(job, teacher=replace(job.teacher, checkpoint=self.place(job.teacher.checkpoint)))
         if isinstance(job, CacheConfig):
             return replace(job, teacher=replace(job.teacher, checkpoint=self.place(job.teacher.checkpoint)))
         if isinstance(job, EvaluateConfig):
             return replace(job, checkpoint=self.place(job.checkpoint))
         if isinstance(job, TuneConfig):
-            train = replace(job.train, trunk_weights=self.weights if job.train.trunk_weights else "")
+            train = replace(job.train, trunk_weights=self._file_of(job.train))
             return replace(job, cache=self.place(job.cache), train=train)
         assert isinstance(job, TrainConfig)
-        return replace(job, cache=self.place(job.cache), trunk_weights=self.weights if job.trunk_weights else "")
+        return replace(job, cache=self.place(job.cache), trunk_weights=self._file_of(job))
+
+    def _file_of(self, job: TrainConfig) -> str:
+        return self.weights[job.trunk_weights] if job.trunk_weights else ""
 
     def _prove_the_same(self, made: Record) -> None:
-        """Raise InputError where a rebuilt cache differs from its record.
+        """Raise InputError where a rebuilt cache, or labels, differ from their record.
 
         The record is kept, since its cost was measured on the machine of the finished students.
         """
-        name, before = made["name"], self.records[made["name"]]["cache"]
-        if made["cache"] != before:
+        name, kind = made["name"], made["kind"]
+        before = self.records[name][kind]
+        if made[kind] != before:
             raise InputError(
-                f"{self.place(name)}: made again, {name} is {made['cache']}, its record's was {before}; delete "
+                f"{self.place(name)}: made again, {name} is {made[kind]}, its record's was {before}; delete "
                 f"{os.path.join(self.config.docs, 'runs', f'{name}.json')} to replace it and all that was made from it"
             )

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from pipelines.runtime.models import load_model
-from pipelines.studies.davis import records as results_records
-from pipelines.studies.davis import ship as results_ship
-from pipelines.studies.davis.plan import TEACHER, plan
-from pipelines.studies.davis.site import Site
+from pipelines.studies.davis.plan import plan
+from pipelines.studies.protocols import records as results_records
+from pipelines.studies.protocols import ship as results_ship
+from pipelines.studies.protocols.planned import TEACHER
+from pipelines.studies.protocols.site import Site
 from pipelines.training.launch import run_identity
-from tests.pipelines.studies.davis.made_up_results import finished_training, records_of
+from tests.pipelines.studies.protocols.made_up_results import finished_training, records_of
 from vos.config import BUILTIN_DAVIS_TEACHER, BUILTIN_STUDENT, BUILTIN_STUDENTS, DataConfig, ReportConfig, TrainConfig
 from vos.config.presets import preset
 from vos.errors import InputError
