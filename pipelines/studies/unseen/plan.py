@@ -21,8 +21,6 @@ from pipelines.studies.unseen.recipes import recipe_of
 from vos.config import (
     CacheConfig,
     EvaluateConfig,
-    LabelConfig,
-    LabelTeacherConfig,
     LossConfig,
     MemoryConfig,
     TrainConfig,
@@ -151,11 +149,9 @@ class Plan:
         return Planned(name, "cache", job, draws * self.recipe.draw_s / 60 + 0.5, (teacher, *needs), None, videos)
 
     def _labels(self, name: str, teacher: str, videos: Videos, count: int) -> Planned:
-        job = LabelConfig(teacher=LabelTeacherConfig(checkpoint=teacher), size_px=self._label_px())
+        how, size_px = self.recipe.labels, self.recipe.teacher_px or self.evaluate.size_px
+        job = replace(how, teacher=replace(how.teacher, checkpoint=teacher), size_px=size_px)
         return Planned(name, "labels", job, count * LABEL_FRAMES * self.recipe.label_s / 60, (teacher,), None, videos)
-
-    def _label_px(self) -> int:
-        return self.recipe.teacher_px or self.evaluate.size_px
 
     def _draws(self, steps: int) -> int:
         """Return the clips of a training that sees each of them once."""

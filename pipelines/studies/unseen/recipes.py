@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from pipelines.studies.protocols.planned import PRETRAINED
-from vos.config import ClipConfig, OptimiserConfig, TrainConfig
+from vos.config import ClipConfig, LabelConfig, OptimiserConfig, TrainConfig
 from vos.config.presets import preset
 from vos.errors import InputError
 
@@ -22,6 +22,7 @@ class Recipe:
     optimiser                of the teacher and the students
     teacher_px               shorter side at which the teacher is scored, 0 for the students' size
     davis, stills            shares of the clips
+    labels                   how a teacher labels videos, and which of its masks are kept; its size is `teacher_px`
     unlabelled               the part of `davis` that the labels of a teacher have where there are unlabelled videos
     folds, fold_videos       how many folds, and the held-out videos of each
     labelled                 labelled videos on the curve, the largest first: all that the first fold leaves to learn from
@@ -47,6 +48,7 @@ class Recipe:
     folds: int = 3
     fold_videos: int = 8
     labelled: tuple[int, ...] = (22, 15, 8, 4)
+    labels: LabelConfig = LabelConfig()
     real_video: bool = False
     step_s: Mapping[str, float] = field(default_factory=dict)
     draw_s: float = 0.05
@@ -68,6 +70,7 @@ RECIPES = {
         curve_student_steps=3,
         fold_videos=2,
         labelled=(10, 4, 2),
+        labels=LabelConfig(min_agreement=0.0, min_confidence=0.0),  # a teacher of four steps agrees with nothing
     ),
     "demo": Recipe(
         teacher="teacher-small",

@@ -19,6 +19,7 @@ from vos.files.written import Written
 
 SEQUENCES = ("bear", "boat", "bus", "camel")
 DATA = {"train": "digest of the training videos", "val": "digest of the others"}
+WITH_STILLS = {**DATA, "stills": "digest of the stills"}
 Score = Callable[[Planned, int], float]
 """(run, place of the sequence) -> J&F, 0 to 1"""
 
@@ -55,7 +56,7 @@ def finished_training(path: str, job: TrainConfig, run_id: str) -> None:
 
 def record(planned: Planned, records: dict[str, Record], score: Score) -> Record:
     """One record, made from those before it."""
-    made = results_records.about(planned, records, DATA)
+    made = results_records.about(planned, records, WITH_STILLS if planned.videos else DATA)
     made["commit"] = "0" * 40
     if planned.kind == "cache":
         return made | {
@@ -66,6 +67,9 @@ def record(planned: Planned, records: dict[str, Record], score: Score) -> Record
             "draws_made": 800,
             "quantisation": {},
         }
+    if planned.kind == "labels":
+        made |= {"labels": f"content of {planned.name}", "labelled_frames": 400, "kept_frames": 300}
+        return made | {"labelled_videos": 8, "lost": [], "teacher_cpu_s": 90.0, "videos_made": 8}
     if isinstance(planned.job, TuneConfig):
         return made | {"trials": [asdict(trial) for trial in trials(planned.job)]}
     sequences = []

@@ -7,6 +7,7 @@ import pytest
 
 from pipelines.cache.schema import MANIFEST
 from pipelines.studies.davis.plan import plan
+from pipelines.studies.davis.validation import VALIDATION
 from pipelines.studies.protocols.site import Site
 from tests.pipelines.studies.protocols.made_up_results import DATA, finished_training, records_of
 from vos.config import BUILTIN_DAVIS_TEACHER, ReportConfig, TrainConfig
@@ -20,7 +21,7 @@ def test_a_cache_on_another_machine_is_made_again_before_what_needs_it_and_only_
     done = records_of(one for one in runs if one.name not in ("short-uniform-s1", "short-plain-s1"))
     shipped = json.loads(Path(BUILTIN[BUILTIN_DAVIS_TEACHER], "model.json").read_text())["run"]["fingerprint"]
     done["teacher"]["fingerprint"] = shipped
-    site = Site(ReportConfig(out=str(tmp_path)), "", DATA, done)
+    site = Site(VALIDATION, ReportConfig(out=str(tmp_path)), {}, DATA, done)
     wanted = ["short-plain-s1", "cache-uniform", "short-uniform-s1"]
     assert [one.name for one in site.missing(runs)] == wanted
 
@@ -36,7 +37,7 @@ def test_a_cache_on_another_machine_is_made_again_before_what_needs_it_and_only_
 def test_a_training_of_the_same_configuration_is_not_the_one_that_a_record_tells_of(tmp_path: Path):
     runs = plan("smoke")
     done = records_of(one for one in runs if one.name != "memory-first-plain-s1")
-    site = Site(ReportConfig(out=str(tmp_path)), "", DATA, done)
+    site = Site(VALIDATION, ReportConfig(out=str(tmp_path)), {}, DATA, done)
     folder = Path(site.place("full-noaspp-plain-s1"))
     folder.mkdir(parents=True)
     (folder / DESCRIPTION).write_text("{}")
