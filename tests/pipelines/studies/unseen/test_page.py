@@ -115,7 +115,7 @@ def test_targets_are_judged_by_the_records_and_the_unseen_sequences_by_nobody_he
     assert found["distilled with unlabelled video − plain, 8 labelled videos"] == REACHED
     assert found["1.9 M student, 8 validation sequences"] == REACHED
     assert {outcome for name, outcome in found.items() if "unseen" in name} == {ELSEWHERE}
-    worse = judged(records_of(runs, lambda one, place: score(one, place) - 0.05 * (one.name[:4] in ("both", "teac"))))
+    worse = judged(records_of(runs, lambda one, place: score(one, place) - 0.06 * (one.name[:4] in ("both", "teac"))))
     assert worse["teacher − today's recipe, choice folds"] == REACHED, "both recipes lost as much"
     assert worse["distilled with unlabelled video − plain, 8 labelled videos"] == BELOW
     assert worse["1.9 M student, 8 validation sequences"] == BELOW
