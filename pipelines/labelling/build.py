@@ -117,7 +117,7 @@ def build_labels(config: LabelConfig) -> LabelResult:
                 found[answer["id"]] = {name: answer[name] for name in ("frames", "kept", "lost", "sha256")}
                 cpu_s += answer["cpu_s"]
             lost = tuple(video.name for i, video in enumerate(plan.videos) if found[i]["lost"])
-            if len(lost) == len(plan.videos):
+            if lost and len(lost) == len(plan.videos):
                 others = f" and {len(lost) - 1} more videos" if len(lost) > 1 else ""
                 raise InputError(
                     f"{lost[0]}{others}: the teacher {config.teacher.checkpoint} loses the objects at once; give another "
