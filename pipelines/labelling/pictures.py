@@ -120,9 +120,7 @@ def _curves(axes: Any, frames: Sequence[Frame], min_agreement: float) -> None:
     """Draw agreement and confidence of each object over time; frames that are left out are shaded."""
     colours = davis_palette() / 255
     ids = sorted({int(one) for frame in frames for one in (*frame["confidence"], *frame["agreement"])})
-    for axis, name, label in zip(
-        axes, ("agreement", "confidence"), ("agreement (IoU)", "confidence"), strict=True
-    ):
+    for axis, name, label in zip(axes, ("agreement", "confidence"), ("agreement (IoU)", "confidence"), strict=True):
         for one in ids:
             points = [(frame["index"], frame[name][str(one)]) for frame in frames if str(one) in frame[name]]
             if points:
