@@ -116,8 +116,8 @@ def build_labels(config: LabelConfig) -> LabelResult:
             for answer in _run_teacher(config, plan, folder, missing):
                 found[answer["id"]] = {name: answer[name] for name in ("frames", "kept", "lost", "sha256")}
                 cpu_s += answer["cpu_s"]
-            lost = tuple(video.name for i, video in enumerate(plan.videos) if found[i]["lost"])
-            if len(lost) == len(plan.videos):
+            lost = [video.name for i, video in enumerate(plan.videos) if found[i]["lost"]]
+            if lost and len(lost) == len(plan.videos):
                 others = f" and {len(lost) - 1} more videos" if len(lost) > 1 else ""
                 raise InputError(
                     f"{lost[0]}{others}: the teacher {config.teacher.checkpoint} loses the objects at once; give another "
@@ -132,7 +132,7 @@ def build_labels(config: LabelConfig) -> LabelResult:
             log_videos(run, config.data, config.split, plan.videos, "labelled")
     for name in lost:
         print(f"note: {name}: the teacher loses its objects at once; it is left out of the labels", file=sys.stderr)
-    return LabelResult(digest, labels, lost, len(missing), cpu_s)
+    return LabelResult(digest, labels, tuple(lost), len(missing), cpu_s)
 
 
 def _list(config: LabelConfig, plan: Blueprint, found: dict[int, dict[str, Any]]) -> Labels:
@@ -155,7 +155,7 @@ def described(teacher: dict[str, Any]) -> dict[str, object]:
     return {name: teacher[name] for name in ("model", "parameters", "size_px") if name in teacher}
 
 
-def _metrics(labels: Labels, lost: tuple[str, ...]) -> dict[str, float]:
+def _metrics(labels: Labels, lost: list[str]) -> dict[str, float]:
     frames, kept = (sum(listed[name] for listed in labels["videos"]) for name in ("frames", "kept"))
     return {
         "label/videos": len(labels["videos"]),

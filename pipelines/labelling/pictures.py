@@ -57,9 +57,8 @@ def page(root: str, video: Video, receipt: Receipt, min_agreement: float) -> byt
     row = 2.5 * height / width
     figure = Figure(figsize=(15, 2 * row + 5.2), layout="constrained")
     FigureCanvasAgg(figure)
-    pictures: Any
-    curves: Any
-    pictures, curves = figure.subfigures(2, 1, height_ratios=[2 * row + 1.2, 4])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[2 * row + 1.2, 4])
+    pictures, curves = parts
     axes: Any = pictures.subplots(2, len(shown), squeeze=False)
     heat = None
     for column, frame in enumerate(shown):

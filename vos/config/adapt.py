@@ -37,11 +37,11 @@ class AdaptConfig(JobConfig):
     """Least mean probability of an object over its pixels; a frame below it is left out (jobs.label)."""
     hold_out: int = 5
     """Videos without further true masks: every so many kept frames are not learned from, and score the student (0 = none)."""
-    draws: int = 320
+    draws: int = 200
     """Clip draws in the cache."""
-    steps: int = 240
+    steps: int = 200
     """Optimiser steps, for each seed."""
-    batch: int = 4
+    batch: int = 2
     """Clips per step."""
     lr: float = 3e-4
     """Learning rate; smaller than from scratch, since the student is already trained."""

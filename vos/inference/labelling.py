@@ -197,25 +197,29 @@ class _Way:
 
     def _averaged(self) -> Iterator[Tensor]:
         """Yield the mean probabilities (K+1, h, w) of the variants, frame by frame; no variant is ahead of the others."""
-        read = _latest(self.video)
-        streams = []
+        read, streams = _latest(self.video), []
         for scale in self.how.scales:
             size = (max(1, round(self.size[0] * scale)), max(1, round(self.size[1] * scale)))
             for mirrored in (False, True) if self.how.flip else (False,):
-                labels = {i - self.start: _turned(resize_labels(m, size), mirrored) for i, m in self.given.items()}
-                first = labels.pop(0)
-                if not first.any() and not any(mask.any() for mask in labels.values()):
-                    continue  # too small a scale for these objects
-                frames = (_input(read(index), size, mirrored) for index in range(self.start, self.video.num_frames))
-                streams.append(
-                    (mirrored, iter_propagate(self.model, frames, first, self.how.policy, labels, anchors=self.every))
-                )
+                stream = self._variant(read, size, mirrored)
+                streams += [(mirrored, stream)] if stream is not None else []
         for probs in zip(*(stream for _, stream in streams), strict=True):
             parts = [
                 self._at_size(prob.flip(-1) if mirrored else prob)
                 for (mirrored, _), prob in zip(streams, probs, strict=True)
             ]
             yield torch.stack(parts).mean(0) if len(parts) > 1 else parts[0]
+
+    def _variant(
+        self, read: Callable[[int], np.ndarray], size: tuple[int, int], mirrored: bool
+    ) -> Iterator[Tensor] | None:
+        """Return the probabilities of one variant, at its size and mirrored as it is; None if no given object has a pixel there."""
+        labels = {i - self.start: _turned(resize_labels(mask, size), mirrored) for i, mask in self.given.items()}
+        if not any(mask.any() for mask in labels.values()):
+            return None
+        span = range(self.start, self.video.num_frames)
+        frames = (_input(read(index), size, mirrored) for index in span)
+        return iter_propagate(self.model, frames, labels.pop(0), self.how.policy, labels, anchors=self.every)
 
     def _at_size(self, prob: Tensor) -> Tensor:
         missing = len(self.ids) + 1 - len(prob)  # an object without a pixel at this scale

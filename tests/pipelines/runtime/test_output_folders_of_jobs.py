@@ -54,6 +54,8 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "evaluate": ("--preset", "smoke", "--checkpoint", "copy"),
     "export": ("--preset", "smoke"),
     "demo": ("--preset", "smoke"),
+    "label": ("--preset", "smoke"),
+    "adapt": ("--preset", "smoke"),
     "benchmark": ("cache", "--preset", "smoke"),
     "report": ("--preset", "smoke", "--page"),
     "verify": (),

@@ -58,7 +58,8 @@ def test_the_kept_frames_have_masks_and_every_frame_is_there(tmp_path: Path):
     assert (video.name, video.num_frames, video.size) == ("v", 4, (32, 48))
     assert video.annotated == (0, 1, 3) and video.first_seen == {1: 0, 5: 1}
     assert video.mask(2) is None and video.frame(2).mean() == 80
-    assert set(np.unique(video.mask(3))) == {0, 1, 5}
+    mask = video.mask(3)
+    assert mask is not None and set(np.unique(mask)) == {0, 1, 5}
     assert len(video.files()) == 7
 
 
