@@ -65,8 +65,9 @@ def _scaled_channels(channels: int, width: float) -> int:
 class EfficientNetLiteTrunk(Trunk):
     """A member of the family, by its factors of width (channels) and depth (repeats). Takes ImageNet-normalised frames like every trunk.
 
-    The weights expect (x - 127) / 128 and TensorFlow's padding. This was confirmed by classifying DAVIS frames with each file's
-    classifier, as `vos/published/recognition.py` does for MobileNetV2."""
+    The weights expect (x - 127) / 128 and TensorFlow's padding. For Lite0 both were confirmed by classifying DAVIS frames with the
+    file's classifier, as `vos/published/recognition.py` does for MobileNetV2. For Lite2 the same frames confirm the range; they do
+    not tell the paddings apart, so its padding is that of Lite0, from the same port."""
 
     def __init__(self, in_channels: int, width: float, depth: float) -> None:
         super().__init__()
