@@ -226,6 +226,8 @@ def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
         # Recorded only where it is on, so that versions evaluated before this option are still comparable.
         if policy.include_last:
             memory["include_last"] = True
+    if policy.gate:
+        memory["gate"] = policy.gate
     return {"split": config.split, "size_px": config.size_px, "max_frames": config.max_frames, "memory": memory}
 
 
