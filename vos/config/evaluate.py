@@ -25,18 +25,22 @@ class MemoryConfig:
     top_k: int = 20
     """Memory positions that each query position reads (0 = all)."""
     gate: float = 0.0
-    """Recent memory: keep the frame before where a frame's confidence, the mean probability of its object pixels, is lower than this (0 =
-    remember every frame). It gained nothing reliable on held-out sequences."""
+    """Recent memory: keep the earlier one where a frame's confidence, the mean probability of its object pixels, is lower than this (0 =
+    remember every frame)."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gate <= 1:
-            raise InputError(f"--memory.gate {self.gate}: use 0 (remember every frame) to 1")
+        check_gate(self.gate, "--memory.gate")
         if self.gate and self.kind in ("infinite", "first"):
             raise InputError(
                 f"--memory.gate {self.gate}: {self.kind} memory has no recent frame; use --memory.kind first_recent"
             )
         if self.every < 1 or self.top_k < 0:
             raise InputError(f"--memory.every {self.every} --memory.top-k {self.top_k}: use 1 or more, and 0 or more")
+
+
+def check_gate(gate: float, flag: str) -> None:
+    if not 0 <= gate <= 1:
+        raise InputError(f"{flag} {gate}: use 0 (remember every frame) to 1")
 
 
 def check_working_size(size_px: int, max_frames: int, as_trained: bool = False) -> None:
@@ -93,7 +97,7 @@ class EvaluateConfig(JobConfig):
     def inert(self) -> Mapping[str, str]:
         found = {"seed": "nothing is random here; leave it out"}
         if self.runtime:
-            names = ("every", "include_last", "top_k", "gate")
+            names = ("every", "include_last", "top_k")
             found |= {f"memory.{name}": "the engine has first and recent memory; leave --runtime out" for name in names}
         if not self.fps.sequences:
             found["fps.long_repeats"] = "nothing is timed; leave it out, or give --fps.sequences"

@@ -248,7 +248,6 @@ def test_every_path_is_resolved_and_no_other_text(cls: type[JobConfig], tmp_path
         (CacheConfig, ["--verify-rows", "2"], "--verify"),
         (CacheConfig, ["--verify", "--draws", "2"], "--verify"),
         (EvaluateConfig, ["--runtime", "eager", "--memory.top-k", "5"], "--runtime"),
-        (EvaluateConfig, ["--runtime", "eager", "--memory.gate", "0.5"], "--runtime"),
         (ScoreConfig, ["--gt", "X", "--pred", "Y", "--data.root", "Z"], "leave it out"),
         (SegmentConfig, ["--data.root", "X"], "leave it out"),
         (SegmentConfig, ["--no-masks", "--masks", "X"], "--no-masks"),
