@@ -28,6 +28,7 @@ from vos.data.transforms import to_tensor
 from vos.data.videos import Video
 from vos.distillation.clip_forward import ClipSegmenter, Context, grid_labels
 from vos.distillation.targets import query_targets
+from vos.distillation.views import segment_views, views_of
 from vos.errors import InputError
 
 
@@ -51,11 +52,12 @@ class Teacher:
         model, _ = load_model(config.teacher.checkpoint)
         self._segmenter = ClipSegmenter(model, infinite=True, top_k=config.teacher.top_k).to(self._device).eval()
         self._segmenter.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stub lacks it
+        self._views = views_of(config.teacher.scales, config.teacher.flip)
         self._config, self._shapes, self._recipe = config, shapes, recipe
         self._videos = videos
         self._by_key = by_key(videos)
         self.forwards = 0
-        """Clips on which the network has run so far."""
+        """Clips on which the network has run so far; each view of a clip counts."""
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         """Make and write one shard; returns its receipt, a function of its bytes, and `cpu_s`, the CPU seconds used."""
@@ -100,7 +102,7 @@ class Teacher:
 
         O counts the objects of this clip. Clips run one by one, so that a row never depends on its neighbours.
         """
-        self.forwards += 1
+        self.forwards += len(self._views)
         device, context = self._device, None
         if work.context is not None:
             labels = torch.from_numpy(work.context.labels)[None].to(device)
@@ -110,14 +112,16 @@ class Teacher:
                 viewing_order(work.draw),
             )
         count = work.draw.num_objects
-        output = self._segmenter(
+        logits, features = segment_views(
+            self._segmenter,
+            self._views,
             to_tensor(work.clip.frames)[None].to(device),
             torch.from_numpy(work.clip.labels[:1]).to(device),
             torch.tensor([count], device=device),
             count,
             context,
         )
-        return output.object_logits[0].float().cpu(), output.features[0].float().cpu()
+        return logits[0].float().cpu(), features[0].float().cpu()
 
     def row(self, work: Work) -> dict[str, Any]:
         """Return the row of one draw. Raises InputError, naming the draw, where the teacher's output is not finite."""

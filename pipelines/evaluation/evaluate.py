@@ -33,7 +33,7 @@ from vos.models.memory import MemoryPolicy
 EVALUATE = "evaluate"
 SUMMARY, SCORES = "summary.json", "scores.csv"
 ENGINE_MEMORY = MemoryPolicy("first_recent", top_k=None)
-"""The engine's memory: which frames it keeps and reads."""
+"""The engine's memory: which frames it keeps and reads, without a gate."""
 
 
 class _Sequence(TypedDict):
@@ -117,7 +117,8 @@ def _evaluate_into(
     folder: Written, config: EvaluateConfig, of: _Subject, csv: OutputFile | None, label: str
 ) -> Evaluation:
     model, info, videos = of.model, of.info, of.videos
-    policy = ENGINE_MEMORY if config.runtime else memory_policy(config.memory, infinite=is_infinite(info))
+    engines = replace(ENGINE_MEMORY, gate=config.memory.gate)
+    policy = engines if config.runtime else memory_policy(config.memory, infinite=is_infinite(info))
     tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
     cut = _cut(config, videos)
     if cut:
@@ -226,6 +227,8 @@ def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
         # Recorded only where it is on, so that versions evaluated before this option are still comparable.
         if policy.include_last:
             memory["include_last"] = True
+    if policy.gate:
+        memory["gate"] = policy.gate
     return {"split": config.split, "size_px": config.size_px, "max_frames": config.max_frames, "memory": memory}
 
 

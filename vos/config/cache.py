@@ -116,6 +116,10 @@ class TeacherConfig:
     """Memory positions that each query position reads."""
     context_frames: int = 0
     """Further frames of the video, before and between the clip's frames, in the teacher's memory only."""
+    flip: bool = later(False)
+    """Also run the teacher on the mirrored clip, and store the mean of both probabilities: twice the time, the same size."""
+    scales: tuple[float, ...] = later(())
+    """Also run the teacher at these scales of the clip, such as 0.75 1.25, and store the mean."""
     context_masks: Literal["predicted", "true"] = "predicted"
     """Masks of the context frames in the teacher's memory: its own predictions, or the true ones (which the student never sees)."""
     workers: int = cosmetic(0)
@@ -126,6 +130,8 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         if self.top_k < 1:
             raise InputError(f"--teacher.top-k {self.top_k}: use 1 or more")
+        if not all(0.25 <= scale <= 4 for scale in self.scales):
+            raise InputError(f"--teacher.scales {' '.join(map(str, self.scales))}: use 0.25 to 4")
         if self.context_frames < 0:
             raise InputError(f"--teacher.context-frames {self.context_frames}: use 0 or more")
         if self.workers < 0 or not self.gpus > 0:

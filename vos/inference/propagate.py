@@ -125,13 +125,17 @@ class _Group:
 
 @dataclass
 class _Segmented:
-    """A segmented frame that is not yet in the memory. masks (1, O, Hp, Wp), objects in the order of their groups."""
+    """A segmented frame that is not yet in the memory. masks (1, O, Hp, Wp), objects in the order of their groups.
+
+    labelled: some of its masks were given. trusted: the policy's gate lets it into the memory.
+    """
 
     index: int
     frame: Tensor
     query: QueryFeatures
     masks: Tensor
     labelled: bool
+    trusted: bool
 
 
 class _Tracker:
@@ -156,8 +160,10 @@ class _Tracker:
             ids = self._ids()
             merged = soft_aggregate(prob[ids]).softmax(0)
             prob[0], prob[ids] = merged[0], merged[1:]
-        self.previous = _Segmented(index, frame, query, prob[self._ids()].unsqueeze(0), labelled)
-        return prob[:, pads[2] : pads[2] + height, pads[0] : pads[0] + width]
+        seen = prob[:, pads[2] : pads[2] + height, pads[0] : pads[0] + width]
+        trusted = labelled or self.policy.trusts(seen)
+        self.previous = _Segmented(index, frame, query, prob[self._ids()].unsqueeze(0), labelled, trusted)
+        return seen
 
     def _ids(self) -> list[int]:
         return [object_id for group in self.groups for object_id in group.ids]
@@ -193,9 +199,9 @@ class _Tracker:
         return True
 
     def _remember_previous(self) -> None:
-        """Encode the previous frame's value, if the policy wants that frame."""
+        """Encode the previous frame's value, if the policy wants that frame and trusts its masks."""
         done, self.previous = self.previous, None
-        if done is None or not self.groups:
+        if done is None or not self.groups or not done.trusted:
             return
         if not done.labelled and not any(group.memory.wants(done.index) for group in self.groups):
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vos.models.efficientnet import EfficientNetLite0Trunk
+from vos.models.efficientnet import efficientnet_lite0_trunk, efficientnet_lite2_trunk
 from vos.models.mobilenetv2 import MobileNetV2Trunk
 from vos.models.resnet import resnet18_trunk, resnet50_trunk
 from vos.models.small import small_trunk, tiny_trunk
@@ -14,7 +14,8 @@ BACKBONES: dict[str, Callable[[int], Trunk]] = {
     "resnet50": resnet50_trunk,
     "resnet18": resnet18_trunk,
     "mobilenetv2": MobileNetV2Trunk,
-    "efficientnet-lite0": EfficientNetLite0Trunk,
+    "efficientnet-lite0": efficientnet_lite0_trunk,
+    "efficientnet-lite2": efficientnet_lite2_trunk,
     "tiny": tiny_trunk,
     "small": small_trunk,
 }

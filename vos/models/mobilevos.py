@@ -46,6 +46,7 @@ DESIGNS: dict[str, Design] = {
     "teacher-small": Design("small", 64, key_gain=1.5),
     "teacher-mobilenetv2": Design("mobilenetv2", 64, value_width=256, decoder_widths=(128, 64, 64)),
     "teacher-lite0": Design("efficientnet-lite0", 64, value_width=256, decoder_widths=(128, 64, 64)),
+    "teacher-lite2": Design("efficientnet-lite2", 64, value_width=256, decoder_widths=(128, 64, 64)),
 }
 
 

@@ -169,7 +169,13 @@ def test_standardised_features_have_unit_scale_and_old_values_come_back_through_
 
 
 def test_freezing_early_layers_stops_at_stride_4_of_the_query_trunk():
-    for name in ("mobilevos-mobilenetv2-noaspp", "mobilevos-resnet18", "mobilevos-tiny", "teacher-lite0"):
+    for name in (
+        "mobilevos-mobilenetv2-noaspp",
+        "mobilevos-resnet18",
+        "mobilevos-tiny",
+        "teacher-lite0",
+        "teacher-lite2",
+    ):
         model = build(name)
         model.freeze_early()
         frozen = {n for n, parameter in model.named_parameters() if not parameter.requires_grad}
@@ -177,6 +183,18 @@ def test_freezing_early_layers_stops_at_stride_4_of_the_query_trunk():
         x = torch.randn(1, 3, 32, 32)
         features = model.trunks()[0](x)
         assert not features.f4.requires_grad and features.f8.requires_grad and features.f16.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "blocks"),
+    [("efficientnet-lite0", (112, 40, 24), 11), ("efficientnet-lite2", (120, 48, 24), 15)],
+)
+def test_efficientnets_have_the_channels_and_blocks_of_the_published_files(name, channels, blocks):
+    trunk = BACKBONES[name](3)
+    assert trunk.channels == channels
+    assert len(trunk.get_submodule("_blocks")) == blocks
+    features = trunk.eval()(torch.zeros(1, 3, 64, 32))
+    assert [x.shape[1:] for x in features] == [(c, 64 // s, 32 // s) for c, s in zip(channels, (16, 8, 4), strict=True)]
 
 
 def test_frozen_batch_norm_survives_train_and_the_aspp_goes_on_learning():
