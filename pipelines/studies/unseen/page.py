@@ -75,7 +75,7 @@ def _head(folder: str, plan: list[Planned], records: Mapping[str, Record]) -> st
 
 
 def _protocol(name: str, recipe: Recipe) -> str:
-    clip, teacher, rate = recipe.clip, recipe.teacher_clip, recipe.optimiser
+    teacher, student, rate = recipe.teacher, recipe.student, recipe.student.optimiser
     pool = max(recipe.labelled)
     lines = [
         f"## Protocol (`--protocol folds --preset {name}`)",
@@ -85,9 +85,9 @@ def _protocol(name: str, recipe: Recipe) -> str:
         "- **12 further sequences**, which nothing here reads, are judged elsewhere. Before this protocol: student 70.2, teacher 72.4.",
         f"- **Mixture**: DAVIS {recipe.davis:.0%} of the clips, stills {recipe.stills:.0%}. Where there are unlabelled videos, their "
         f"labels have {recipe.unlabelled:.0%} of the share of DAVIS.",
-        f"- **Teacher**: {recipe.teacher}, {recipe.teacher_steps} steps ({recipe.curve_teacher_steps} on the curve), crops of "
-        f"{teacher.crop_px}² px. **Student**: {recipe.student}, {recipe.student_steps} steps ({recipe.curve_student_steps} on the "
-        f"curve), {clip.num_frames} frames of {clip.crop_px}² px. AdamW, lr {rate.lr:g}, EMA {rate.ema:g}.",
+        f"- **Teacher**: {teacher.model}, {teacher.steps} steps ({recipe.curve_teacher_steps} on the curve), crops of "
+        f"{teacher.clip.crop_px}² px. **Student**: {student.model}, {student.steps} steps ({recipe.curve_student_steps} on the "
+        f"curve), {student.clip.num_frames} frames of {student.clip.crop_px}² px. AdamW, lr {rate.lr:g}, EMA {rate.ema:g}.",
         "- **Today's recipe** (`-before-`): the teacher and the plain student of [the earlier results](results.md), DAVIS alone.",
         f"- **Curve**: the masks of {', '.join(map(str, recipe.labelled))} videos are known, of the others the first mask only. Each set "
         f"is a part of the larger ones. Fold {JUDGE} judges, so {pool} videos remain to learn from. A teacher learns from stills and the "

@@ -21,9 +21,7 @@ from pipelines.studies.unseen.recipes import recipe_of
 from vos.config import (
     CacheConfig,
     EvaluateConfig,
-    LossConfig,
     MemoryConfig,
-    TrainConfig,
 )
 from vos.config.presets import preset
 
@@ -48,11 +46,11 @@ class Plan:
 
     def __init__(self, name: str) -> None:
         self.recipe, self.before = recipe_of(name), study(name)
-        usual = preset(TrainConfig, name)
-        self.train = replace(
-            usual, here=True, workers=1, threads=1, clip=self.recipe.clip, optimiser=self.recipe.optimiser
-        )
-        self.cache = replace(preset(CacheConfig, name), workers=1, threads=1, clip=self.recipe.clip)
+        alone = {"here": True, "workers": 1, "threads": 1}
+        self.teacher = replace(self.recipe.teacher, role="teacher", **alone)
+        self.student = replace(self.recipe.student, **alone)
+        cache = replace(preset(CacheConfig, name), workers=1, threads=1)
+        self.cache = replace(cache, clip=self.recipe.student.clip, teacher=self.recipe.looks)
         self.evaluate = self.before.evaluate
         self.mixture = Videos(fold_videos=self.recipe.fold_videos, davis=self.recipe.davis, stills=self.recipe.stills)
 
@@ -64,7 +62,7 @@ class Plan:
             yield from self._curve(count)
 
     def _fold(self, fold: int) -> Iterator[Planned]:
-        own, steps = replace(self.mixture, fold=fold), self.recipe.student_steps
+        own, steps = replace(self.mixture, fold=fold), self.recipe.student.steps
         today = Videos(fold=fold, fold_videos=self.recipe.fold_videos)
         known = {one.name: one for one in self.before.runs()}
         for name, of in (
@@ -74,14 +72,14 @@ class Plan:
             old = known[of]
             assert old.evaluation is not None
             yield replace(old, name=name, videos=today, evaluation=replace(old.evaluation, checkpoint=name))
-        yield self._teacher(f"teacher-{fold}", self.recipe.teacher_steps, own)
+        yield self._teacher(f"teacher-{fold}", self.recipe.teacher.steps, own)
         yield self._student(f"plain-{fold}", own, steps)
         yield self._cache(f"cache-{fold}", f"teacher-{fold}", own, steps)
         yield self._student(f"both-{fold}", own, steps, cache=f"cache-{fold}")
 
     def _final(self) -> Iterator[Planned]:
-        own, steps = self.mixture, self.recipe.student_steps
-        yield self._teacher(TEACHER, self.recipe.teacher_steps, own)
+        own, steps = self.mixture, self.recipe.student.steps
+        yield self._teacher(TEACHER, self.recipe.teacher.steps, own)
         yield self._cache("cache", TEACHER, own, steps)
         for seed in SEEDS:
             yield self._student(f"both-s{seed}", own, steps, seed, cache="cache")
@@ -107,15 +105,12 @@ class Plan:
             yield self._student(f"plain-n{count}-s{seed}", known, steps, seed)
 
     def _teacher(self, name: str, steps: int, videos: Videos) -> Planned:
-        recipe = self.recipe
-        job = replace(self.train, role="teacher", model=recipe.teacher, steps=steps, seed=1, loss=LossConfig())
-        job = replace(
-            job, clip=recipe.teacher_clip, trunk_weights=recipe.teacher_weights, checkpoint_every=300, half=True
-        )
+        job = replace(self.teacher, steps=steps)
         # Its memory also holds the previous frame, as in training and in the cache (DECISIONS 47).
         memory = MemoryConfig(kind="infinite", top_k=self.evaluate.memory.top_k, include_last=True)
-        scored = self._scored(name, memory=memory, size_px=recipe.teacher_px or self.evaluate.size_px)
-        minutes = self._minutes(recipe.teacher, steps) + 2 * EVALUATION_MINUTES
+        size_px = self.recipe.teacher_px or self.evaluate.size_px
+        scored = replace(self._scored(name), memory=memory, size_px=size_px)
+        minutes = self._minutes(job.model, steps) + 2 * EVALUATION_MINUTES
         return Planned(name, "teacher", job, minutes, (), scored, videos)
 
     def _student(
@@ -133,15 +128,17 @@ class Plan:
 
         clips_of  steps for which there are clips, if not `steps`; later ones see the first clips again
         """
-        model = model or self.recipe.student
-        job = replace(self.train, model=model, seed=seed, steps=steps, trunk_weights=self.recipe.student_weights)
+        model = model or self.student.model
+        job = replace(self.student, model=model, seed=seed, steps=steps)
         if cache:
             job = replace(job, cache=cache)
         else:
             loss = replace(job.loss, kd=0.0, representation=0.0)
             job = replace(job, draws=self._draws(clips_of or steps), draw_seed=self.cache.seed, loss=loss)
         needed = (cache, *needs) if cache else ()
-        return Planned(name, "student", job, self._minutes(model, steps), needed, self._scored(name), videos)
+        return Planned(
+            name, "student", job, self._minutes(model, steps), needed, self._scored(name, gate=self.recipe.gate), videos
+        )
 
     def _cache(self, name: str, teacher: str, videos: Videos, steps: int, needs: Iterable[str] = ()) -> Planned:
         draws = self._draws(steps)
@@ -155,11 +152,11 @@ class Plan:
 
     def _draws(self, steps: int) -> int:
         """Return the clips of a training that sees each of them once."""
-        return steps * self.train.batch
+        return steps * self.student.batch
 
-    def _scored(self, checkpoint: str, **changes: object) -> EvaluateConfig:
-        memory = MemoryConfig(top_k=self.evaluate.memory.top_k)
-        return replace(replace(self.evaluate, checkpoint=checkpoint, memory=memory), **changes)  # type: ignore[arg-type]
+    def _scored(self, checkpoint: str, gate: float = 0.0) -> EvaluateConfig:
+        memory = MemoryConfig(top_k=self.evaluate.memory.top_k, gate=gate)
+        return replace(self.evaluate, checkpoint=checkpoint, memory=memory)
 
     def _minutes(self, model: str, steps: int) -> float:
         return steps * self.recipe.step_s.get(model, 0.1) / 60 + EVALUATION_MINUTES
