@@ -4,8 +4,7 @@ Examples:
   DAVIS_ROOT=path/to/DAVIS python -m jobs.report --stills STILLS      # everything, two runs at a time; run it again to resume
   python -m jobs.report --list                                        # every run, its state and its expected CPU minutes
   python -m jobs.report --only teacher-2 plain-2 --workers 1          # some runs, and the runs that they need
-  python -m jobs.report --page                                        # rebuild docs/unseen.md from the committed records alone
-  python -m jobs.report --protocol validation --page                  # the same for the earlier results, docs/results.md
+  python -m jobs.report --protocol validation --page                  # rebuild a page from the committed records alone
   python -m jobs.report --preset smoke                                # a quick check of everything on synthetic video
 """
 
@@ -16,13 +15,11 @@ from vos.config.command_line import run_job
 
 
 def report(config: ReportConfig) -> None:
-    from pipelines.studies.unseen.folds import FOLDS
-
-    from pipelines.studies.davis.validation import VALIDATION
     from pipelines.studies.protocols import study
     from pipelines.studies.protocols.ship import ship
+    from pipelines.studies.reports import PROTOCOLS
 
-    protocol = {"folds": FOLDS, "validation": VALIDATION}[config.protocol]
+    protocol = PROTOCOLS[config.protocol]
     if config.list:
         print(study.listed(protocol, config))
     elif config.page:
