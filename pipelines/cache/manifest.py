@@ -11,11 +11,13 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal, TypedDict, cast
 
 from pipelines import storage
 from pipelines.cache import schema
 from pipelines.cache.plan import ShardPlan, recipe_of
+from pipelines.runtime.sources import SourceDraws
 from pipelines.runtime.videos import index_videos
 from vos.config import ClipConfig, DataConfig
 from vos.config.as_json import from_dict
@@ -32,12 +34,18 @@ RUN_AGAIN = "run jobs.cache again with the same flags"
 
 
 def write_manifest(
-    folder: str, identity: dict[str, Any], data: dict[str, Any], teacher: dict[str, Any], receipts: list[dict[str, Any]]
+    folder: str,
+    identity: dict[str, Any],
+    data: dict[str, Any],
+    teacher: dict[str, Any],
+    receipts: list[dict[str, Any]],
+    sources: Sequence[SourceDraws] = (),
 ) -> dict[str, Any]:
     """Write and return the manifest, which makes the cache complete.
 
     data      where the videos were
     receipts  of all shards, in order
+    sources   of a mixture, with their draws; the manifest of a single data set has no such entry
     """
     columns: dict[str, int] = {}
     for receipt in receipts:
@@ -61,6 +69,8 @@ def write_manifest(
         },
         "shards": [{name: value for name, value in receipt.items() if name != "columns"} for receipt in receipts],
     }
+    if sources:
+        manifest["sources"] = list(sources)
     text = sealed(manifest)
     path = storage.join(folder, schema.MANIFEST)
     storage.write_bytes(path, text)
@@ -234,7 +244,8 @@ def data_of_cache(folder: str, manifest: dict[str, Any], data: DataConfig) -> tu
                     file=sys.stderr,
                 )
             return candidate, videos
+    place = " ".join(recorded.sources) or recorded.root or "the synthetic data set"
     raise InputError(
-        f"{folder}: the videos in {recorded.root or 'the synthetic data set'} are no longer those that this cache was made from; "
+        f"{folder}: the videos in {place} are no longer those that this cache was made from; "
         "give --data.root of the unchanged ones, or rebuild the cache"
     )

@@ -37,9 +37,10 @@ def log_videos(run: Run, data: DataConfig, split: str, videos: Sequence[Video], 
     profile = {"videos": len(videos), "frames": sum(video.num_frames for video in videos)}
     synthetic = is_synthetic(data)
     name = f"synthetic-{split}" if synthetic else f"{data.kind if data.kind != 'auto' else 'videos'}-{split}"
-    run.log_dataset(
-        name, digest, f"synthetic://seed-{data.synthetic_seed}" if synthetic else data.root, profile, context
-    )
+    place = f"synthetic://seed-{data.synthetic_seed}" if synthetic else data.root
+    if data.mixture:
+        name, place = f"mixture-{split}", " ".join(data.sources)
+    run.log_dataset(name, digest, place, profile, context)
     run.set_tags({"data.fingerprint": digest} | check_tag(data, digest, split))
     return digest
 
@@ -109,7 +110,10 @@ def _mixture(data: DataConfig, split: str, tell: Tell) -> Mixture:
     """Return the sources of a split. Stills and labels have no split but train, so other splits leave them out."""
     sources = []
     for one in data.mixture:
-        if one.weight == 0 or (split != "train" and one.kind in ONLY_FOR_TRAINING):
+        if one.weight == 0:
+            continue
+        if split != "train" and one.kind in ONLY_FOR_TRAINING:
+            _say_once(f"{one.name}: is for training only; the split {split} leaves it out")
             continue
         own = DataConfig(root=one.root, kind=one.kind)  # pyright: ignore[reportArgumentType]  # a kind was checked
         own = replace(own, **{name: getattr(data, name) for name in _SHARED})
