@@ -15,8 +15,6 @@ def train(config: TrainConfig) -> None:
     from pipelines.training import launch
 
     result = launch.train(config)
-    if result.sources:
-        print(f"{result.sources}\n")
     print(f"checkpoint  {result.checkpoint}")
     print(f"registered  {result.version}  (MLflow run {result.run_id})")
     print(f"next        {launch.next_command(result)}")

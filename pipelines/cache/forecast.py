@@ -18,7 +18,7 @@ from pipelines.cache.plan import ShardPlan
 from pipelines.cache.teacher import Teacher, shard_metadata
 from pipelines.runtime.output_folder import NOTHING, identity_of, mark, output_folder
 from pipelines.runtime.progress import progress_bar
-from pipelines.runtime.sources import announce_sources, draws_of_sources, source_table
+from pipelines.runtime.sources import announce_sources, draws_of_sources
 from pipelines.runtime.tables import table
 from vos.config import CacheConfig
 from vos.errors import InputError
@@ -177,8 +177,7 @@ def summary(config: CacheConfig, result: CacheResult) -> str:
         f"tables {quoted(storage.join(config.out, SHARDS))}  (Parquet: pandas, polars and DuckDB read this folder, not its parent)",
         f"next   {command(*JOB, 'jobs.train', '--preset', config.preset, '--cache', config.out, '--out', 'runs/student')}",
     ]
-    mixed = source_table(manifest["sources"]) if "sources" in manifest else ""
-    return "\n".join([*(f"{text}\n" for text in (compared, mixed) if text), *lines])
+    return "\n".join([f"{compared}\n", *lines] if compared else lines)
 
 
 def plan_and_truth(config: CacheConfig, result: CacheResult) -> str:

@@ -14,12 +14,12 @@ from typing import Any, TypedDict
 from pipelines import storage, tracking
 from pipelines.evaluation.pages import PAGES, log_pages, page_names
 from pipelines.evaluation.sequences import MASKS, check_same, ground_truth, mask_name, segment_all, segmenter
-from pipelines.evaluation.sources import named_by_source, score_metrics
+from pipelines.evaluation.sources import index_sequences, named_by_source, score_metrics
 from pipelines.evaluation.speed import measure_speed
 from pipelines.runtime.models import load_model, working_size_px
 from pipelines.runtime.output_folder import CONFIG, OutputFile, check_folder, claimed_folder
 from pipelines.runtime.sources import log_sources
-from pipelines.runtime.videos import index_videos, log_videos
+from pipelines.runtime.videos import log_videos
 from vos.config import EvaluateConfig
 from vos.data.videos import FolderVideo, Video
 from vos.errors import InputError
@@ -75,7 +75,7 @@ class Evaluation:
 
 def evaluate_model(config: EvaluateConfig, label: str = "") -> Evaluation:
     """Segment every sequence of the split, score it and measure speed. Raises InputError for bad input."""
-    indexed = index_videos(config.data, config.split)
+    indexed = index_sequences(config.data, config.split)
     videos = named_by_source(indexed)
     if storage.is_uri(config.out):
         raise InputError(f"--out {config.out}: masks are written to a local folder; choose one and copy it afterwards")

@@ -19,7 +19,7 @@ from pipelines.runtime.output_folder import claimed_folder, folder_run, run_id_o
 from pipelines.runtime.progress import Reporter, StopRequest, followed, new_board, progress_bar
 from pipelines.runtime.ray_storage import ray_storage
 from pipelines.runtime.session import ray_session
-from pipelines.runtime.sources import SourceDraws, announce_sources, log_sources, source_metrics, source_table
+from pipelines.runtime.sources import announce_sources, log_sources, source_metrics
 from pipelines.runtime.videos import announce_check, check_tag, log_cache, log_videos
 from pipelines.training import state as training_state
 from pipelines.training.loop import (
@@ -66,8 +66,6 @@ class TrainResult:
     version: str
     """name/number in the registry, "" where it was not registered"""
     metrics: dict[str, float]
-    sources: str = ""
-    """Table of the sources of a mixture, with the clips that this training took from each."""
 
 
 def next_command(result: TrainResult) -> str:
@@ -115,11 +113,10 @@ def train(
                 log_cache(run, config.cache, source.manifest, "training")
                 data, read = source.data, source.manifest["identity"]["data"]
                 run.set_tags(check_tag(data, read))
-                log_sources(run, data or config.data, "train", source.videos, "training")
             else:
                 data = config.data
                 read = log_videos(run, data, "train", source.videos, "training")
-                log_sources(run, data, "train", source.videos, "training")
+            log_sources(run, data, "train", source.videos, "training")
             if not from_cache:  # a search has printed it for all its trials
                 announce_check(data, read)
                 announce_sources(source.sources(), config.steps * config.batch)
@@ -131,12 +128,8 @@ def train(
                 with ray_session(num_cpus=2 * config.workers + 2):
                     _fit(config, folder, about, run, name, begun)
             described = f"{config.role}, {config.steps} steps, cache {cache}" if register else ""
-            sources = source.sources()
-            outcome = _concluded(config, folder, run, described, sources)
-            saved = training_state.newest(folder)
-            taken = config.batch * (saved.progress.step if saved else config.steps)
-            mixed = source_table(sources, taken) if sources else ""
-    return TrainResult(config.out, outcome["run_id"], outcome["version"], outcome["metrics"], mixed)
+            outcome = _concluded(config, source, folder, run, described)
+    return TrainResult(config.out, outcome["run_id"], outcome["version"], outcome["metrics"])
 
 
 def _kept(config: TrainConfig, folder: Written) -> str:
@@ -189,7 +182,7 @@ def _digest(folder: Written, name: str) -> str:
 
 
 def _concluded(
-    config: TrainConfig, folder: Written, run: tracking.Run, description: str, sources: list[SourceDraws]
+    config: TrainConfig, source: CachedClips | DrawnClips, folder: Written, run: tracking.Run, description: str
 ) -> Outcome:
     """Log the last metrics, register the model if it has a description, and write the file that marks the training as finished."""
     saved = training_state.newest(folder)
@@ -201,7 +194,7 @@ def _concluded(
         "train/cpu_seconds": progress.cpu_seconds,
         "train/teacher_forwards": float(progress.teacher_forwards),
     }
-    spent |= source_metrics(sources, progress.step * config.batch)
+    spent |= source_metrics(source.sources(), progress.step * config.batch)
     run.log_metrics(spent, progress.step)
     key = f"training-{run.run_id}"  # if this process is killed after this, no second version is made
     version = run.register(config.model, config.out, description, key) if description else ""

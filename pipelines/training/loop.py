@@ -21,7 +21,7 @@ from pipelines import storage
 from pipelines.cache.manifest import data_of_cache
 from pipelines.cache.read import CachedClips, DrawnClips, prefetched
 from pipelines.evaluation.sequences import ground_truth, segment_and_score
-from pipelines.evaluation.sources import named_by_source, score_metrics
+from pipelines.evaluation.sources import index_sequences, named_by_source, score_metrics
 from pipelines.runtime.models import load_model
 from pipelines.runtime.session import set_threads
 from pipelines.runtime.videos import index_videos
@@ -224,7 +224,7 @@ def validation_videos(config: TrainConfig, source: CachedClips | DrawnClips) -> 
     if isinstance(source, CachedClips):
         data, _ = data_of_cache(config.cache, source.manifest, data)
     chosen = config.validation
-    videos = named_by_source(index_videos(data, "val"))[: chosen.videos]
+    videos = named_by_source(index_sequences(data, "val"))[: chosen.videos]
     if not any(ground_truth(video, chosen.max_frames)[1] for video in videos):
         frames = f" in the frames of --validation.max-frames {chosen.max_frames}" if chosen.max_frames else ""
         raise InputError(
@@ -235,8 +235,10 @@ def validation_videos(config: TrainConfig, source: CachedClips | DrawnClips) -> 
 
 
 def validate(model: VOSModel, config: TrainConfig, videos: list[Video], ranks: Ranks) -> dict[str, float]:
-    """Return `val/j_and_f`, `val/j`, `val/f` of these videos, each segmented in full, as jobs.evaluate does; of a mixture also
-    those of each source."""
+    """Return `val/j_and_f`, `val/j`, `val/f` of these videos, each segmented in full, as jobs.evaluate does.
+
+    Of a mixture also `val/SOURCE/j_and_f`, … of each source.
+    """
     # Each rank has its own BatchNorm statistics; those of rank 0 are saved.
     ranks.take_first(model.buffers())
     chosen, policy = config.validation, memory_policy(MemoryConfig(), infinite=config.role == "teacher")

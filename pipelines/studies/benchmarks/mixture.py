@@ -7,12 +7,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from pipelines.cache.read import DrawnClips
 from pipelines.runtime.videos import index_videos
 from pipelines.studies.benchmarks.rows import Measure, median, stepped
 from pipelines.training.loop import new_model
-from vos.config import BenchmarkConfig, ClipConfig, TrainConfig
+from vos.config import BenchmarkConfig, TrainConfig
+from vos.config.presets import preset
 from vos.data.datasets import raise_fault
 from vos.data.mixtures import Mixture, Source
 from vos.data.stills import index_stills
@@ -28,35 +30,39 @@ BATCH, WARM_UP = 2, 1
 def steps_of_a_mixture(config: BenchmarkConfig) -> Iterator[Figure]:
     """Compare processor time per step, with the making of its clips. Both sides take turns, step by step, in this process.
 
-    Without --data.sources the mixture is one half each of the videos of --data.root and of their first frames as stills.
+    Clips are those of the preset davis-cpu, in the size of --crop-px. Without --data.sources the mixture is one half each of the videos
+    of --data.root and of their first frames as stills.
     """
+    steps = max(1, config.draws // BATCH)
     with tempfile.TemporaryDirectory() as place:
         mixture = _mixture(config, place)
         first = mixture.sources[0]
-        chosen = TrainConfig(model=config.student, clip=replace(ClipConfig(), crop_px=config.crop_px), batch=BATCH)
-        steps = max(1, config.draws // BATCH)
-        chosen = replace(chosen, steps=WARM_UP + config.rounds * steps, seed=config.seed)
+        clip = replace(preset(TrainConfig, "davis-cpu").clip, crop_px=config.crop_px)
+        chosen = TrainConfig(model=config.student, clip=clip, batch=BATCH, seed=config.seed)
+        chosen = replace(chosen, steps=WARM_UP + config.rounds * steps)
         sides = [_Side(chosen, videos) for videos in (mixture, list(first.videos))]
-        times: list[list[float]] = [[], []]
-        for step in range(chosen.steps):
-            spent = [side.step_s(step) for side in sides]
-            if step >= WARM_UP:
-                for kept, one in zip(times, spent, strict=True):
-                    kept.append(one)
-    ratios = []
-    for number in range(config.rounds):
-        mixed, alone = (sum(one[number * steps : (number + 1) * steps]) for one in times)
-        ratios.append(mixed / alone)
+        times = [[side.step(step) for side in sides] for step in range(chosen.steps)][WARM_UP:]
+    mixed, alone = zip(*times, strict=True)
+    parts = [slice(number * steps, (number + 1) * steps) for number in range(config.rounds)]
+    ratios = [sum(one.whole_s for one in mixed[part]) / sum(one.whole_s for one in alone[part]) for part in parts]
     shares = ", ".join(
         f"{source.name} {100 * share:.0f} %" for source, share in zip(mixture.sources, mixture.shares, strict=True)
     )
     how = (
-        f"{config.student}, {config.crop_px} px, batch {BATCH}, no teacher, clips made in the step, {steps} steps a round and side, "
-        f"{config.rounds} rounds, one thread; {shares}"
+        f"{config.student}, {config.crop_px} px, batch {BATCH}, {clip.max_objects} object, no teacher, clips made in the step, "
+        f"{steps} steps a round and side, {config.rounds} rounds, one thread; {shares}"
     )
-    yield median("CPU s of a step of the mixture", times[0], how=how)
-    yield median(f"CPU s of a step of {first.name} alone", times[1], how=how)
+    for name, side in (("the mixture", mixed), (f"{first.name} alone", alone)):
+        yield median(f"CPU s of a step of {name}", [one.whole_s for one in side])
+        yield median(f"CPU s of its clips, {name}", [one.clips_s for one in side])
     yield median(f"CPU of a step, mixture / {first.name} alone", ratios, "<=", 1.1, how)
+
+
+class _Spent(NamedTuple):
+    """Processor seconds of a step: of its clips, and of the whole step."""
+
+    clips_s: float
+    whole_s: float
 
 
 class _Side:
@@ -64,10 +70,12 @@ class _Side:
         self._clips = DrawnClips(videos, config.clip, config.seed, config.steps * BATCH)
         self._take = TrainingStep(new_model(config), config)
 
-    def step_s(self, step: int) -> float:
+    def step(self, step: int) -> _Spent:
         began = time.process_time()
-        stepped(self._take, step, self._clips.batch(list(range(step * BATCH, (step + 1) * BATCH))))
-        return time.process_time() - began
+        batch = self._clips.batch(list(range(step * BATCH, (step + 1) * BATCH)))
+        made = time.process_time()
+        stepped(self._take, step, batch)
+        return _Spent(made - began, time.process_time() - began)
 
 
 def _mixture(config: BenchmarkConfig, place: str) -> Mixture:
