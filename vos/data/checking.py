@@ -15,6 +15,7 @@ import numpy as np
 
 from vos.config import ClipConfig
 from vos.data.draws import check_drawable, draw_clip
+from vos.data.stills import Still
 from vos.data.videos import FolderVideo, Video, object_ids
 from vos.errors import InputError
 from vos.media import images
@@ -113,7 +114,7 @@ def _doubts(video: Video, shown: dict[int, set[int]], for_clips: bool) -> list[s
         elif one not in shown.get(first, ()):
             doubts.append(f"{name}: object {one} is not in the mask of {place}")
     num_frames = ClipConfig().num_frames
-    if for_clips and len(video.annotated) < num_frames:
+    if for_clips and len(video.annotated) < num_frames and not isinstance(video, Still):
         doubts.append(
             f"{name}: {len(video.annotated)} frames with masks; clips of {num_frames} frames repeat the last of them"
         )
