@@ -21,7 +21,7 @@ def summary(config: AdaptConfig, result: Adaptation) -> str:
         + command(*JOB, "jobs.label", "--out", f"{config.out}/labels", "--show", "4"),
         f"checkpoint  {first}",
         "next        " + _next(config, first),
-        "            " + command(*JOB, "jobs.export", "--checkpoint", first, "--out", f"{config.out}/exported"),
+        "            " + command(*JOB, "jobs.export", "--model", first, "--out", f"{config.out}/exported"),
     ]
     return "\n".join(lines + ([SAMPLE_CREDIT] if config.sample else []))
 

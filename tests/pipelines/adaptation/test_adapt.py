@@ -46,6 +46,7 @@ def test_a_folder_with_one_mask_each_is_labelled_cached_learned_and_scored_once(
     text = summary(config, result)
     assert f"jobs.segment VIDEO.mp4 --first-mask MASK.png --model {tmp_path}/out/student-0" in text
     assert "agreement with the teacher" in text
+    assert f"jobs.export --model {tmp_path}/out/student-0" in text
 
     weights = tmp_path / "out/student-0/model.safetensors"
     before = weights.stat().st_mtime_ns
