@@ -21,7 +21,7 @@ def summary(config: AdaptConfig, result: Adaptation) -> str:
         + command(*JOB, "jobs.label", "--out", f"{config.out}/labels", "--show", "4"),
         f"checkpoint  {first}",
         "next        " + _next(config, first),
-        "            " + command(*JOB, "jobs.export", "--checkpoint", first, "--out", f"{config.out}/exported"),
+        "            " + command(*JOB, "jobs.export", "--model", first, "--out", f"{config.out}/exported"),
     ]
     return "\n".join(lines + ([SAMPLE_CREDIT] if config.sample else []))
 
@@ -66,6 +66,8 @@ def verdict(before: Score, gained: list[float]) -> str:
     seeds = f"{len(gained)} seeds, {100 * spread:.1f} apart" if len(gained) > 1 else "one seed"
     what = "agreement with the teacher" if before["by"] == AGREEMENT else "J&F"
     figures = f"{what} {percent(before['j_and_f'])} before, {percent(before['j_and_f'] + mean)} after ({seeds})"
+    if len(gained) == 1:
+        return f"{figures}: {100 * mean:+.1f}; --seeds 3 shows how reliable that is"
     if mean > spread:
         return f"{figures}: adapting gained {100 * mean:.1f}"
     return f"{figures}: no gain is claimed, since the difference is not larger than the spread of the seeds"

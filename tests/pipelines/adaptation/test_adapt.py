@@ -46,6 +46,7 @@ def test_a_folder_with_one_mask_each_is_labelled_cached_learned_and_scored_once(
     text = summary(config, result)
     assert f"jobs.segment VIDEO.mp4 --first-mask MASK.png --model {tmp_path}/out/student-0" in text
     assert "agreement with the teacher" in text
+    assert f"jobs.export --model {tmp_path}/out/student-0" in text
 
     weights = tmp_path / "out/student-0/model.safetensors"
     before = weights.stat().st_mtime_ns
@@ -88,7 +89,7 @@ def test_the_sample_is_a_folder_of_frames_with_one_mask_and_is_unpacked_once(tmp
 
 @pytest.mark.parametrize(
     ("gained", "said"),
-    [([0.02], "gained 2.0"), ([0.02, 0.03], "gained 2.5"), ([-0.01, 0.03], "no gain is claimed"), ([-0.01], "no gain")],
+    [([0.02], r"+2.0; --seeds 3"), ([0.02, 0.03], "gained 2.5"), ([-0.01, 0.03], "no gain is claimed")],
 )
 def test_a_gain_is_claimed_where_it_exceeds_the_spread_of_the_seeds(gained: list[float], said: str):
     before = Score(by=TRUE_MASKS, j_and_f=0.5, j=0.5, f=0.5, videos=1, frames=1)
