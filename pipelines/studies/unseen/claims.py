@@ -22,7 +22,7 @@ LABELLED = 8
 def claims(results: Families, recipe: Recipe) -> list[Figure]:
     """Return each target as a figure, with its result as text in `how`."""
     folds = range(1, recipe.folds + 1)
-    few = min(recipe.labelled, key=lambda count: abs(count - LABELLED))
+    few = min(recipe.labelled[1:], key=lambda count: abs(count - LABELLED))
     step = fold_cost_ratio(results, folds, "plain", "plain-before")
     teacher, student = fold_mean(results, folds, "teacher"), fold_mean(results, folds, "both")
     ratio = student / teacher if student is not None and teacher else None
