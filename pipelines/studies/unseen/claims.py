@@ -10,6 +10,7 @@ import numpy as np
 from pipelines.studies.protocols.families import Comparison, Families, counted, scores
 from pipelines.studies.protocols.judging import equal_cpu, gain, level
 from pipelines.studies.protocols.planned import TEACHER, family_and_seed
+from pipelines.studies.unseen.plan import JUDGE
 from pipelines.studies.unseen.recipes import Recipe
 from vos.metrics.intervals import paired_difference
 from vos.published.bounds import BELOW, NOT_RUN, REACHED, Figure
@@ -67,6 +68,12 @@ def comparisons(results: Families, recipe: Recipe) -> list[Comparison]:
     found = [
         results.compare("both", "plain", "distilled against plain, equal steps", group),
         results.compare("both", "plain-longer", "distilled against plain, equal CPU time", group),
+        results.compare(
+            f"both-patient-{JUDGE}",
+            f"both-{JUDGE}",
+            f"{recipe.patience:g} times the steps with stronger augmentation, distilled, fold {JUDGE}",
+            group,
+        ),
     ]
     for count in recipe.labelled:
         what = (
