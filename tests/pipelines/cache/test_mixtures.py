@@ -10,11 +10,18 @@ import pytest
 
 from pipelines.cache.build import build_cache
 from pipelines.cache.read import CachedClips
+from pipelines.cache.row_checks import check_videos
 from pipelines.cache.verify import verify_cache
+from pipelines.training.launch import train
 from tests.pipelines.cache.test_build import shard_digests
-from vos.config import CacheConfig
+from tests.pipelines.training.test_launch import assert_same_weights, stop_after
+from vos.config import CacheConfig, ClipConfig, TrainConfig
+from vos.config.presets import preset
 from vos.data.clips import checksum
 from vos.data.draw_records import ClipDraw
+from vos.data.draws import draw_clip
+from vos.data.mixtures import by_key
+from vos.data.stills import index_stills
 from vos.errors import InputError
 from vos.files.json_files import parse_json
 
@@ -81,3 +88,24 @@ def test_a_changed_still_is_noticed(mixed: str, mixture_config: CacheConfig):
                 clips.row_and_clip(number)
     finally:
         path.write_bytes(before)
+
+
+def test_a_training_from_a_mixture_resumes_to_the_same_weights(
+    mixed: str, mixture_config: CacheConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    base = replace(preset(TrainConfig, "smoke"), cache=mixed, data=mixture_config.data, steps=4, checkpoint_every=2)
+    whole, broken = (replace(base, out=str(tmp_path / name)) for name in ("whole", "broken"))
+    train(whole, here=True)
+    stop_after(broken, 3, monkeypatch)
+    train(broken, here=True)
+    assert_same_weights(broken.out, whole.out)
+
+
+def test_draws_of_long_thin_images_fit_their_own_images(tmp_path: Path):
+    for folder in ("JPEGImages", "Annotations"):
+        (tmp_path / folder).mkdir()
+        assert cv2.imwrite(str(tmp_path / folder / "long.png"), np.ones((16, 1500), np.uint8))
+    stills = list(index_stills(str(tmp_path), "train", lambda fault: None))
+    for number in range(20):
+        draw = draw_clip(stills, ClipConfig(crop_px=32, compose=1.0), 0, number)
+        check_videos(draw, by_key(stills), "row")
