@@ -86,7 +86,7 @@ def read_sources(texts: Sequence[str]) -> tuple[Spelled, ...]:
     for text, one in zip(texts, found, strict=True):
         if 0 < one.weight < LEAST_SHARE * total:
             raise InputError(
-                f"--data.sources {text}: this is {one.weight / total:.2g} of the clips; use a share of 1/{1 / LEAST_SHARE:.0f} or more, or 0"
+                f"--data.sources {text}: is {one.weight / total:.2g} of the clips; use a share of 1/{1 / LEAST_SHARE:.0f} or more, or 0"
             )
     return tuple(found)
 

@@ -46,7 +46,7 @@ def test_the_parts_of_a_source():
         (["stills=/a:1", "stills=/a:2"], "stills=/a:2: is listed twice"),
         (["stills=/a:0", "folder=/a:0"], "sum to 0"),
         (["stills=/a:1e308", "folder=/a:1e308"], "none a huge one"),
-        (["stills=/a:1", "folder=/a:0.001"], "folder=/a:0.001: this is 0.001 of the clips; use a share of 1/256"),
+        (["stills=/a:1", "folder=/a:0.001"], "folder=/a:0.001: is 0.001 of the clips; use a share of 1/256"),
     ],
 )
 def test_bad_sources_are_one_line(texts: list[str], said: str):
