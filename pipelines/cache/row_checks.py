@@ -51,7 +51,10 @@ def check_videos(draw: ClipDraw, videos: Mapping[str, Video], origin: str) -> No
     parts = [(draw.video, (*draw.frames, *draw.context), draw.augmentation)]
     if draw.paste is not None:
         parts.append((draw.paste.video, (draw.paste.first,), draw.paste.augmentation))
-    parts += [(layer.image, (0,), pose.augmentation) for layer in draw.layers for pose in layer.poses]
+    parts += [(draw.layers[0].image, (0,), pose.augmentation) for pose in draw.layers[0].poses] if draw.layers else []
+    for layer in draw.layers[1:]:  # an object may be reduced to less than its image's shorter side allows
+        if draw.key_of(layer.image) not in videos:
+            raise InputError(f"{origin}: its draw of {layer.image} does not fit these videos; {ADVICE}")
     for name, frames, augmentation in parts:
         video = videos.get(draw.key_of(name))
         if video is None or max(frames) >= video.num_frames or augmentation.source_px > min(video.size):

@@ -108,9 +108,29 @@ def index_videos(data: DataConfig, split: str, tell: Tell = raise_fault) -> list
     """
     if data.mixture:
         return _mixture(data, split, tell)
+    return _split_of(data, split, "train", tell)
+
+
+def _split_of(data: DataConfig, split: str, training: str, tell: Tell) -> list[Video]:
+    """Return the videos of a split of one data set, whose videos for training are those of its split `training`.
+
+    The videos that a fold holds out are always some of the split train; they are left out of any other split for training too.
+    """
     if not data.fold or split not in ("train", "val"):
-        return _indexed(data, split, tell)
-    return fold_of(_indexed(data, "train", tell), data.fold, data.fold_videos, held_out=split == "val")
+        return _indexed(data, training if split == "train" else split, tell)
+    whole = _indexed(data, "train", tell)
+    held_out = fold_of(whole, data.fold, data.fold_videos, held_out=True)
+    if split == "val":
+        return held_out
+    names = {video.name for video in held_out}
+    kept = [
+        video for video in (whole if training == "train" else _indexed(data, training, tell)) if video.name not in names
+    ]
+    if not kept:
+        raise InputError(
+            f"--data.fold {data.fold}: it holds out all videos of the split '{training}' of {data.root}; use another fold"
+        )
+    return kept
 
 
 def _mixture(data: DataConfig, split: str, tell: Tell) -> Mixture:
@@ -121,8 +141,9 @@ def _mixture(data: DataConfig, split: str, tell: Tell) -> Mixture:
             continue
         own = DataConfig(root=one.root, kind=one.kind)  # pyright: ignore[reportArgumentType]  # a kind was checked
         own = replace(own, **{name: getattr(data, name) for name in _SHARED})
-        own = replace(own, fold=0 if one.kind in ONLY_FOR_TRAINING else data.fold)
-        videos = index_videos(own, one.split if one.split and split == "train" else split, tell)
+        if one.kind not in ONLY_FOR_TRAINING:
+            own = replace(own, fold=data.fold)
+        videos = _split_of(own, split, one.split or "train", tell)
         sources.append(Source(one.name, one.weight, tuple(videos)))
     if not sources:
         raise InputError(

@@ -17,6 +17,9 @@ Kind = Literal["auto", "davis2016", "davis2017", "youtubevos", "folder", "synthe
 KINDS: tuple[str, ...] = get_args(Kind)
 SPELLING = "write KIND=PATH:WEIGHT, such as davis2016=DAVIS:0.5 stills=STILLS:0.3"
 
+LEAST_SHARE = 1 / 256
+"""Smallest share of a source that is used: one draw in each block of `vos.data.mixtures.BLOCK`."""
+
 
 class Spelled(NamedTuple):
     """One data set of a mixture.
@@ -75,8 +78,16 @@ def read_sources(texts: Sequence[str]) -> tuple[Spelled, ...]:
             raise InputError(f"--data.sources {text}: is listed twice; list it once, with the sum of the weights")
         count = sum(one.kind == kind for one in found)
         found.append(Spelled(f"{kind}-{count + 1}" if count else kind, kind, split, place, weight))
-    if found and not sum(one.weight for one in found):
-        raise InputError(f"--data.sources {' '.join(texts)}: the weights sum to 0; give one of them a weight above 0")
+    total = sum(one.weight for one in found)
+    if found and not 0 < total < math.inf:
+        raise InputError(
+            f"--data.sources {' '.join(texts)}: the weights sum to {total:g}; give one of them a weight above 0, and none a huge one"
+        )
+    for text, one in zip(texts, found, strict=True):
+        if 0 < one.weight < LEAST_SHARE * total:
+            raise InputError(
+                f"--data.sources {text}: is {one.weight / total:.2g} of the clips; use a share of 1/{1 / LEAST_SHARE:.0f} or more, or 0"
+            )
     return tuple(found)
 
 

@@ -239,7 +239,7 @@ def _impossible(draw: ClipDraw) -> str:
     if draw.layers:
         if problem := _impossible_layers(draw):
             return problem
-        augmentations = tuple(pose.augmentation for layer in draw.layers for pose in layer.poses)
+        augmentations += tuple(pose.augmentation for layer in draw.layers for pose in layer.poses)
     if (
         not all(1 <= one <= 255 for one in ids)
         or not 1 - bool(draw.layers) <= len(set(draw.objects)) == len(draw.objects) <= 255
@@ -261,9 +261,8 @@ def _impossible_layers(draw: ClipDraw) -> str:
         "its layers are not one image and objects over it": len(draw.layers) <= _MOST_LAYERS
         and (first.image, first.object_id, first.label) == (draw.video, 0, 0)
         and all(1 <= layer.object_id <= 255 for layer in others),
-        "its labelled layers do not follow its objects": sorted(labels)
-        == list(range(after + 1, after + 1 + len(labels)))
-        and after + len(labels) > 0,
+        "its labelled layers do not follow its objects": labels == list(range(after + 1, after + 1 + len(labels)))
+        and 0 < after + len(labels) <= 255,
         "a layer has not one pose for each frame": all(len(layer.poses) == len(draw.frames) for layer in draw.layers),
         "it mixes stills and videos": not any(draw.frames) and not draw.context and draw.paste is None,
         "a warp or blur is out of range": all(

@@ -1,8 +1,8 @@
 """A mixture of data sets: which source a draw takes, and the videos that are held out of a training.
 
-The source of a draw depends on (weights, seed, draw number) alone. In every block of `BLOCK` draws each source has its share to within one
-draw, in random order. The draws of one source are numbered among themselves, so that each of its passes takes every video once, as
-without a mixture.
+The source of a draw depends on (weights, seed, draw number) alone. After every block of `BLOCK` draws each source has had its share of all
+draws so far to within one draw; within a block the order is random. The draws of one source are numbered among themselves, so that each
+of its passes takes every video once, as without a mixture.
 """
 
 from __future__ import annotations
@@ -80,7 +80,10 @@ def _block(shares: tuple[float, ...], seed: int, block: int) -> tuple[np.ndarray
 
 
 def _until(edges: np.ndarray, draws: int) -> np.ndarray:
-    """Return how many of the first `draws` draws each source has: its share, rounded so that the numbers sum to `draws`."""
+    """Return how many of the first `draws` draws each source has: its share, rounded so that the numbers sum to `draws`.
+
+    They never fall with `draws` from block to block, since no share is below 1 / BLOCK (`vos.config.sources.LEAST_SHARE`).
+    """
     return np.diff(np.floor(edges * draws + 0.5).astype(np.int64))
 
 

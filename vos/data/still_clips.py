@@ -61,7 +61,7 @@ def render(stills: Mapping[str, Video], draw: ClipDraw, crop_px: int) -> tuple[n
     for t, pose in enumerate(scene.poses):
         frames[t] = _blurred([_sampled(image, one, scene, pose, crop_px) for one in _shifted(pose)])
         nearest = images.affine_grid(
-            pose.augmentation.affine, (crop_px, crop_px), nearest=True, bend=bend_of(scene, pose, crop_px)
+            pose.augmentation.affine, (crop_px, crop_px), nearest=True, bend=bend_of(scene, pose, crop_px), far=True
         )
         labels[t] = images.sample(own, nearest)
     for layer in cut_outs:
@@ -166,7 +166,7 @@ def _taken(
         pixels = cv2.resize(pixels[: height * times, : width * times], (width, height), interpolation=cv2.INTER_AREA)
         shift = (times - 1) / 2
         a, b, c, d, e, f = a / times, b / times, (c - shift) / times, d / times, e / times, (f - shift) / times
-    grid = images.affine_grid((a, b, c, d, e, f), (crop_px, crop_px), nearest=False, bend=bend)
+    grid = images.affine_grid((a, b, c, d, e, f), (crop_px, crop_px), nearest=False, bend=bend, far=True)
     return images.sample(pixels, grid, reflect=reflect)
 
 

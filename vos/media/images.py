@@ -191,12 +191,17 @@ class Grid(NamedTuple):
     fraction: np.ndarray | None
 
 
+_REACH = 1 << 25
+"""Bound of a position in units of 1/1024 pixel: OpenCV's positions are int16 pixels."""
+
+
 def affine_grid(
     affine: Sequence[float],
     size: tuple[int, int],
     *,
     nearest: bool,
     bend: tuple[np.ndarray, np.ndarray] | None = None,
+    far: bool = False,
 ) -> Grid:
     """Return the sampling grid of an affine map: output pixel (x, y) shows input pixel (a*x + b*y + c, d*x + e*y + f).
 
@@ -204,6 +209,7 @@ def affine_grid(
     size     (height, width) of the output; pixel centres are whole numbers
     nearest  whole pixels only, for labels
     bend     displacements along x and y, (height, width) float64 each, added to the output pixels before they are mapped
+    far      positions beyond what OpenCV can sample are moved to the farthest that it can; otherwise the map has none
 
     Positions are multiples of 1/32 pixel and `sample` uses integers, so the bytes are the same on every processor.
     cv2.warpAffine computes in floats, whose last bits depend on the instruction set.
@@ -211,14 +217,20 @@ def affine_grid(
     a, b, c, d, e, f = affine
     x, y = np.arange(size[1], dtype=np.float64), np.arange(size[0], dtype=np.float64)[:, None]
     # In units of 1/1024 pixel, each term rounded once; int16 pixels go up to 32767.
-    along_x, along_y = (np.rint(1024.0 * slope * x).astype(np.int32) for slope in (a, d))
-    start_x, start_y = (np.rint(1024.0 * (slope * y + first)).astype(np.int32) for slope, first in ((b, c), (e, f)))
+    kind = np.int64 if far else np.int32
+    along_x, along_y = (np.rint(1024.0 * slope * x).astype(kind) for slope in (a, d))
+    start_x, start_y = (np.rint(1024.0 * (slope * y + first)).astype(kind) for slope, first in ((b, c), (e, f)))
     if bend is not None:
         start_x, start_y = (
-            start + np.rint(1024.0 * (slope_x * bend[0] + slope_y * bend[1])).astype(np.int32)
+            start + np.rint(1024.0 * (slope_x * bend[0] + slope_y * bend[1])).astype(kind)
             for start, slope_x, slope_y in ((start_x, a, b), (start_y, d, e))
         )
-    assert max(np.abs(start_x).max() + np.abs(along_x).max(), np.abs(start_y).max() + np.abs(along_y).max()) < 1 << 25
+    reach = max(np.abs(start_x).max() + np.abs(along_x).max(), np.abs(start_y).max() + np.abs(along_y).max())
+    if reach >= _REACH:
+        assert far, "the map leaves the positions that OpenCV samples"
+        limit = _REACH - 1024
+        start_x, start_y = np.clip(along_x + start_x, -limit, limit), np.clip(along_y + start_y, -limit, limit)
+        along_x, along_y = np.zeros_like(along_x), np.zeros_like(along_y)
     whole = np.empty((*size, 2), np.int16)
     if nearest:
         whole[..., 0] = (along_x + (start_x + 512)) >> 10
