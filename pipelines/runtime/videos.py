@@ -14,14 +14,21 @@ from pipelines.tracking import Run
 from vos.config import DataConfig
 from vos.data import contents
 from vos.data.check_records import recall
-from vos.data.datasets import ONLY_FOR_TRAINING, Tell, load_index, notes_on, raise_fault
+from vos.data.datasets import ONLY_FOR_TRAINING, STILL_KINDS, Tell, load_index, notes_on, raise_fault
 from vos.data.mixtures import Mixture, Source, fold_of
 from vos.data.synthetic import synthetic_index
 from vos.data.videos import Video
 from vos.errors import InputError, printable
 from vos.printed import JOB, command
 
-_SHARED = ("synthetic_videos", "synthetic_frames", "synthetic_height_px", "synthetic_seed", "fold_videos")
+_SHARED = (
+    "synthetic_videos",
+    "synthetic_frames",
+    "synthetic_height_px",
+    "synthetic_seed",
+    "fold_videos",
+    "skip_damaged",
+)
 """Options of a mixture that hold for each of its sources."""
 
 
@@ -45,6 +52,9 @@ def log_videos(run: Run, data: DataConfig, split: str, videos: Sequence[Video], 
 
 
 def is_synthetic(data: DataConfig) -> bool:
+    """Return whether no video is read from files."""
+    if data.mixture:
+        return all(one.kind == "synthetic" or not one.root for one in data.mixture)
     return not data.root or data.kind == "synthetic"
 
 
@@ -66,8 +76,9 @@ def announce_check(data: DataConfig | None, digest: str) -> None:
         state = f"checked on {record['date']}: no faults"
     else:
         kind = ["--data.kind", data.kind] if data.kind != "auto" else []
+        where = ["--data.sources", *data.sources] if data.sources else ["--data.root", data.root, *kind]
         state = "not checked; this job would stop at the first damaged file; check first: " + command(
-            *JOB, "jobs.check", "--data.root", data.root, *kind
+            *JOB, "jobs.check", *where
         )
     print(f"data    {state}", file=sys.stderr)
 
@@ -100,6 +111,10 @@ def index_videos(data: DataConfig, split: str, tell: Tell = raise_fault) -> list
     """
     if data.mixture:
         return _mixture(data, split, tell)
+    if data.kind in ONLY_FOR_TRAINING and split != "train":
+        raise InputError(
+            f"--data.kind {data.kind}: this data set is for training only and has no split '{split}'; give videos with --data.root"
+        )
     if not data.fold or split not in ("train", "val"):
         return _indexed(data, split, tell)
     return fold_of(_indexed(data, "train", tell), data.fold, data.fold_videos, held_out=split == "val")
@@ -113,8 +128,9 @@ def _mixture(data: DataConfig, split: str, tell: Tell) -> Mixture:
             continue
         own = DataConfig(root=one.root, kind=one.kind)  # pyright: ignore[reportArgumentType]  # a kind was checked
         own = replace(own, **{name: getattr(data, name) for name in _SHARED})
-        own = replace(own, fold=0 if one.kind in ONLY_FOR_TRAINING else data.fold)
-        videos = index_videos(own, one.split if one.split and split == "train" else split, tell)
+        of = one.split if one.split and split == "train" else split
+        whole = one.kind in ONLY_FOR_TRAINING  # these have no folds
+        videos = _indexed(own, of, tell) if whole else index_videos(replace(own, fold=data.fold), of, tell)
         sources.append(Source(one.name, one.weight, tuple(videos)))
     if not sources:
         raise InputError(
@@ -125,7 +141,7 @@ def _mixture(data: DataConfig, split: str, tell: Tell) -> Mixture:
 
 def _indexed(data: DataConfig, split: str, tell: Tell) -> list[Video]:
     if data.root and data.kind != "synthetic":
-        videos = load_index(data.root, data.kind, split, tell)
+        videos = _loaded(data, split, tell)
         for note in notes_on(videos):
             _say_once(note)
         return videos
@@ -136,3 +152,22 @@ def _indexed(data: DataConfig, split: str, tell: Tell) -> list[Video]:
     return list(
         synthetic_index(videos, data.synthetic_frames, (height, height * 3 // 2), seed=data.synthetic_seed, split=split)
     )
+
+
+def _loaded(data: DataConfig, split: str, tell: Tell) -> list[Video]:
+    """Return the videos of a folder. Of stills, those with faults are left out if the user allows it, with a note."""
+    faults: list[InputError] = []
+    skips = data.skip_damaged and data.kind in STILL_KINDS and tell is raise_fault
+    try:
+        videos = load_index(data.root, data.kind, split, faults.append if skips else tell)
+    except InputError as fault:
+        if data.kind in STILL_KINDS and tell is raise_fault and not skips:
+            raise InputError(f"{fault}; --data.skip-damaged leaves out the images that have a fault") from None
+        raise
+    if not videos and tell is raise_fault:
+        why = f"all {len(faults):,} images have a fault, the first is {faults[0]}" if faults else "it is empty"
+        raise InputError(f"{data.root}: no video or image to read: {why}")
+    if faults:
+        more = f", and {len(faults) - 1:,} more (jobs.check lists them)" if len(faults) > 1 else ""
+        _say_once(f"{len(faults):,} of {len(videos) + len(faults):,} images are skipped: {faults[0]}{more}")
+    return videos

@@ -1,4 +1,4 @@
-"""Full check of a video: it lists all faults at once, using the functions that training reads with.
+"""Full check of a video or a still image: it lists all faults at once, using the functions that training reads with.
 
 An index checks headers only (`vos.data.datasets`). Other faults would stop a training in mid-run: pixels that do not
 decode, objects that the first mask lacks, videos without a clip. Every clip draw of a video that passes here can be
@@ -15,6 +15,7 @@ import numpy as np
 
 from vos.config import ClipConfig
 from vos.data.draws import check_drawable, draw_clip
+from vos.data.stills import Still, no_object
 from vos.data.videos import FolderVideo, Video, object_ids
 from vos.errors import InputError
 from vos.media import images
@@ -51,6 +52,10 @@ def check_video(video: Video, for_clips: bool) -> Findings:
             return False
         return True
 
+    if isinstance(video, Still):
+        if passes(video.frame, 0) & passes(_check_still, video) and for_clips:
+            passes(draw_clip, [video], ClipConfig(), 0, 0)
+        return Findings(tuple(faults), ())
     paths = list(video.files()) or [""] * (video.num_frames + len(video.annotated))
     for index, path in enumerate(paths[: video.num_frames]):
         if passes(_check_file, video, path):
@@ -64,6 +69,11 @@ def check_video(video: Video, for_clips: bool) -> Findings:
         passes(_check_first_masks, video, shown)
     warnings = [] if faults else _doubts(video, shown, for_clips)
     return Findings(tuple(faults), tuple(warnings + _stray_masks(video)))
+
+
+def _check_still(still: Still) -> None:
+    if not object_ids(still.mask(0)):
+        raise no_object(still)
 
 
 def _check_file(video: Video, path: str) -> None:
