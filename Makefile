@@ -96,7 +96,7 @@ teacher: setup ## train the built-in teacher again (half an hour) and put it int
 		--checkpoint-every 500 --half --out runs/builtin-teacher
 	@cp runs/builtin-teacher/model.safetensors runs/builtin-teacher/model.json vos/models/builtin_teacher/
 
-results: setup ## run the missing runs of the results' protocol (hours; DAVIS_ROOT=/path, ARGS="--docs …" for your own) and rebuild its page
+results: setup ## run the missing runs of the results' protocol (days; DAVIS_ROOT=/path, ARGS="--stills … --docs …") and rebuild its page
 	@$(PY) -m jobs.report $(ARGS)
 
 bench: setup ## measure the cache with python -m jobs.benchmark (about ten minutes)

@@ -2,9 +2,9 @@
 
 Examples:
   python -m jobs.benchmark cache                                           # the paper's sizes, some ten minutes on 2 cores
-  python -m jobs.benchmark cache --preset smoke --out runs/benchmark-smoke # seconds: does it run?
   python -m jobs.benchmark train                                           # trainings and a search, some forty minutes
   python -m jobs.benchmark data                                            # the fingerprint of 20,000 files, a minute
+  python -m jobs.benchmark mixture --data.sources davis2016=DAVIS:0.5 stills=STILLS:0.5   # a step of a mixture, minutes
   python -m jobs.benchmark start --rounds 5                                # from return to the first mask, minutes
   python -m jobs.benchmark fps --data.root DAVIS                           # every network's speed and memory, a quarter of an hour
 """

@@ -1,10 +1,10 @@
-"""Run the missing runs of the results' protocol, and build the tables, the plots and the page from the records of all runs.
+"""Run the missing runs of a protocol, and build the tables, the plots and the page from the records of all runs.
 
 Examples:
-  DAVIS_ROOT=path/to/DAVIS python -m jobs.report                      # everything, two runs at a time; run it again to resume
+  DAVIS_ROOT=path/to/DAVIS python -m jobs.report --stills STILLS      # everything, two runs at a time; run it again to resume
   python -m jobs.report --list                                        # every run, its state and its expected CPU minutes
-  python -m jobs.report --only full-noaspp short-both --workers 1     # some runs, and the runs that they need
-  python -m jobs.report --page                                        # rebuild the page from the committed records alone
+  python -m jobs.report --only teacher-2 plain-2 --workers 1          # some runs, and the runs that they need
+  python -m jobs.report --protocol validation --page                  # rebuild a page from the committed records alone
   python -m jobs.report --preset smoke                                # a quick check of everything on synthetic video
 """
 
@@ -15,18 +15,20 @@ from vos.config.command_line import run_job
 
 
 def report(config: ReportConfig) -> None:
-    from pipelines.studies.davis import study
-    from pipelines.studies.davis.ship import ship
+    from pipelines.studies.protocols import study
+    from pipelines.studies.protocols.ship import ship
+    from pipelines.studies.reports import PROTOCOLS
 
+    protocol = PROTOCOLS[config.protocol]
     if config.list:
-        print(study.listed(config))
+        print(study.listed(protocol, config))
     elif config.page:
-        print(study.publish(config))
+        print(study.publish(protocol, config))
     elif config.ship:
-        print(ship(config))
+        print(ship(protocol, config))
     elif config.run:
-        print(study.run_one(config))
-    elif not study.run(config, tell=print):
+        print(study.run_one(protocol, config))
+    elif not study.run(protocol, config, tell=print):
         raise SystemExit(1)
 
 

@@ -28,6 +28,7 @@ from pipelines.runtime.models import load_model, weights_digest
 from pipelines.runtime.output_folder import CONFIG, NOTHING, identity_of, mark, output_folder
 from pipelines.runtime.progress import progress_bar
 from pipelines.runtime.session import ray_session
+from pipelines.runtime.sources import announce_sources, draws_of_sources, log_sources, source_metrics
 from pipelines.runtime.videos import announce_check, index_videos, log_cache, log_videos
 from vos.config import CacheConfig, fields
 from vos.data.videos import Video
@@ -94,8 +95,10 @@ def build_cache(config: CacheConfig) -> CacheResult:
         digest = fingerprint(plan.identity)
         if not missing and (manifest := _intact_manifest(config.out, digest)):
             return CacheResult(digest, manifest, 0, 0.0)
+        sources = draws_of_sources(plan.videos, config.seed, config.draws)
         if missing:
             announce_check(config.data, plan.identity["data"])
+        announce_sources(sources)
         _take_over(owned, missing)
         made, cpu_s = sum(one.num_draws for one in missing), 0.0
         with (
@@ -108,7 +111,7 @@ def build_cache(config: CacheConfig) -> CacheResult:
                     receipts[done["receipt"]["number"]] = done["receipt"]
                     cpu_s += done["cpu_s"]
             ordered = [receipts[one.number] for one in plan.plans]
-            manifest = write_manifest(config.out, plan.identity, to_dict(config.data), plan.teacher, ordered)
+            manifest = write_manifest(config.out, plan.identity, to_dict(config.data), plan.teacher, ordered, sources)
             size = manifest["bytes"]
             run.log_metrics(
                 {
@@ -118,10 +121,12 @@ def build_cache(config: CacheConfig) -> CacheResult:
                     "cache/teacher_cpu_s": cpu_s,
                     "cache/wall_s": time.monotonic() - began,
                     **{f"cache/{name}": value for name, value in manifest["quantisation"].items()},
+                    **source_metrics(sources),
                 }
             )
             run.log_dict(manifest, schema.MANIFEST)
             log_videos(run, config.data, "train", plan.videos, "teacher")
+            log_sources(run, config.data, "train", plan.videos, "teacher")
             log_cache(run, config.out, manifest, "made")
     return CacheResult(digest, manifest, made, cpu_s)
 

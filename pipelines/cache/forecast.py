@@ -18,6 +18,7 @@ from pipelines.cache.plan import ShardPlan
 from pipelines.cache.teacher import Teacher, shard_metadata
 from pipelines.runtime.output_folder import NOTHING, identity_of, mark, output_folder
 from pipelines.runtime.progress import progress_bar
+from pipelines.runtime.sources import announce_sources, draws_of_sources
 from pipelines.runtime.tables import table
 from vos.config import CacheConfig
 from vos.errors import InputError
@@ -56,6 +57,7 @@ def plan_cache(config: CacheConfig) -> tuple[CachePlan, str]:
     Writes only `plan.json` into --out. Raises InputError wherever building the cache would.
     """
     design = blueprint(config)
+    announce_sources(draws_of_sources(design.videos, config.seed, config.draws))
     with output_folder(config, CACHE) as folder:
         folder.check([PLAN_FILE])
         if identity_of(folder) is None:

@@ -11,11 +11,13 @@ import hashlib
 import os
 import re
 import sys
-from typing import Any, Literal, TypedDict, cast
+from collections.abc import Sequence
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from pipelines import storage
 from pipelines.cache import schema
 from pipelines.cache.plan import ShardPlan, recipe_of
+from pipelines.runtime.sources import SourceDraws
 from pipelines.runtime.videos import index_videos
 from vos.config import ClipConfig, DataConfig
 from vos.config.as_json import from_dict
@@ -32,12 +34,18 @@ RUN_AGAIN = "run jobs.cache again with the same flags"
 
 
 def write_manifest(
-    folder: str, identity: dict[str, Any], data: dict[str, Any], teacher: dict[str, Any], receipts: list[dict[str, Any]]
+    folder: str,
+    identity: dict[str, Any],
+    data: dict[str, Any],
+    teacher: dict[str, Any],
+    receipts: list[dict[str, Any]],
+    sources: Sequence[SourceDraws] = (),
 ) -> dict[str, Any]:
     """Write and return the manifest, which makes the cache complete.
 
     data      where the videos were
     receipts  of all shards, in order
+    sources   of a mixture, with their draws; the manifest of a single data set has no such entry
     """
     columns: dict[str, int] = {}
     for receipt in receipts:
@@ -61,6 +69,8 @@ def write_manifest(
         },
         "shards": [{name: value for name, value in receipt.items() if name != "columns"} for receipt in receipts],
     }
+    if sources:
+        manifest["sources"] = list(sources)
     text = sealed(manifest)
     path = storage.join(folder, schema.MANIFEST)
     storage.write_bytes(path, text)
@@ -143,6 +153,7 @@ class _Manifest(TypedDict):
     column_bytes: dict[str, int]
     quantisation: dict[str, float]
     shards: list[_Shard]
+    sources: NotRequired[list[SourceDraws]]
 
 
 def _check_content(manifest: _Manifest, path: str) -> None:
@@ -164,6 +175,9 @@ def _check_content(manifest: _Manifest, path: str) -> None:
         first += shard["rows"]
     if not problem and not first == identity["draws"] == manifest["draws"] > 0:
         problem = f"its shards hold {first} draws instead of {identity['draws']}"
+    sources = manifest.get("sources", [])
+    if sources and (first != sum(one["draws"] for one in sources) or min(one["videos"] for one in sources) < 1):
+        problem = problem or f"the draws of its sources are not the {first} in its shards"
     if problem:
         raise InputError(f"{path}: {problem}; {RUN_AGAIN}")
     shapes_of({"identity": identity}, path)
@@ -220,7 +234,13 @@ def data_of_cache(folder: str, manifest: dict[str, Any], data: DataConfig) -> tu
     videos have moved, --data.root is enough. Raises InputError when neither holds those videos.
     """
     recorded = from_dict(DataConfig, manifest["data"], DataConfig(), f"{folder}/{schema.MANIFEST}")
+    given = " ".join(data.sources) or data.root
     for candidate in (data, recorded):
+        if candidate is recorded and data.fold and _learnt_from(data) != _learnt_from(recorded):
+            raise InputError(
+                f"--data.fold {data.fold}: {folder} was made from {_learnt_from(recorded)}, not from {_learnt_from(data)}; "
+                "leave it out, or build a cache with it"
+            )
         try:
             videos = index_videos(candidate, "train")
         except InputError:
@@ -228,13 +248,18 @@ def data_of_cache(folder: str, manifest: dict[str, Any], data: DataConfig) -> tu
                 raise
             continue
         if same_videos(videos, manifest["identity"]["data"]):
-            if candidate is recorded and data.root:
+            if candidate is recorded and given not in ("", recorded.root, " ".join(recorded.sources)):
                 print(
-                    f"note: {folder} was not made from {data.root}; the videos recorded in the cache are used",
+                    f"note: {folder} was not made from {given}; the videos recorded in the cache are used",
                     file=sys.stderr,
                 )
             return candidate, videos
+    place = " ".join(recorded.sources) or recorded.root or "the synthetic data set"
     raise InputError(
-        f"{folder}: the videos in {recorded.root or 'the synthetic data set'} are no longer those that this cache was made from; "
-        "give --data.root of the unchanged ones, or rebuild the cache"
+        f"{folder}: the videos in {place} are no longer those that this cache was made from; "
+        f"give --data.{'sources' if recorded.sources else 'root'} of the unchanged ones, or rebuild the cache"
     )
+
+
+def _learnt_from(data: DataConfig) -> str:
+    return f"all but fold {data.fold} of {data.fold_videos} videos" if data.fold else "all training videos"

@@ -24,6 +24,7 @@ from pipelines import storage
 from pipelines.cache import schema
 from pipelines.cache.manifest import data_of_cache, read_manifest, shapes_of, shard_path
 from pipelines.cache.row_checks import check_clip, check_row, check_videos
+from pipelines.runtime.sources import SourceDraws, draws_of_sources
 from vos.config import ClipConfig, DataConfig
 from vos.config.as_json import from_dict
 from vos.data.clips import Clip, checksum, decode_clip, replay
@@ -101,6 +102,10 @@ class DrawnClips:
         self.videos, self._seed = videos, seed
         self._by_key = by_key(videos)
 
+    def sources(self) -> list[SourceDraws]:
+        """Return the draws of each source of a mixture; nothing for a single data set."""
+        return draws_of_sources(self.videos, self._seed, self.num_draws)
+
     def batch(self, numbers: list[int]) -> Batch:
         draws = [draw_clip(self.videos, self.clip, self._seed, number) for number in numbers]
         clips = [replay(self._by_key, draw, self.clip.crop_px) for draw in draws]
@@ -131,6 +136,8 @@ class CachedClips:
         self._stored = identity["frames"] == "store"
         self.data, videos = (None, []) if self._stored else data_of_cache(folder, self.manifest, data)
         """The data set whose videos the clips are read from, None where the cache stores the frames."""
+        self.videos = videos
+        """The videos, with their sources where they are a mixture; none where the cache stores the frames."""
         self._videos = by_key(videos)
         self._starts = [shard["first_draw"] for shard in self.manifest["shards"]]
         clip_columns = ("draw", "record", "num_objects", "clip_crc32") + (("frames", "labels") if self._stored else ())
@@ -139,6 +146,10 @@ class CachedClips:
     @property
     def teacher_forwards(self) -> int:
         return 0
+
+    def sources(self) -> list[SourceDraws]:
+        """Return the draws of each source of a mixture; nothing for a single data set."""
+        return self.manifest.get("sources", [])
 
     def batch(self, numbers: list[int]) -> Batch:
         rows, clips = zip(*(self.row_and_clip(number) for number in numbers), strict=True)

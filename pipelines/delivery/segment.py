@@ -102,6 +102,7 @@ def segment_video(config: SegmentConfig) -> Segmentation:
             config.size_px,
             config.threads,
             config.upsampling,
+            config.gate,
         ) as head_start:
             if head_start.news:
                 print(f"note     {head_start.news}", file=sys.stderr)

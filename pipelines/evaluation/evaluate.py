@@ -14,10 +14,12 @@ from typing import Any, TypedDict
 from pipelines import storage, tracking
 from pipelines.evaluation.pages import PAGES, log_pages, page_names
 from pipelines.evaluation.sequences import MASKS, check_same, ground_truth, mask_name, segment_all, segmenter
+from pipelines.evaluation.sources import index_sequences, named_by_source, score_metrics
 from pipelines.evaluation.speed import measure_speed
 from pipelines.runtime.models import load_model, working_size_px
 from pipelines.runtime.output_folder import CONFIG, OutputFile, check_folder, claimed_folder
-from pipelines.runtime.videos import index_videos, log_videos
+from pipelines.runtime.sources import log_sources
+from pipelines.runtime.videos import log_videos
 from vos.config import EvaluateConfig
 from vos.data.videos import FolderVideo, Video
 from vos.errors import InputError
@@ -33,7 +35,7 @@ from vos.models.memory import MemoryPolicy
 EVALUATE = "evaluate"
 SUMMARY, SCORES = "summary.json", "scores.csv"
 ENGINE_MEMORY = MemoryPolicy("first_recent", top_k=None)
-"""The engine's memory: which frames it keeps and reads."""
+"""The engine's memory: which frames it keeps and reads, without a gate."""
 
 
 class _Sequence(TypedDict):
@@ -73,7 +75,8 @@ class Evaluation:
 
 def evaluate_model(config: EvaluateConfig, label: str = "") -> Evaluation:
     """Segment every sequence of the split, score it and measure speed. Raises InputError for bad input."""
-    videos = index_videos(config.data, config.split)
+    indexed = index_sequences(config.data, config.split)
+    videos = named_by_source(indexed)
     if storage.is_uri(config.out):
         raise InputError(f"--out {config.out}: masks are written to a local folder; choose one and copy it afterwards")
     if config.register and not any(ground_truth(video, config.max_frames)[1] for video in videos):
@@ -97,15 +100,16 @@ def evaluate_model(config: EvaluateConfig, label: str = "") -> Evaluation:
             if registered[0]:  # copied to a place that every actor can read
                 chosen = replace(chosen, checkpoint=_kept(folder, chosen.checkpoint))
             storage.make_folder(masks)
-            subject = _Subject(videos, chosen, model, info, registered)
+            subject = _Subject(indexed, videos, chosen, model, info, registered)
             return _evaluate_into(folder, config, subject, csv, label)
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is evaluated: the videos, the configuration with its checkpoint, the model and its description, and name and number of its
-    registered version ("" if none)."""
+    """What is evaluated: the videos as indexed and as named in the result, the configuration with its checkpoint, the model and its
+    description, and name and number of its registered version ("" if none)."""
 
+    indexed: list[Video]
     videos: list[Video]
     config: EvaluateConfig
     model: Any
@@ -117,7 +121,8 @@ def _evaluate_into(
     folder: Written, config: EvaluateConfig, of: _Subject, csv: OutputFile | None, label: str
 ) -> Evaluation:
     model, info, videos = of.model, of.info, of.videos
-    policy = ENGINE_MEMORY if config.runtime else memory_policy(config.memory, infinite=is_infinite(info))
+    engines = replace(ENGINE_MEMORY, gate=config.memory.gate)
+    policy = engines if config.runtime else memory_policy(config.memory, infinite=is_infinite(info))
     tags = {"model": info["model"], "role": info.get("role", ""), "split": config.split, "memory": policy.kind}
     cut = _cut(config, videos)
     if cut:
@@ -127,7 +132,8 @@ def _evaluate_into(
     name = label or f"{os.path.basename(config.checkpoint.rstrip('/'))} on {config.split}"
     with tracking.start_run("evaluate", name, config, tags) as run:
         _remove_earlier(folder, videos)
-        data = log_videos(run, config.data, config.split, videos, "evaluation")
+        data = log_videos(run, config.data, config.split, of.indexed, "evaluation")
+        log_sources(run, config.data, config.split, of.indexed, "evaluation")
         rows = sorted(segment_all(of.config, videos, policy, folder, info, label), key=lambda row: row["sequence"])
         scored = [row for row in rows if row["scores"]]
         metrics = _write_scores(folder, csv, scored) if scored else {}
@@ -226,6 +232,8 @@ def _protocol(config: EvaluateConfig, policy: Any) -> dict[str, Any]:
         # Recorded only where it is on, so that versions evaluated before this option are still comparable.
         if policy.include_last:
             memory["include_last"] = True
+    if policy.gate:
+        memory["gate"] = policy.gate
     return {"split": config.split, "size_px": config.size_px, "max_frames": config.max_frames, "memory": memory}
 
 
@@ -266,5 +274,4 @@ def _write_scores(folder: Written, csv: OutputFile | None, rows: list[dict[str, 
     folder.write(SCORES, scores.csv().encode())
     if csv:
         csv.write(scores.csv().encode())
-    summary = scores.summary()
-    return {"val/j_and_f": summary["j_and_f"], "val/j": summary["j_mean"], "val/f": summary["f_mean"]}
+    return score_metrics(scores.sequences)

@@ -30,7 +30,7 @@ COLUMNS = ("sequence", "objects", "frames", "J&F", "J", "F", "J first quarter", 
 
 def page_names(videos: list[Video]) -> list[str]:
     """Return the names that files of the pages may have."""
-    films = [f"worst-{video.name}{ending}" for video in videos for ending in pictures.FILM_ENDINGS]
+    films = [f"worst-{_flat(video.name)}{ending}" for video in videos for ending in pictures.FILM_ENDINGS]
     return [f"{PAGES}/{name}" for name in (TABLE, CURVES, SHEET, *films)]
 
 
@@ -60,11 +60,16 @@ def log_pages(
     sheet = pictures.contact_sheet(chosen, titles, notes, spans, masks)
     paths.append(folder.write(f"{PAGES}/{SHEET}", frame_file(SHEET, sheet, quality=90)))
     with tempfile.TemporaryDirectory() as place:
-        name = os.path.join(place, f"worst-{ranked[-1]['sequence']}")
+        name = os.path.join(place, f"worst-{_flat(ranked[-1]['sequence'])}")
         film = pictures.save_overlay_video(name, chosen[-1], masks, spans[-1])
         paths.append(folder.write(f"{PAGES}/{os.path.basename(film)}", storage.read_bytes(film)))
     for path in paths:
         run.log_artifact(path)
+
+
+def _flat(name: str) -> str:
+    """Return a sequence's name as a part of a file name; that of a mixture is SOURCE/NAME."""
+    return name.replace("/", "-")
 
 
 def sequence_csv(ranked: list[dict[str, Any]]) -> str:

@@ -84,7 +84,14 @@ def segmenter(config: EvaluateConfig) -> tuple[Any, dict[str, Any]]:
         return None, {"model": COPY, "parameters": 0}
     if not config.runtime:
         return load_model(config.checkpoint)
-    engine = load_engine(config.checkpoint, config.runtime, config.precision, config.size_px, config.threads)
+    engine = load_engine(
+        config.checkpoint,
+        config.runtime,
+        config.precision,
+        config.size_px,
+        config.threads,
+        gate=config.memory.gate,
+    )
     return engine, engine.description
 
 

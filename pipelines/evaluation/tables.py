@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipelines.evaluation.evaluate import Evaluation
+from pipelines.evaluation.sources import sources_scored
 from pipelines.runtime.tables import percent, table
 from vos.metrics.scores import AUTO, Scores, SequenceScore
 from vos.published.figures import METHOD_OF_MODEL, published
@@ -17,6 +18,10 @@ def sequence_table(result: Evaluation) -> str:
         [row["sequence"], percent(row["j_and_f"]), percent(row["j"]), percent(row["f"])] for row in result.sequences
     ]
     metrics = result.metrics
+    for source in sources_scored(metrics):
+        rows.append(
+            [f"source {source}", *(percent(metrics[f"val/{source}/{figure}"]) for figure in ("j_and_f", "j", "f"))]
+        )
     rows.append(
         [
             f"all objects, {result.cut} only" if result.cut else "all objects",

@@ -38,14 +38,22 @@ def load_model(path: str) -> tuple[VOSModel, dict[str, Any]]:
 
 
 def load_engine(
-    path: str, runtime: str, precision: str = "auto", size_px: int = 0, threads: int = 0, upsampling: str = "bilinear"
+    path: str,
+    runtime: str,
+    precision: str = "auto",
+    size_px: int = 0,
+    threads: int = 0,
+    upsampling: str = "bilinear",
+    gate: float = 0.0,
 ) -> Engine:
     """Return the real-time engine of a checkpoint (as `load_model` takes it) or of a folder of exported graphs.
 
     The arguments are Engine's; `size_px` may also be AS_TRAINED, the size in the checkpoint's model.json.
     """
     model, info, size_px = _network(path, size_px)
-    engine = Engine(model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling)
+    engine = Engine(
+        model, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling, gate=gate
+    )
     engine.description |= {name: info[name] for name in (DIGEST, "size_px") if name in info}
     return engine
 
@@ -59,12 +67,26 @@ def working_size_px(size_px: int, info: dict[str, Any]) -> int:
 
 
 def load_head_start(
-    path: str, frame_size: tuple[int, int], runtime: str, precision: str, size_px: int, threads: int, upsampling: str
+    path: str,
+    frame_size: tuple[int, int],
+    runtime: str,
+    precision: str,
+    size_px: int,
+    threads: int,
+    upsampling: str,
+    gate: float = 0.0,
 ) -> HeadStart:
     """Return an engine that starts before its graphs exist, for a video with frames (H, W); other arguments as for `load_engine`."""
     model, _, size_px = _network(path, size_px)
     return HeadStart(
-        model, frame_size, runtime, precision=precision, size_px=size_px, threads=threads, upsampling=upsampling
+        model,
+        frame_size,
+        runtime,
+        precision=precision,
+        size_px=size_px,
+        threads=threads,
+        upsampling=upsampling,
+        gate=gate,
     )
 
 

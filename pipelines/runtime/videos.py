@@ -42,19 +42,21 @@ def log_videos(run: Run, data: DataConfig, split: str, videos: Sequence[Video], 
     """Log the videos of a split; returns their fingerprint, which is also the run's tag `data.fingerprint`."""
     digest = data_fingerprint(videos)
     profile = {"videos": len(videos), "frames": sum(video.num_frames for video in videos)}
-    synthetic = is_synthetic(data)
-    name = f"synthetic-{split}" if synthetic else f"{data.kind if data.kind != 'auto' else 'videos'}-{split}"
-    run.log_dataset(
-        name, digest, f"synthetic://seed-{data.synthetic_seed}" if synthetic else data.root, profile, context
-    )
+    if data.mixture:
+        name, place = "mixture", " ".join(data.sources)
+    elif is_synthetic(data):
+        name, place = "synthetic", f"synthetic://seed-{data.synthetic_seed}"
+    else:
+        name, place = data.kind if data.kind != "auto" else "videos", data.root
+    run.log_dataset(f"{name}-{split}", digest, place, profile, context)
     run.set_tags({"data.fingerprint": digest} | check_tag(data, digest, split))
     return digest
 
 
 def is_synthetic(data: DataConfig) -> bool:
-    """Return whether no video is read from files."""
+    """Return whether all videos are generated."""
     if data.mixture:
-        return all(one.kind == "synthetic" or not one.root for one in data.mixture)
+        return all(one.kind == "synthetic" for one in data.mixture)
     return not data.root or data.kind == "synthetic"
 
 
@@ -76,9 +78,11 @@ def announce_check(data: DataConfig | None, digest: str) -> None:
         state = f"checked on {record['date']}: no faults"
     else:
         kind = ["--data.kind", data.kind] if data.kind != "auto" else []
-        where = ["--data.sources", *data.sources] if data.sources else ["--data.root", data.root, *kind]
+        place = ["--data.sources", *data.sources] if data.mixture else ["--data.root", data.root, *kind]
+        if data.fold:
+            place += ["--data.fold", str(data.fold), "--data.fold-videos", str(data.fold_videos)]
         state = "not checked; this job would stop at the first damaged file; check first: " + command(
-            *JOB, "jobs.check", *where
+            *JOB, "jobs.check", *place
         )
     print(f"data    {state}", file=sys.stderr)
 
@@ -97,7 +101,7 @@ def data_fingerprint(videos: Sequence[Video]) -> str:
 
 
 @lru_cache(maxsize=1000)
-def _say_once(note: str) -> None:
+def say_once(note: str) -> None:
     """Print a note, unless this process printed it before: a job indexes several splits of a data set."""
     print(f"note    {printable(note)}", file=sys.stderr)
 
@@ -111,7 +115,7 @@ def index_videos(data: DataConfig, split: str, tell: Tell = raise_fault) -> list
     """
     if data.mixture:
         return _mixture(data, split, tell)
-    if data.kind in ONLY_FOR_TRAINING and split != "train":
+    if data.kind in STILL_KINDS and split != "train":
         raise InputError(
             f"--data.kind {data.kind}: this data set is for training only and has no split '{split}'; give videos with --data.root"
         )
@@ -143,7 +147,7 @@ def _indexed(data: DataConfig, split: str, tell: Tell) -> list[Video]:
     if data.root and data.kind != "synthetic":
         videos = _loaded(data, split, tell)
         for note in notes_on(videos):
-            _say_once(note)
+            say_once(note)
         return videos
     if data.kind not in ("auto", "synthetic"):
         raise InputError(f"--data.kind {data.kind}: names no folder; give the data set's folder with --data.root")
@@ -169,5 +173,5 @@ def _loaded(data: DataConfig, split: str, tell: Tell) -> list[Video]:
         raise InputError(f"{data.root}: no video or image to read: {why}")
     if faults:
         more = f", and {len(faults) - 1:,} more (jobs.check lists them)" if len(faults) > 1 else ""
-        _say_once(f"{len(faults):,} of {len(videos) + len(faults):,} images are skipped: {faults[0]}{more}")
+        say_once(f"{len(faults):,} of {len(videos) + len(faults):,} images are skipped: {faults[0]}{more}")
     return videos

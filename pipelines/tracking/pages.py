@@ -22,10 +22,12 @@ class View:
 
 EXPERIMENTS = {
     "cache": "Teacher caches: the teacher's outputs, computed once and used by every student.",
+    "label": "Labels of a teacher for videos without true masks: frames, kept frames, pictures.",
     "train": "Trainings of students and teachers: loss curves, checkpoints, registered versions.",
     "tune": "Searches over w, temperature and density; each trial is a child run with its own loss curve.",
     "evaluate": "J&F, J, F and FPS of checkpoints on a split; each run has a table, curves, pictures and a video.",
     "export": "Exported models: their size, and their difference from PyTorch.",
+    "adapt": "Students adapted to videos with one mask each: J&F before and after, and what it cost.",
     "demo": "The demo's table and pictures.",
     "results": "The results page with its tables and plots, and the mean J&F of every kind of run.",
     "benchmark": "Speed and size, compared with their targets.",

@@ -19,6 +19,7 @@ from pipelines.runtime.output_folder import claimed_folder, folder_run, run_id_o
 from pipelines.runtime.progress import Reporter, StopRequest, followed, new_board, progress_bar
 from pipelines.runtime.ray_storage import ray_storage
 from pipelines.runtime.session import ray_session
+from pipelines.runtime.sources import announce_sources, log_sources, source_metrics
 from pipelines.runtime.videos import announce_check, check_tag, log_cache, log_videos
 from pipelines.training import state as training_state
 from pipelines.training.loop import (
@@ -115,8 +116,10 @@ def train(
             else:
                 data = config.data
                 read = log_videos(run, data, "train", source.videos, "training")
+            log_sources(run, data, "train", source.videos, "training")
             if not from_cache:  # a search has printed it for all its trials
                 announce_check(data, read)
+                announce_sources(source.sources(), config.steps * config.batch)
             about = {"role": config.role, "config": identity, "cache": cache, "commit": tracking.commit()}
             about["size_px"] = source.clip.frame_size_px
             if here or config.here:
@@ -125,7 +128,7 @@ def train(
                 with ray_session(num_cpus=2 * config.workers + 2):
                     _fit(config, folder, about, run, name, begun)
             described = f"{config.role}, {config.steps} steps, cache {cache}" if register else ""
-            outcome = _concluded(config, folder, run, described)
+            outcome = _concluded(config, source, folder, run, described)
     return TrainResult(config.out, outcome["run_id"], outcome["version"], outcome["metrics"])
 
 
@@ -178,7 +181,9 @@ def _digest(folder: Written, name: str) -> str:
         return ""
 
 
-def _concluded(config: TrainConfig, folder: Written, run: tracking.Run, description: str) -> Outcome:
+def _concluded(
+    config: TrainConfig, source: CachedClips | DrawnClips, folder: Written, run: tracking.Run, description: str
+) -> Outcome:
     """Log the last metrics, register the model if it has a description, and write the file that marks the training as finished."""
     saved = training_state.newest(folder)
     assert saved is not None, "a training ends with a checkpoint"
@@ -189,6 +194,7 @@ def _concluded(config: TrainConfig, folder: Written, run: tracking.Run, descript
         "train/cpu_seconds": progress.cpu_seconds,
         "train/teacher_forwards": float(progress.teacher_forwards),
     }
+    spent |= source_metrics(source.sources(), progress.step * config.batch)
     run.log_metrics(spent, progress.step)
     key = f"training-{run.run_id}"  # if this process is killed after this, no second version is made
     version = run.register(config.model, config.out, description, key) if description else ""

@@ -21,6 +21,7 @@ from pipelines import storage
 from pipelines.cache.manifest import data_of_cache
 from pipelines.cache.read import CachedClips, DrawnClips, prefetched
 from pipelines.evaluation.sequences import ground_truth, segment_and_score
+from pipelines.evaluation.sources import index_sequences, named_by_source, score_metrics
 from pipelines.runtime.models import load_model
 from pipelines.runtime.session import set_threads
 from pipelines.runtime.videos import index_videos
@@ -34,7 +35,6 @@ from vos.errors import InputError
 from vos.files.canonical import fingerprint
 from vos.files.written import Written
 from vos.inference.whole_video import memory_policy
-from vos.metrics.davis import merge
 from vos.metrics.scores import SequenceScore
 from vos.models import build
 from vos.models.checkpoint import DESCRIPTION, WEIGHTS, load_trunk_weights
@@ -224,7 +224,7 @@ def validation_videos(config: TrainConfig, source: CachedClips | DrawnClips) -> 
     if isinstance(source, CachedClips):
         data, _ = data_of_cache(config.cache, source.manifest, data)
     chosen = config.validation
-    videos = index_videos(data, "val")[: chosen.videos]
+    videos = named_by_source(index_sequences(data, "val"))[: chosen.videos]
     if not any(ground_truth(video, chosen.max_frames)[1] for video in videos):
         frames = f" in the frames of --validation.max-frames {chosen.max_frames}" if chosen.max_frames else ""
         raise InputError(
@@ -235,7 +235,10 @@ def validation_videos(config: TrainConfig, source: CachedClips | DrawnClips) -> 
 
 
 def validate(model: VOSModel, config: TrainConfig, videos: list[Video], ranks: Ranks) -> dict[str, float]:
-    """Return `val/j_and_f`, `val/j`, `val/f` of these videos, each segmented in full, as jobs.evaluate does."""
+    """Return `val/j_and_f`, `val/j`, `val/f` of these videos, each segmented in full, as jobs.evaluate does.
+
+    Of a mixture also `val/SOURCE/j_and_f`, … of each source.
+    """
     # Each rank has its own BatchNorm statistics; those of rank 0 are saved.
     ranks.take_first(model.buffers())
     chosen, policy = config.validation, memory_policy(MemoryConfig(), infinite=config.role == "teacher")
@@ -244,9 +247,7 @@ def validate(model: VOSModel, config: TrainConfig, videos: list[Video], ranks: R
         for video in videos[ranks.rank :: ranks.size]:
             score = segment_and_score(model, video, policy, chosen.size_px, chosen.max_frames)
             own += [score.to_json()] if score is not None else []
-    scores = [SequenceScore.from_json(score) for part in ranks.gather(own) for score in part]
-    summary = merge(sorted(scores, key=lambda score: score.sequence)).summary()
-    return {"val/j_and_f": summary["j_and_f"], "val/j": summary["j_mean"], "val/f": summary["f_mean"]}
+    return score_metrics([SequenceScore.from_json(score) for part in ranks.gather(own) for score in part])
 
 
 def manner(config: TrainConfig) -> dict[str, Any]:

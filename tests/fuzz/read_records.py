@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.runtime.output_folder import check_folder, claim
-from pipelines.studies.davis.records import FORMAT, read_all
+from pipelines.studies.protocols.records import FORMAT, read_all
 from tests.fuzz.cases import Files, Reader
 from tests.fuzz.json_mutations import json_file_mutations, strict
 from tests.fuzz.seals import sealed_mutations, unsealed

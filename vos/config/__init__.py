@@ -4,6 +4,7 @@ Torch and Ray are not imported here, so `--help` is fast. A preset (`vos/config/
 single fields (`vos/config/command_line.py`). The resolved configuration is saved as `config.json` beside every output.
 """
 
+from vos.config.adapt import AdaptConfig
 from vos.config.base import (
     AS_TRAINED,
     BUILTIN_DAVIS_TEACHER,
@@ -22,6 +23,7 @@ from vos.config.check import CheckConfig
 from vos.config.demo import DemoConfig
 from vos.config.evaluate import EvaluateConfig, FpsConfig, MemoryConfig, VerifyConfig
 from vos.config.export import ExportConfig
+from vos.config.label import LabelConfig, LabelTeacherConfig
 from vos.config.report import ReportConfig
 from vos.config.score import ScoreConfig
 from vos.config.segment import SegmentConfig
@@ -30,6 +32,7 @@ from vos.config.tune import SpaceConfig, TuneConfig
 
 __all__ = [
     "AS_TRAINED",
+    "AdaptConfig",
     "BUILTIN_DAVIS_TEACHER",
     "BUILTINS",
     "BUILTIN_STUDENT",
@@ -47,6 +50,8 @@ __all__ = [
     "FpsBenchmarkConfig",
     "FpsConfig",
     "JobConfig",
+    "LabelConfig",
+    "LabelTeacherConfig",
     "LossConfig",
     "MemoryConfig",
     "OptimiserConfig",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from vos.config.fields import cosmetic, later, path
-from vos.config.sources import Kind, Spelled, read_sources, split_path
+from vos.config.sources import Kind, Spelled, read_sources, split_paths
 from vos.errors import InputError
 from vos.files.limits import check_limit
 
@@ -18,7 +18,6 @@ BUILTIN_DAVIS_TEACHER = "builtin-davis"
 BUILTIN_STUDENTS = {
     "mobilevos-mobilenetv2-noaspp": BUILTIN_STUDENT,
     "mobilevos-mobilenetv2": "builtin-student-mobilenetv2",
-    "mobilevos-resnet18": "builtin-student-resnet18",
 }
 """Students included in the package: architecture -> name."""
 BUILTINS = (BUILTIN_TEACHER, BUILTIN_DAVIS_TEACHER, *BUILTIN_STUDENTS.values())
@@ -35,9 +34,9 @@ class DataConfig:
     """Folder of the data set (DAVIS, YouTube-VOS or frames with first masks). Default: $DAVIS_ROOT, else synthetic video."""
     kind: Kind = "auto"
     """Layout of the folder; auto detects it from the files in it."""
-    sources: tuple[str, ...] = path((), split=split_path, later=True)
+    sources: tuple[str, ...] = path((), split=split_paths, later=True)
     """Several data sets instead of --data.root, as KIND[@SPLIT]=PATH[:WEIGHT] each: davis2016=DAVIS:0.5 stills=STILLS:0.3. Weights are
-    shares of the clips; SPLIT names another split than train."""
+    shares of the clips; SPLIT names another split than train, or a text file with the names (a path with a slash)."""
     fold: int = later(0)
     """Choose on training videos: 1, 2, … holds out that part of them; they become the split val, the others train (0 = the data set's own
     splits)."""
@@ -115,6 +114,10 @@ class JobConfig:
         The name of a group stands for all its flags: "clip" for every --clip.…
         """
         return {}
+
+    def completed(self) -> Self:
+        """Return the configuration with the defaults that follow from its other fields; paths in it may be relative."""
+        return self
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.threads < self.least_threads:

@@ -17,7 +17,7 @@ class BenchmarkConfig(JobConfig):
 
     preset: Preset = cosmetic("paper")
     """Named configuration that the other flags change: smoke (seconds), demo (minutes), paper (the paper's sizes)."""
-    what: Literal["cache", "train", "data", "start"] = "cache"
+    what: Literal["cache", "train", "data", "start", "mixture"] = "cache"
     """What is measured; it can also be the first word of the command line."""
     out: str = path("runs/benchmark", decides=False, written=True)
     """Folder of the figures and of the caches built for them."""

@@ -129,7 +129,7 @@ def parse_config(cls: type[Job], description: str, argv: list[str]) -> Job:
     _check_honoured(config, rest)
     if use_root and config.data.kind == "synthetic":
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=""))
-    return resolve_paths(config, home)
+    return resolve_paths(config.completed(), home)
 
 
 def _parse_flags(cls: type[Job], default: Job, description: str, argv: list[str]) -> Job:
@@ -215,8 +215,9 @@ def _resolved(flag: str, mark: Mark, value: Any, home: str) -> str:
     if value in mark.keywords:
         return value
     if mark.split is not None:
-        before, place, after = mark.split(value)
-        return before + (_resolved(flag, dataclasses.replace(mark, split=None), place, home) if place else "") + after
+        whole = dataclasses.replace(mark, split=None)
+        parts = enumerate(mark.split(value))
+        return "".join(_resolved(flag, whole, one, home) if place % 2 and one else one for place, one in parts)
     if not is_address(value):
         value = absolute(value, home, flag)
         check_path(flag, value, mark.written)

@@ -24,10 +24,23 @@ class MemoryConfig:
     """Infinite memory: also read the most recent frame (STCN's option of this name)."""
     top_k: int = 20
     """Memory positions that each query position reads (0 = all)."""
+    gate: float = 0.0
+    """Recent memory: keep the earlier one where a frame's confidence, the mean probability of its object pixels, is lower than this (0 =
+    remember every frame)."""
 
     def __post_init__(self) -> None:
+        check_gate(self.gate, "--memory.gate")
+        if self.gate and self.kind in ("infinite", "first"):
+            raise InputError(
+                f"--memory.gate {self.gate}: {self.kind} memory has no recent frame; use --memory.kind first_recent"
+            )
         if self.every < 1 or self.top_k < 0:
             raise InputError(f"--memory.every {self.every} --memory.top-k {self.top_k}: use 1 or more, and 0 or more")
+
+
+def check_gate(gate: float, flag: str) -> None:
+    if not 0 <= gate <= 1:
+        raise InputError(f"{flag} {gate}: use 0 (remember every frame) to 1")
 
 
 def check_working_size(size_px: int, max_frames: int, as_trained: bool = False) -> None:
@@ -61,8 +74,8 @@ class EvaluateConfig(JobConfig):
     """Folder of the masks and scores."""
     checkpoint: str = path(BUILTIN_TEACHER, keywords=(*BUILTINS, "copy"))
     """Folder written by jobs.train, models:/NAME/3 or models:/NAME@champion, an official STCN file (.pth), 'builtin' (the small teacher),
-    'builtin-student', 'builtin-student-mobilenetv2', 'builtin-student-resnet18' and 'builtin-davis' (trained on DAVIS), or 'copy'
-    (repeat the first mask). With --runtime also a folder of jobs.export."""
+    'builtin-student', 'builtin-student-mobilenetv2' and 'builtin-davis' (trained on DAVIS), or 'copy' (repeat the first mask).
+    With --runtime also a folder of jobs.export."""
     register: bool = cosmetic(False)
     """Register the model: as champion if it scores better than the champion in the same evaluation, else as challenger."""
     split: str = "val"

@@ -24,7 +24,7 @@ class ExportConfig(JobConfig):
     """Folder of the graphs, their description (graphs.json), the model card (README.md) and the example program (segment.py)."""
     model: str = BUILTIN_STUDENT
     """Folder of jobs.train, .safetensors or .pth file, champion, NAME@champion, models:/NAME/3, the id of an MLflow run,
-    builtin-student, builtin-student-mobilenetv2, builtin-student-resnet18, builtin-davis or builtin."""
+    builtin-student, builtin-student-mobilenetv2, builtin-davis or builtin."""
     to: Literal["onnx", "openvino", "torch-export", "executorch"] = "onnx"
     """Format of the files."""
     size: str = "854x480"

@@ -31,8 +31,8 @@ class Mark:
     """Values that are names and not paths."""
     apart: tuple[str, ...] = ()
     """Fields of a group that are left out of the identity, because this job sets them in another way."""
-    split: Callable[[str], tuple[str, str, str]] | None = None
-    """Splits a value into (before, path, after), where the path is only a part of it."""
+    split: Callable[[str], tuple[str, ...]] | None = None
+    """Splits a value in which paths are only parts; every second part is one, or empty."""
     later: bool = False
     """It was added after folders were made without it: its default is left out of the identity, so that these stay valid."""
 
@@ -54,7 +54,7 @@ def path(
     written: bool = False,
     streamed: bool = False,
     keywords: tuple[str, ...] = (),
-    split: Callable[[str], tuple[str, str, str]] | None = None,
+    split: Callable[[str], tuple[str, ...]] | None = None,
     later: bool = False,
 ) -> Any:
     """Declare a path or a tuple of paths; the arguments are those of `Mark`."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from vos.config import (
+    BUILTIN_TEACHER,
+    AdaptConfig,
     BenchmarkConfig,
     CacheConfig,
     CheckConfig,
@@ -18,6 +20,8 @@ from vos.config import (
     FpsBenchmarkConfig,
     FpsConfig,
     JobConfig,
+    LabelConfig,
+    LabelTeacherConfig,
     LossConfig,
     OptimiserConfig,
     ReportConfig,
@@ -195,15 +199,29 @@ PRESETS: dict[type[JobConfig], dict[str, Callable[[], Any]]] = {
         "demo": lambda: FpsBenchmarkConfig(preset="demo", data=DEMO_DATA),
         "paper": lambda: FpsBenchmarkConfig(),
     },
+    AdaptConfig: {
+        "smoke": lambda: AdaptConfig(
+            preset="smoke", draws=12, steps=3, batch=2, crop_px=64, max_skip_frames=3, data=SMOKE_DATA
+        ),
+        "demo": lambda: AdaptConfig(data=DEMO_DATA),
+        "paper": lambda: AdaptConfig(preset="paper", draws=4000, steps=4000),
+    },
+    # The preset davis-cpu is for real video on a few cores, which is what the defaults are for.
+    LabelConfig: {
+        "smoke": lambda: LabelConfig(
+            preset="smoke", teacher=LabelTeacherConfig(checkpoint=BUILTIN_TEACHER), check_every=4, data=SMOKE_DATA
+        ),
+        "demo": lambda: LabelConfig(
+            preset="demo", teacher=LabelTeacherConfig(checkpoint=BUILTIN_TEACHER), workers=2, data=DEMO_DATA
+        ),
+        "paper": lambda: LabelConfig(),
+        "davis-cpu": lambda: LabelConfig(preset="davis-cpu", workers=2),
+    },
     # Only davis-cpu writes to folders that are committed to the repository.
     ReportConfig: {
-        "smoke": lambda: ReportConfig(
-            preset="smoke", out="runs/results-smoke", docs="runs/results-smoke/results", data=SMOKE_DATA
-        ),
-        "demo": lambda: ReportConfig(
-            preset="demo", out="runs/results-demo", docs="runs/results-demo/results", data=DEMO_DATA
-        ),
-        "paper": lambda: ReportConfig(preset="paper", out="runs/results-paper", docs="runs/results-paper/results"),
+        "smoke": lambda: ReportConfig(preset="smoke", data=SMOKE_DATA),
+        "demo": lambda: ReportConfig(preset="demo", data=DEMO_DATA),
+        "paper": lambda: ReportConfig(preset="paper"),
         "davis-cpu": lambda: ReportConfig(),
     },
     # The presets differ in the runtime: the fastest, or the reference (paper).

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from vos.config.base import AS_TRAINED, BUILTIN_STUDENT, JobConfig, Preset
-from vos.config.evaluate import check_working_size
+from vos.config.evaluate import check_gate, check_working_size
 from vos.config.fields import cosmetic, path
 from vos.errors import InputError
 
@@ -46,8 +46,8 @@ class SegmentConfig(JobConfig):
     """Write no palette PNGs."""
     model: str = BUILTIN_STUDENT
     """Folder of jobs.train or jobs.export, .safetensors or .pth file, champion, NAME@champion, models:/NAME/3, the id of an MLflow run,
-    builtin-student (1.9 M, trained on DAVIS), builtin-student-mobilenetv2 (2.5 M, with ASPP), builtin-student-resnet18 (8.1 M,
-    no ImageNet weights: poor), builtin-davis (their teacher) or builtin (a small teacher, synthetic video)."""
+    builtin-student (1.9 M, trained on DAVIS), builtin-student-mobilenetv2 (2.5 M, with ASPP), builtin-davis (their
+    teacher) or builtin (a small teacher, synthetic video)."""
     runtime: Literal["auto", "eager", "compile", "onnxruntime", "openvino"] = "auto"
     """What runs the network: auto takes the fastest that is installed, eager is PyTorch as it is."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
@@ -57,6 +57,9 @@ class SegmentConfig(JobConfig):
     are); outputs have the video's size."""
     upsampling: Literal["bilinear", "edge"] = "bilinear"
     """From --size-px to the video's size; edge follows the picture's edges."""
+    gate: float = 0.0
+    """Keep the earlier recent memory where a frame's confidence, the mean probability of its object pixels, is lower than this (0 =
+    remember every frame)."""
     threads: int = cosmetic(0)
     """Threads of the network (0 = all cores)."""
     fps: float = 0.0
@@ -88,6 +91,7 @@ class SegmentConfig(JobConfig):
         if not 0 <= self.fps <= 1000:
             raise InputError(f"--fps {self.fps:g}: use 0 (the video's own) to 1000")
         check_working_size(self.size_px, 0, as_trained=True)
+        check_gate(self.gate, "--gate")
         for one in self.add:
             if not re.fullmatch(r"[1-9][0-9]{0,9}:.+", one):
                 raise InputError(f"--add {one}: use FRAME:MASK.png with FRAME from 1 on; frame 0 has --first-mask")

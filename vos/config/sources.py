@@ -1,8 +1,13 @@
-"""The spelling of one data set of a mixture: KIND[@SPLIT]=PATH[:WEIGHT], such as davis2016=DAVIS:0.5 or stills=STILLS:0.3."""
+"""The spelling of one data set of a mixture: KIND[@SPLIT]=PATH[:WEIGHT], such as davis2016=DAVIS:0.5 or stills=STILLS:0.3.
+
+SPLIT is the name of a split, or the path of a text file with one name per line: davis2016@lists/eight.txt=DAVIS:0.5. A slash makes it a
+path.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
@@ -17,7 +22,7 @@ class Spelled(NamedTuple):
     """One data set of a mixture.
 
     name    the kind, with -2, -3, … where a mixture has several of one kind
-    split   of its videos for training, "" for the usual one
+    split   of its videos for training, "" for the usual one; an absolute path is a file with their names
     weight  share of the clips, relative to the other weights
     """
 
@@ -28,8 +33,20 @@ class Spelled(NamedTuple):
     weight: float
 
 
-def split_path(text: str) -> tuple[str, str, str]:
-    """Split the spelling of a source into (before, PATH, after), so that a relative path can be made absolute."""
+def split_paths(text: str) -> tuple[str, ...]:
+    """Split the spelling of a source; every second part is a path (or ""), so that a relative one can be made absolute.
+
+    davis2016@lists/a.txt=DAVIS:0.5 -> ("davis2016@", "lists/a.txt", "=", "DAVIS", ":0.5")
+    """
+    head, place, after = _parted(text)
+    kind, at, split = head.removesuffix("=").partition("@")
+    if os.sep not in split:
+        return head, place, after
+    return kind + at, split, "=", place, after
+
+
+def _parted(text: str) -> tuple[str, str, str]:
+    """Return (KIND[@SPLIT]=, PATH, :WEIGHT)."""
     kind, equals, rest = text.partition("=")
     place, colon, weight = rest.rpartition(":")
     if not colon or _number(weight) is None:
@@ -45,7 +62,7 @@ def read_sources(texts: Sequence[str]) -> tuple[Spelled, ...]:
     """
     found: list[Spelled] = []
     for text in texts:
-        before, place, after = split_path(text)
+        before, place, after = _parted(text)
         kind, _, split = before.removesuffix("=").partition("@")
         if not before.endswith("=") or (not place and kind != "synthetic"):
             raise InputError(f"--data.sources {text}: no source; {SPELLING}")

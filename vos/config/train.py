@@ -107,7 +107,7 @@ class ValidationConfig:
     every: int = 0
     """Steps between validations; the last step is validated too and the best model is kept (0 = no validation, keep the last model)."""
     videos: int = 4
-    """Sequences of the validation split, the first ones by name; workers share them."""
+    """Sequences of the validation split, the first ones by name (of a mixture, its sources take turns); workers share them."""
     size_px: int = 0
     """Shorter side of the network's input, in pixels (0 = original size)."""
     max_frames: int = 0

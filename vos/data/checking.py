@@ -53,7 +53,8 @@ def check_video(video: Video, for_clips: bool) -> Findings:
         return True
 
     if isinstance(video, Still):
-        if passes(video.frame, 0) & passes(_check_still, video) and for_clips:
+        readable = passes(video.frame, 0) & passes(_check_still, video)
+        if readable and for_clips:
             passes(draw_clip, [video], ClipConfig(), 0, 0)
         return Findings(tuple(faults), ())
     paths = list(video.files()) or [""] * (video.num_frames + len(video.annotated))

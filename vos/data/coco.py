@@ -216,7 +216,7 @@ def _read_shape(annotation: _Annotation, size: tuple[int, int], path: str) -> tu
             )
         return float(runs[1::2].sum()), runs.astype(np.int32).tobytes(), ()
     area, polygons = 0.0, []
-    for one in checked(given, list[Any], origin, _ADVICE):
+    for one in given if isinstance(given, list) else checked(given, list[Any], origin, _ADVICE):
         try:
             corners = np.array(one)
         except ValueError:  # lists of different lengths
@@ -224,9 +224,9 @@ def _read_shape(annotation: _Annotation, size: tuple[int, int], path: str) -> tu
         if corners.ndim != 1 or corners.size < 6 or corners.size % 2 or corners.dtype.kind not in "iuf":
             raise InputError(f"{origin}: a polygon is a list of 3 or more corners x, y; {_ADVICE}")
         # Pixel centres are whole numbers here and lie at .5 in COCO.
-        corners = np.clip(corners.reshape(-1, 2) - 0.5, 0, (size[1] - 1, size[0] - 1))
+        corners = np.minimum(np.maximum(corners.reshape(-1, 2) - 0.5, 0), (size[1] - 1, size[0] - 1))
         x, y = corners.T
-        area += abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+        area += abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1])) / 2
         polygons.append(np.rint(corners * (1 << SHIFT)).astype(np.int32).tobytes())
     return area, b"", tuple(polygons)
 

@@ -13,8 +13,8 @@ starts. Some faults, such as an unknown object index, need decoding: they are fo
     folder       ROOT/frames/V/*.jpg and ROOT/masks/V/*.png, of which one mask is needed: each object is followed from
                  the first mask that shows it; or one video: ROOT/*.jpg (or ROOT/frames/*.jpg) and ROOT/masks/*.png.
                  ROOT/SPLIT.txt lists the videos of a split; without any split file every split holds all videos
-
-    stills, coco   images with masks, from which clips are made: `vos.data.stills`, `vos.data.coco`
+    labels       the output of jobs.label: the frames of another data set with a teacher's masks (`vos.data.labels`)
+    stills, coco images with masks, from which clips are made (`vos.data.stills`, `vos.data.coco`)
 
 A mask has the name of its frame. Frames are ordered by the numbers in their names (2 before 10). Index 255 is DAVIS's
 "void" and read as background. If the first mask of a video that shows anything has only 255, or soft edges
@@ -34,6 +34,7 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 from vos.data.coco import index_coco
+from vos.data.labels import CONFIDENCE, LIST, index_labels
 from vos.data.links import check_inside, links_in, outside
 from vos.data.stills import Still, index_stills
 from vos.data.synthetic import synthetic_index
@@ -73,7 +74,7 @@ def load_index(root: str, kind: str = "auto", split: str = "train", tell: Tell =
 
     root   folder of the data set; "" means synthetic video
     kind   one of `KINDS`, or "auto" to detect it from the files in the folder
-    split  "train", "val" or the name of another split file
+    split  "train", "val", the name of another split file, or the absolute path of a text file with one name per line
     tell   called with each fault of a video or file. If it returns, videos with faults stay in the index if they can be
            read at all; use such an index only to find further faults
     Raises InputError, one line with the file and the fix. Faults of the folder, the split or meta.json are always raised.
@@ -208,7 +209,7 @@ def _index_folder(root: str, split: str, tell: Tell) -> Iterator[Video]:
 
 def _has_split(root: str, split: str, folders: Collection[str]) -> bool:
     """Return whether a folder has split files: that of this split, or another text file whose every line is the name of a video."""
-    if os.path.lexists(os.path.join(root, f"{split}.txt")):
+    if os.path.isabs(split) or os.path.lexists(os.path.join(root, f"{split}.txt")):
         return True
     known = {same_text(folder) for folder in folders}
     for path in (os.path.join(root, file) for file in entries(root) if file.endswith(".txt")):
@@ -323,8 +324,11 @@ def _other_kind(path: str) -> str:
 
 
 def _read_split(root: str, folder: str, split: str) -> list[str]:
-    path = os.path.join(folder, f"{check_name(split, '--data.split')}.txt")
-    check_inside(root, path)
+    if os.path.isabs(split):  # a list of the user's own, which may be anywhere
+        path, folder = split, os.path.dirname(split)
+    else:
+        path = os.path.join(folder, f"{check_name(split, '--data.split')}.txt")
+        check_inside(root, path)
     if not os.path.exists(path):
         there = ", ".join(file[:-4] for file in entries(folder) if file.endswith(".txt")) or "no others"
         raise InputError(f"{path}: no such split file (found: {there}); write one video name per line")
@@ -379,6 +383,7 @@ _MARKS = {
     "davis2017": ("ImageSets/2017",),
     "davis2016": ("ImageSets/2016",),
     "youtubevos": ("meta.json", "train/meta.json", "valid/meta.json"),
+    "labels": (LIST, CONFIDENCE),  # before folder: labels have masks, too
     "folder": ("masks",),
 }
 
@@ -386,6 +391,7 @@ KINDS: dict[str, Callable[[str, str, Tell], Iterator[Video]]] = {
     "davis2016": lambda root, split, tell: _index_davis(root, split, tell, "2016", "foreground"),
     "davis2017": lambda root, split, tell: _index_davis(root, split, tell, "2017", "palette"),
     "youtubevos": _index_youtubevos,
+    "labels": index_labels,
     "folder": _index_folder,
     "synthetic": lambda root, split, tell: iter(synthetic_index(split=split)),
     "stills": index_stills,

@@ -121,6 +121,7 @@ def index_stills(root: str, split: str, tell: Callable[[InputError], None]) -> I
     files = {os.path.splitext(file)[0]: file for file in entries(pictures) if file.lower().endswith(_ENDINGS)}
     known = {os.path.splitext(file)[0]: file for file in entries(masks) if file.lower().endswith(".png")}
     listed = next((path for name in (f"{split}.txt", *_LISTS) if os.path.isfile(path := os.path.join(root, name))), "")
+    listed = split if os.path.isabs(split) else listed
     names = read_names(listed, "write one image name per line") if listed else sorted(files.keys() & known.keys())
     if not names:
         raise InputError(f"{listed or root}: no image with a mask; put NAME.jpg in {pictures} and NAME.png in {masks}")

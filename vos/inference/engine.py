@@ -5,8 +5,8 @@
     for frame in camera:
         labels = engine.step(frame)
 
-The memory is the first and the most recent frame (MobileVOS). A frame's value is encoded only when the next one comes, so the last one's
-never is; the query is encoded once for all objects. Nothing is kept of older frames.
+The memory is the first and the most recent frame (MobileVOS); a gate keeps doubtful frames out of the latter. A frame's value is encoded
+only when the next one comes, so the last one's never is; the query is encoded once for all objects. Nothing is kept of older frames.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from vos.inference.runtimes import (
 )
 from vos.inference.upsampling import UPSAMPLING, enlarge
 from vos.models.interface import VOSModel
+from vos.models.memory import MemoryPolicy
 
 
 class VanishedObject(UserWarning):
@@ -65,6 +66,8 @@ class Engine:
                 is enlarged.
     threads     0: every core that this process may use. PyTorch's own count is set for the whole process.
     upsampling  from the working size to the frame's: "bilinear", or "edge" to follow the frame's edges
+    gate        confidence (`vos.models.memory`) below which a frame does not become the recent memory, in [0, 1]; 0: every frame does. It
+                is decided outside of the graphs, so every runtime and exported folder has it.
 
     `runtime`, `precision` and `reason` say what was chosen and why, `description` which network it is. Raises InputError for names that do
     not fit.
@@ -79,7 +82,9 @@ class Engine:
         size_px: int | None = None,
         threads: int = 0,
         upsampling: str = "bilinear",
+        gate: float = 0.0,
     ) -> None:
+        self._policy = MemoryPolicy("first_recent", top_k=None, gate=gate)
         if upsampling not in UPSAMPLING:
             raise InputError(f'upsampling "{upsampling}" is unknown; use one of {", ".join(UPSAMPLING)}')
         threads = threads or available_threads()
@@ -176,7 +181,8 @@ class Engine:
             raise InputError("step before start: give the first frame and its labels to start() first")
         self._check_frame(frame, self._frame_size)
         with self._within_memory():
-            self._remember()
+            if self._trusted():
+                self._remember()
             self._encode_query(frame)
             self._tensors |= self._run(TOGETHER if self._began_together() else "read_decode")
             return self._labels()
@@ -275,6 +281,12 @@ class Engine:
         self.vanished = {one: size_that_keeps(labels, one, min(self._size)) for one in objects}
         for one, size_px in self.vanished.items():
             warnings.warn(vanished_line(one, size_px, self._size), VanishedObject, stacklevel=4)
+
+    def _trusted(self) -> bool:
+        """Whether the frame before is to be remembered: its masks were given, or the gate lets it through."""
+        if self._num_remembered < len(self._ids) or not self._policy.gate:
+            return True
+        return self._policy.trusts(torch.from_numpy(self._runtime.array(self._tensors["prob"])))
 
     def _remember(self) -> None:
         """Encode the value of the frame before, and make it the recent memory; where objects began in it, their first one too."""

@@ -45,10 +45,11 @@ class HeadStart:
         size_px: int | None = None,
         threads: int = 0,
         upsampling: str = "bilinear",
+        gate: float = 0.0,
     ) -> None:
         threads = threads or available_threads()
         size_px = working_px(model, size_px)
-        self._make = partial(Engine, model, size_px=size_px, upsampling=upsampling)
+        self._make = partial(Engine, model, size_px=size_px, upsampling=upsampling, gate=gate)
         self._last = partial(self._make, runtime, precision=precision, threads=threads)
         self._threads = threads
         self._maker: GraphMaker | None = None

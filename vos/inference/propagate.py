@@ -53,12 +53,15 @@ def iter_propagate(
     first_labels: Tensor | np.ndarray,
     policy: MemoryPolicy,
     later_labels: Mapping[int, Tensor | np.ndarray] | None = None,
+    anchors: bool = False,
 ) -> Iterator[Tensor]:
     """Segment a stream of frames one at a time; only the memory frames are kept.
 
     frames        each (3, H, W), ImageNet-normalised, all of one size
     first_labels  (H, W) integer labels of frame 0
     later_labels  frame index -> (H, W) labels in which further objects appear; earlier ids in them are ignored
+    anchors       earlier ids are not ignored: a given mask replaces the object's prediction and enters the memory. Objects
+                  that the labels do not show keep their prediction
     yields        (K+1, H, W) float32 on the model's device, K the largest id of all given labels; an object's
                   probability is 0 until it appears
 
@@ -74,7 +77,7 @@ def iter_propagate(
     num_objects = max(int(given.max()) for given in labels.values())
     if num_objects == 0:
         raise InputError("the given labels hold no object; label the objects of the first frame 1, 2, ...")
-    return _steps(_Tracker(model, policy, num_objects), frames, labels)
+    return _steps(_Tracker(model, policy, num_objects, anchors), frames, labels)
 
 
 def _check_labels(index: int, labels: Tensor, first: Tensor) -> None:
@@ -122,20 +125,24 @@ class _Group:
 
 @dataclass
 class _Segmented:
-    """A segmented frame that is not yet in the memory. masks (1, O, Hp, Wp), objects in the order of their groups."""
+    """A segmented frame that is not yet in the memory. masks (1, O, Hp, Wp), objects in the order of their groups.
+
+    labelled: some of its masks were given. trusted: the policy's gate lets it into the memory.
+    """
 
     index: int
     frame: Tensor
     query: QueryFeatures
     masks: Tensor
     labelled: bool
+    trusted: bool
 
 
 class _Tracker:
     """The state of one video between two frames."""
 
-    def __init__(self, model: VOSModel, policy: MemoryPolicy, num_objects: int) -> None:
-        self.model, self.policy, self.num_objects = model, policy, num_objects
+    def __init__(self, model: VOSModel, policy: MemoryPolicy, num_objects: int, anchors: bool = False) -> None:
+        self.model, self.policy, self.num_objects, self.anchors = model, policy, num_objects, anchors
         self.groups: list[_Group] = []
         self.previous: _Segmented | None = None
 
@@ -153,8 +160,10 @@ class _Tracker:
             ids = self._ids()
             merged = soft_aggregate(prob[ids]).softmax(0)
             prob[0], prob[ids] = merged[0], merged[1:]
-        self.previous = _Segmented(index, frame, query, prob[self._ids()].unsqueeze(0), labelled)
-        return prob[:, pads[2] : pads[2] + height, pads[0] : pads[0] + width]
+        seen = prob[:, pads[2] : pads[2] + height, pads[0] : pads[0] + width]
+        trusted = labelled or self.policy.trusts(seen)
+        self.previous = _Segmented(index, frame, query, prob[self._ids()].unsqueeze(0), labelled, trusted)
+        return seen
 
     def _ids(self) -> list[int]:
         return [object_id for group in self.groups for object_id in group.ids]
@@ -173,22 +182,26 @@ class _Tracker:
         return prob
 
     def _appear(self, prob: Tensor, labels: Tensor) -> bool:
-        """Overwrite the prediction with the masks of new objects; return False if there are none."""
+        """Overwrite the prediction with the masks of new objects, with `anchors` of all; return False if there are none."""
         known = self._ids()
-        new = [int(i) for i in labels.unique() if i > 0 and int(i) not in known]
-        if not new:
+        shown = [int(i) for i in labels.unique() if i > 0]
+        new = [i for i in shown if i not in known]
+        given = shown if self.anchors else new
+        if not given:
             return False
-        for object_id in new:
+        for object_id in given:
             region = labels == object_id
+            prob[object_id] = 0
             prob[:, region] = 0
             prob[object_id, region] = 1
-        self.groups.append(_Group(new, Memory(self.policy)))
+        if new:
+            self.groups.append(_Group(new, Memory(self.policy)))
         return True
 
     def _remember_previous(self) -> None:
-        """Encode the previous frame's value, if the policy wants that frame."""
+        """Encode the previous frame's value, if the policy wants that frame and trusts its masks."""
         done, self.previous = self.previous, None
-        if done is None or not self.groups:
+        if done is None or not self.groups or not done.trusted:
             return
         if not done.labelled and not any(group.memory.wants(done.index) for group in self.groups):
             return

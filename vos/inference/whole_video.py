@@ -23,7 +23,8 @@ from vos.models.memory import MemoryPolicy
 def memory_policy(config: MemoryConfig, infinite: bool) -> MemoryPolicy:
     """The policy of a configuration; `auto` takes what the network was trained for."""
     kind = config.kind if config.kind != "auto" else ("infinite" if infinite else "first_recent")
-    return MemoryPolicy(kind, every=config.every, top_k=config.top_k or None, include_last=config.include_last)
+    top_k = config.top_k or None
+    return MemoryPolicy(kind, every=config.every, top_k=top_k, include_last=config.include_last, gate=config.gate)
 
 
 def segment_video(

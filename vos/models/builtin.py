@@ -20,8 +20,8 @@ BUILTIN = {
 def load(name: str) -> VOSModel:
     """Load a network in eval mode, ready for `vos.Engine`.
 
-    name  builtin-student, builtin-student-mobilenetv2, builtin-student-resnet18, builtin-davis, builtin; a folder of jobs.train; a
-          .safetensors file with its model.json beside it; or an official STCN file (.pth)
+    name  builtin-student, builtin-student-mobilenetv2, builtin-davis, builtin; a folder of jobs.train; a .safetensors file with its
+          model.json beside it; or an official STCN file (.pth)
     Raises InputError if it is missing or damaged.
     """
     return load_checkpoint(BUILTIN.get(name, name))[0]

@@ -33,14 +33,18 @@ class MemoryPolicy:
     every         frames between two memory frames ("infinite" only)
     top_k         memory positions each query position reads; None: all of them
     include_last  also read the most recent frame ("infinite" only)
+    gate          a segmented frame replaces the recent memory only if its `confidence` is at least this, in [0, 1]; 0: every
+                  frame does ("first_recent" and "recent" only). A frame with given masks always does.
 
-    Raises InputError for an unknown kind, every or top_k below 1, or include_last with another kind.
+    Raises InputError for an unknown kind, every or top_k below 1, include_last or a gate with another kind, or a gate
+    outside [0, 1].
     """
 
     kind: str
     every: int = 5
     top_k: int | None = 20
     include_last: bool = False
+    gate: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -51,6 +55,26 @@ class MemoryPolicy:
             raise InputError(f"memory top_k={self.top_k}: use 1 or more, or None to read every position")
         if self.include_last and self.kind != "infinite":
             raise InputError(f"memory include_last with {self.kind}: use infinite, or leave include_last out")
+        if not 0 <= self.gate <= 1:
+            raise InputError(f"memory gate={self.gate}: use 0 (remember every frame) to 1")
+        if self.gate and self.kind not in ("first_recent", "recent"):
+            raise InputError(
+                f"memory gate={self.gate} with {self.kind}: use first_recent or recent, or leave the gate out"
+            )
+
+    def trusts(self, prob: Tensor) -> bool:
+        """Return whether a segmented frame, prob (K+1, H, W), is confident enough to become the recent memory."""
+        return self.gate == 0 or confidence(prob) >= self.gate
+
+
+def confidence(prob: Tensor) -> float:
+    """Return the mean probability of the pixels that objects win, at the label that wins there; 0 where no object wins any.
+
+    prob  (K+1, H, W), background first
+    """
+    best, labels = prob.max(0)
+    won = best[labels > 0]
+    return float(won.mean()) if won.numel() else 0.0
 
 
 def soft_aggregate(prob: Tensor) -> Tensor:

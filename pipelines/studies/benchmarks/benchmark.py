@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pipelines.runtime.session import ray_session, set_threads
-from pipelines.studies.benchmarks import cache, data, start, training
+from pipelines.studies.benchmarks import cache, data, mixture, start, training
 from pipelines.studies.benchmarks.rows import as_row, figure_table, recorded
 from vos.config import BenchmarkConfig
 from vos.published.bounds import Figure
 
-KINDS = {"cache": cache, "train": training, "data": data, "start": start}
+KINDS = {"cache": cache, "train": training, "data": data, "start": start, "mixture": mixture}
 
 
 def measure(config: BenchmarkConfig) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
-from pipelines.studies.davis.plan import LONG, MAIN_CACHE, TEACHER
-from pipelines.studies.davis.results import Results, counted
+from pipelines.studies.davis.plan import LONG, MAIN_CACHE
+from pipelines.studies.davis.results import Results
+from pipelines.studies.protocols.families import counted
+from pipelines.studies.protocols.judging import equal_cpu, gain, judge, level
+from pipelines.studies.protocols.planned import TEACHER
 from vos.metrics.intervals import Difference
-from vos.published.bounds import BELOW, NOT_RUN, REACHED, Figure
+from vos.published.bounds import BELOW, REACHED, Figure
 
 MINUTE_S = 60.0
-FAIR = 0.98
-"""Smallest share of the distilled students' CPU time at which the plain students' counts as equal; a busy machine varies by that."""
 ON_AVERAGE = f"{REACHED} on average"
 
 
@@ -31,14 +31,14 @@ def claims(results: Results) -> list[Figure]:
         plain,
         teacher,
         best,
-        _gain(results, "distilled − plain, equal steps, short", "short-both", "short-plain", 3, 5),
-        _gain(results, "distilled − plain, equal steps, full", f"{full}-both", f"{full}-plain", 3, 3),
-        _equal_cpu(results, "short", *_equal_in_cpu(full)["short"], seeds=5),
-        _equal_cpu(results, "full", *_equal_in_cpu(full)["full"], seeds=3),
+        gain(results, "distilled − plain, equal steps, short", "short-both", "short-plain", 3, 5),
+        gain(results, "distilled − plain, equal steps, full", f"{full}-both", f"{full}-plain", 3, 3),
+        equal_cpu(results, "distilled − plain, equal CPU time, short", *_equal_in_cpu(full)["short"], seeds=5),
+        equal_cpu(results, "distilled − plain, equal CPU time, full", *_equal_in_cpu(full)["full"], seeds=3),
         ratio,
         *(_as_good(results, f"distilled in {part} of the steps − plain in all, {length}", a, b)
           for part, length, a, b in shares),
-        _gain(results, f"boundary − uniform sampling, {some}", f"short-{some}", "short-uniform", 0, 3, most_seeds=5),
+        gain(results, f"boundary − uniform sampling, {some}", f"short-{some}", "short-uniform", 0, 3, most_seeds=5),
         _within(results, f"int8, rank {rank} − fp32 targets", "short-fp32", 0.5),
         _within(results, "cached − online teacher", "short-online", 0.5),
         _cost(results, "CPU seconds of a step, distilled from the cache / plain", "short-both", ("<=", 1.1), "≤ 1.1"),
@@ -92,20 +92,15 @@ def _levels(results: Results) -> tuple[Figure, Figure, Figure, Figure]:
         if best != usual and values[1] is not None:
             note += f", frames at {study.scale.teacher_px} px like the teacher's; at {study.evaluate.size_px} px "
             note += f"{values[1]:.{digits}f}"
-        return _level(name, target, values[0], bound, note, digits)
+        return level(name, target, values[0], bound, note, digits)
 
-    judged = _level("plain student without ASPP, at most 1 CPU-hour", "J&F ≥ 82", results.mean(plain), 82, note)
+    judged = level("plain student without ASPP, at most 1 CPU-hour", "J&F ≥ 82", results.mean(plain), 82, note)
     return (
         judged if in_time else replace(judged, verdict=BELOW if judged.value is not None else ""),
-        _level("teacher", "J&F ≥ 88", teacher, 88),
+        level("teacher", "J&F ≥ 88", teacher, 88),
         distilled("best distilled MobileNetV2 student", "J&F ≥ 87", 87, 1.0, 1),
         distilled("distilled student / its teacher, J&F", "≥ 0.99", 0.99, teacher, 3),
     )
-
-
-def _level(name: str, target: str, value: float | None, least: float, note: str = "", digits: int = 1) -> Figure:
-    found = "-" if value is None else f"{value:.{digits}f}{note}"
-    return Figure(name, value, ">=", least, found, asked=target)
 
 
 def _cost(results: Results, name: str, family: str, bound: tuple[str, float | str], target: str) -> Figure:
@@ -113,21 +108,11 @@ def _cost(results: Results, name: str, family: str, bound: tuple[str, float | st
     return Figure(name, value, *bound, how="-" if value is None else f"{value:.3f}", asked=target)
 
 
-def _gain(results: Results, name: str, a: str, b: str, least: float, seeds: int, most_seeds: int = 0) -> Figure:
-    """Require at least `least` points (0: more than none), with the whole interval above 0."""
-    target = (f"≥ +{least:g}" if least else "> 0") + f", interval above 0, {seeds} seeds"
-
-    def verdict(found: Difference) -> str | bool:
-        return (found.mean >= least if least else found.mean > 0) and found.low > 0
-
-    return _judged(results, name, (a, b), target, verdict, seeds, most_seeds)
-
-
 def _as_good(results: Results, name: str, a: str, b: str) -> Figure:
     def verdict(found: Difference) -> str | bool:
         return found.mean >= 0 and (ON_AVERAGE if found.low <= 0 else True)
 
-    return _judged(results, name, (a, b), "≥ 0, 3 seeds", verdict, 3)
+    return judge(results, name, (a, b), "≥ 0, 3 seeds", verdict, 3)
 
 
 def _within(results: Results, name: str, b: str, points: float) -> Figure:
@@ -135,37 +120,4 @@ def _within(results: Results, name: str, b: str, points: float) -> Figure:
         wide = max(-found.low, found.high) > points  # two seeds rarely resolve half a point
         return abs(found.mean) <= points and (ON_AVERAGE if wide else True)
 
-    return _judged(results, name, ("short-both", b), f"within {points}", verdict, 2)
-
-
-def _equal_cpu(results: Results, length: str, a: str, b: str, seeds: int) -> Figure:
-    """Judge a comparison at equal CPU time; it does not count where the plain students had less."""
-    judged = _gain(results, f"distilled − plain, equal CPU time, {length}", a, b, 0, seeds)
-    ratio = results.cost_ratio(b, a, "cpu_s")
-    if ratio is None or ratio >= FAIR or judged.outcome.startswith(NOT_RUN):
-        return judged
-    return replace(judged, verdict=f"not equal: plain had {100 * (1 - ratio):.0f} % less CPU time")
-
-
-def _judged(
-    results: Results,
-    name: str,
-    pair: tuple[str, str],
-    target: str,
-    holds: Callable[[Difference], str | bool],
-    seeds: int,
-    most_seeds: int = 0,
-) -> Figure:
-    """Compare two families with a target; `holds` returns whether it is met, or a text for a partial result."""
-    one = results.compare(*pair)
-    if one.difference is None:
-        return Figure(name, None, how="-", asked=target)
-    mean, low, high = one.difference
-    found = f"{one.points} ({one.interval}), {counted(one.seeds)}"
-    verdict = holds(one.difference)
-    if len(one.seeds) >= most_seeds > 0 and low <= 0 <= high:
-        verdict = f"no difference ({len(one.seeds)} seeds)"
-    elif len(one.seeds) < seeds:
-        verdict = f"{NOT_RUN}: {len(one.seeds)} of {seeds} seeds"
-    outcome = verdict if isinstance(verdict, str) else REACHED if verdict else BELOW
-    return Figure(name, mean, how=found, low=low, high=high, asked=target, verdict=outcome)
+    return judge(results, name, ("short-both", b), f"within {points}", verdict, 2)

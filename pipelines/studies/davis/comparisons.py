@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pipelines.studies.davis.plan import BEST_TEMPERATURE, LONG, REPEATS, SHARES, TEMPERATURES, Study, W
-from pipelines.studies.davis.results import Comparison, Results
+from pipelines.studies.davis.results import Results
+from pipelines.studies.protocols.families import Comparison
 
 STUDENTS = {"plain": "plain", "both": "distilled"}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import statistics
 from collections.abc import Mapping
@@ -12,18 +10,20 @@ from typing import Any
 from pipelines import storage
 from pipelines.runtime.output_folder import read_plain
 from pipelines.search.trials import ranked
-from pipelines.studies.davis.claims import FAIR, claims, cpu_lines
+from pipelines.studies.davis.claims import claims, cpu_lines
 from pipelines.studies.davis.comparisons import ablations, comparisons
-from pipelines.studies.davis.plan import LONG, LONGER, TEACHER, Planned
+from pipelines.studies.davis.plan import LONG, LONGER
 from pipelines.studies.davis.plots import PLOTS, write_plots
-from pipelines.studies.davis.records import Record, docs_folder
-from pipelines.studies.davis.records import trials as trials_of
-from pipelines.studies.davis.results import Results, counted, scores
-from pipelines.studies.davis.table import FPS, main_table, markdown, spread
+from pipelines.studies.davis.results import Results
+from pipelines.studies.davis.table import FPS, main_table
+from pipelines.studies.protocols.families import counted, scores
+from pipelines.studies.protocols.judging import FAIR
+from pipelines.studies.protocols.parts import SHEET, markdown, missing, sequence_names, sheet, spread
+from pipelines.studies.protocols.planned import TEACHER, Planned
+from pipelines.studies.protocols.records import Record, docs_folder
+from pipelines.studies.protocols.records import trials as trials_of
 from vos.config import EvaluateConfig, ReportConfig, TrainConfig, TuneConfig
 from vos.config.presets import preset
-
-SHEET = "sequences.csv"
 
 
 def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Record], unused: list[str]) -> list[str]:
@@ -35,7 +35,7 @@ def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Recor
     docs, folder = docs_folder(config.docs, config.overwrite), os.path.basename(config.docs)
     docs.check([f"{folder}.md", f"{folder}/{SHEET}", *(f"{folder}/{name}" for name in PLOTS)])
     results = Results(config.preset, records)
-    sheet = docs.write(f"{folder}/{SHEET}", _sheet(records).encode())
+    written_sheet = docs.write(f"{folder}/{SHEET}", sheet(records).encode())
     plots = write_plots(results, docs, folder)
     repair = "restore it, or measure again with jobs.benchmark fps --json"
     fps = read_plain(storage.join(config.docs, FPS), list[dict[str, Any]], repair) or []
@@ -57,24 +57,19 @@ def write(config: ReportConfig, plan: list[Planned], records: Mapping[str, Recor
         pictures("search-trials.png", "search-density.png"),
         _sequences(results, folder),
         pictures("sequences.png"),
-        _missing(plan, records, unused),
+        missing(plan, records, unused),
     ]
     page = docs.write(f"{folder}.md", ("\n\n".join(one for one in sections if one) + "\n").encode())
-    return [page, sheet, *plots]
-
-
-def metrics(plan: list[Planned], results: Results) -> dict[str, float]:
-    """Return the mean J&F of every family and the number of finished and planned runs, by their MLflow names."""
-    families = dict.fromkeys(one.family for one in plan if one.kind not in ("cache", "search"))
-    means = {f"results/{family}": value for family in families if (value := results.mean(family)) is not None}
-    return {**means, "results/runs": float(len(results.records)), "results/runs_planned": float(len(plan))}
+    return [page, written_sheet, *plots]
 
 
 def _head(folder: str, records: Mapping[str, Record]) -> str:
     commits = len({record["commit"] for record in records.values()})
     return (
         "# Results\n\n"
-        f"Written by `python -m jobs.report --page` from the records in `{folder}/runs/`; nothing is typed "
+        "**The settings of these runs were chosen on the validation sequences**, so their scores on these sequences are too high "
+        "for videos that nobody has looked at. Choices on folds of the training videos are in [unseen.md](unseen.md).\n\n"
+        f"Written by `python -m jobs.report --protocol validation --page` from the records in `{folder}/runs/`; nothing is typed "
         f"by hand. {len(records)} runs, made by {commits} commits (each record names its own). J, F and J&F in percent; "
         "± is the standard deviation over seeds."
     )
@@ -85,7 +80,7 @@ def _protocol(results: Results, plan: list[Planned]) -> str:
     train, cache, evaluate = results.study.train, results.study.cache, results.study.evaluate
     clip, rate = train.clip, train.optimiser
     size = f"{evaluate.size_px} px on the shorter side" if evaluate.size_px else "its own size"
-    scored = len(_sequence_names(results.records))
+    scored = len(sequence_names(results.records))
     places = f"the {scored} development sequences below" if scored else "development sequences"
     data = f"DAVIS, trained on its training sequences, scored on {places}" if scale.pretrained else "synthetic video"
     # See DECISIONS 41 and 45 to 49.
@@ -127,7 +122,7 @@ def _protocol(results: Results, plan: list[Planned]) -> str:
             "- **Intervals**: paired bootstrap (95 %, percentile) over seeds and sequences, "
             "`vos/metrics/intervals.py`. One thread per process.",
             "",
-            f"`make results` runs what is missing; `python -m jobs.report{_flag(name)} --list` shows the plan.",
+            f"`python -m jobs.report --protocol validation{_flag(name)}` runs what is missing, and with `--list` it shows the plan.",
         ]
     )
 
@@ -210,7 +205,7 @@ def _sequences(results: Results, folder: str) -> str:
     longest = [
         f"full-{results.study.main}-{loss}{one}" for one in ("-fresh", "-long", "") for loss in ("plain", "both")
     ]
-    names = _sequence_names(results.records)
+    names = sequence_names(results.records)
     rows = []
     for family in (TEACHER, *longest, "short-plain", "short-both"):
         if of := [scores(record) for record in results.of_family(family)]:
@@ -219,32 +214,3 @@ def _sequences(results: Results, folder: str) -> str:
         return ""
     link = f"Every run's J&F, J and F of every sequence: [{folder}/sequences.csv]({folder}/sequences.csv)."
     return "\n\n".join(["## Sequences (J&F, mean over seeds)", markdown(["run", *names], rows), link])
-
-
-def _sequence_names(records: Mapping[str, Record]) -> list[str]:
-    return sorted({row["sequence"] for record in records.values() for row in record.get("sequences", ())})
-
-
-def _missing(plan: list[Planned], records: Mapping[str, Record], unused: list[str]) -> str:
-    missing: dict[str, list[str]] = {}
-    for one in plan:
-        if one.name not in records:
-            missing.setdefault(one.family, []).append(one.name.removeprefix(f"{one.family}-"))
-    lines = [
-        f"- `{family}`" + (f": {', '.join(seeds)}" if seeds != [family] else "") for family, seeds in missing.items()
-    ]
-    text = "\n".join(["## Not run", *(lines or ["Nothing: every run of the plan has its record."])])
-    if unused:
-        named = ", ".join(f"`{one}`" for one in unused)
-        text += f"\n\nRecords that do not count, because the plan asks for another configuration now: {named}."
-    return text
-
-
-def _sheet(records: Mapping[str, Record]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "sequence", "j_and_f", "j", "f", "frames"])
-    for name, record in records.items():
-        for row in record.get("sequences", ()):
-            writer.writerow([name, *(row[key] for key in ("sequence", "j_and_f", "j", "f", "frames"))])
-    return text.getvalue()

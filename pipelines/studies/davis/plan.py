@@ -12,14 +12,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Literal
 
 from pipelines.cache.schema import GRID_STRIDE
+from pipelines.studies.protocols.planned import PRETRAINED, SEARCH, TEACHER, Planned
 from vos.config import (
     CacheConfig,
     EvaluateConfig,
     FactorConfig,
-    JobConfig,
     LossConfig,
     MemoryConfig,
     TeacherConfig,
@@ -27,7 +26,6 @@ from vos.config import (
     TuneConfig,
 )
 from vos.config.presets import preset
-from vos.errors import InputError
 
 FULL_STEPS = 1900
 """Steps of a full training under davis-cpu."""
@@ -38,10 +36,7 @@ LONG = 2.5
 """Factor on the steps of the longest students, with the same clips, mirrored on every second pass, or with as many more clips."""
 REPEATS = 4
 """Factor on how often the students that measure the cost of repetition see each clip."""
-TEACHER, SEARCH = "teacher", "search"
 MAIN_CACHE, LONG_CACHE, SHORT_CACHE, REPEAT_CACHE = "cache-main", "cache-long", "cache-short", "cache-repeat"
-PRETRAINED = "mobilenet_v2_imagenet.fp16.safetensors"
-"""Name of MobileNetV2's ImageNet weights in the plan, whatever the file's name; records hold its digest."""
 
 LOSSES = {"plain": (False, False), "logits": (True, False), "repr": (False, True), "both": (True, True)}
 """Whether the distillation of logits and of the representation are on."""
@@ -56,34 +51,8 @@ MEMORIES = ("first", "recent", "infinite")
 LENGTHS = {"": 1, "-half": 0.5, "-longer": LONGER, "-long": LONG, "-fresh": LONG}
 """Length of a training in full trainings: `-long` on the main cache's clips, mirrored on every second pass, `-fresh` on new ones."""
 
-Kind = Literal["teacher", "cache", "student", "evaluation", "search"]
 Row = tuple[str, str, Mapping[str, object]]
 """Students of one family: its name, the loss, and the other arguments of `Study._student`."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One run. The paths in its configurations are names of other runs, or of a file."""
-
-    name: str
-    kind: Kind
-    job: JobConfig
-    """TrainConfig, CacheConfig, EvaluateConfig or TuneConfig"""
-    minutes: float
-    """expected CPU minutes"""
-    needs: tuple[str, ...] = ()
-    evaluation: EvaluateConfig | None = None
-    """of the trained model"""
-
-    @property
-    def family(self) -> str:
-        return family_and_seed(self.name)[0]
-
-    @property
-    def seed(self) -> int:
-        """The seed of the run's training, or of the training that it evaluates."""
-        seed = family_and_seed(self.name)[1]
-        return self.job.seed if seed is None else seed
 
 
 @dataclass(frozen=True)
@@ -136,29 +105,6 @@ EVALUATION_MINUTES = 1.5
 def plan(name: str = "davis-cpu") -> list[Planned]:
     """Return every run of the protocol under a preset, in order of importance, each after the runs that it needs."""
     return list(study(name).runs())
-
-
-def family_and_seed(name: str) -> tuple[str, int | None]:
-    """Split a run's name into its family, shared by runs that differ only in their seed, and its seed; None without a seed."""
-    head, _, tail = name.rpartition("-s")
-    return (head, int(tail)) if head and tail.isdigit() else (name, None)
-
-
-def chosen(runs: list[Planned], words: tuple[str, ...]) -> list[Planned]:
-    """Return the runs whose name contains one of `words`, and the runs that they need, in the plan's order.
-
-    Raises InputError for a word that no name contains.
-    """
-    if not words:
-        return runs
-    for word in words:
-        if not any(word in one.name for one in runs):
-            raise InputError(f"--only {word}: no run has this in its name; --list shows them all")
-    wanted = {one.name for one in runs if any(word in one.name for word in words)}
-    for one in reversed(runs):
-        if one.name in wanted:
-            wanted.update(one.needs)
-    return [one for one in runs if one.name in wanted]
 
 
 @cache

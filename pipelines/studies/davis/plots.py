@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.search import page as search_pages
 from pipelines.studies.davis.comparisons import ablations, comparisons
-from pipelines.studies.davis.records import trials as trials_of
-from pipelines.studies.davis.results import Results, counted, scores
+from pipelines.studies.davis.results import Results
+from pipelines.studies.protocols.drawings import figure, png, write_pngs
+from pipelines.studies.protocols.families import counted, scores
+from pipelines.studies.protocols.records import trials as trials_of
 from vos.files.written import Written
 
 if TYPE_CHECKING:
@@ -25,29 +26,8 @@ SEED: dict[str, Any] = {"markersize": 5, "markeredgewidth": 0}
 def write_plots(results: Results, docs: Written, folder: str) -> list[str]:
     """Draw the plots that the records allow into `folder` of `docs` and remove the others; returns the paths of the PNGs."""
     drawings = [draw(results) for draw in (_steps, _differences, _ablations, _sequences)]
-    pngs = [*(None if one is None else _png(one) for one in drawings), *search_plots(results)]
-    paths = []
-    for name, png in zip(PLOTS, pngs, strict=True):
-        if png is None:
-            docs.remove(f"{folder}/{name}")
-        else:
-            paths.append(docs.write(f"{folder}/{name}", png))
-    return paths
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _png(drawing: Figure) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(drawing)
-    # Without the program's version, so that the same records give the same file.
-    drawing.savefig(data := io.BytesIO(), dpi=110, format="png", metadata={"Software": None})
-    return data.getvalue()
+    pngs = [*(None if one is None else png(one) for one in drawings), *search_plots(results)]
+    return write_pngs(docs, folder, dict(zip(PLOTS, pngs, strict=True)))
 
 
 def search_plots(results: Results) -> list[bytes | None]:
@@ -73,7 +53,7 @@ def _steps(results: Results) -> Figure | None:
     shown = {title: lines for title, lines in panels.items() if any(_points(results, f) for _, f in lines.values())}
     if not shown:
         return None
-    drawing = _figure(5.4 * len(shown), 3.8)
+    drawing = figure(5.4 * len(shown), 3.8)
     for axes, (title, lines) in zip(drawing.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
         for label, (colour, families) in lines.items():
             points = _points(results, families)
@@ -101,7 +81,7 @@ def _differences(results: Results) -> Figure | None:
     shown = [(one, one.difference) for one in comparisons(results) if one.difference is not None]
     if not shown:
         return None
-    drawing = _figure(9, 1.1 + 0.27 * len(shown))
+    drawing = figure(9, 1.1 + 0.27 * len(shown))
     axes = drawing.subplots()
     for place, (_, (mean, low, high)) in enumerate(shown):
         colour = "C2" if low > 0 else "C3" if high < 0 else "0.45"
@@ -126,7 +106,7 @@ def _ablations(results: Results) -> Figure | None:
         return None
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
-    drawing = _figure(4.2 * columns, 3 * rows)
+    drawing = figure(4.2 * columns, 3 * rows)
     plain = results.mean("short-plain")
     panels = list(drawing.subplots(rows, columns, squeeze=False).flat)
     for axes, (title, values) in zip(panels, shown.items(), strict=False):
@@ -161,7 +141,7 @@ def _sequences(results: Results) -> Figure | None:
     if not found:
         return None
     names = sorted({sequence for one in found.values() for sequence in one})
-    drawing = _figure(9, 3.6)
+    drawing = figure(9, 3.6)
     axes = drawing.subplots()
     for shift, (length, one) in zip((-0.12, 0.12), found.items(), strict=False):
         colour = {"short": "C4", "full": "C5"}[length]

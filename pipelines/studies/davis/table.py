@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipelines.studies.davis.plan import LONG, TEACHER, Planned
-from pipelines.studies.davis.results import Results, mean
+from pipelines.studies.davis.plan import LONG
+from pipelines.studies.davis.results import Results
+from pipelines.studies.protocols.families import mean
+from pipelines.studies.protocols.parts import markdown, spread
+from pipelines.studies.protocols.planned import TEACHER, Planned
 from vos.published.figures import METHOD_OF_MODEL, PUBLISHED, Speed
 
 FPS = "fps.json"
@@ -87,14 +89,3 @@ def _reported() -> Iterable[list[Any]]:
         cells = _speeds([(speed.short_fps, base.short_fps), (speed.long_fps, base.long_fps)])
         memory, teacher = ("first + recent", "STCN") if row.constant_cost else ("infinite", "-")
         yield [f"{row.method}, *{row.source}*", teacher, f"{row.params_m} M", memory, *quality, "-", "-", *cells]
-
-
-def spread(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.1f}"
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
-
-
-def markdown(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)

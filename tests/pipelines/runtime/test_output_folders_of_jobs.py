@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipelines.runtime.output_folder import NOTHING, OutputFile, mark
-from pipelines.studies.davis.records import docs_folder
+from pipelines.studies.protocols.records import docs_folder
 from vos.data.synthetic import main as synthetic
 from vos.data.synthetic import synthetic_index, write_davis
 from vos.files.written import LEDGER, Written
@@ -54,6 +54,8 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "evaluate": ("--preset", "smoke", "--checkpoint", "copy"),
     "export": ("--preset", "smoke"),
     "demo": ("--preset", "smoke"),
+    "label": ("--preset", "smoke"),
+    "adapt": ("--preset", "smoke"),
     "benchmark": ("cache", "--preset", "smoke"),
     "report": ("--preset", "smoke", "--page"),
     "verify": (),

@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 
-from vos.config import CacheConfig, EvaluateConfig, JobConfig, ScoreConfig, SegmentConfig, TrainConfig, TuneConfig
+from vos.config import (
+    CacheConfig,
+    EvaluateConfig,
+    JobConfig,
+    ReportConfig,
+    ScoreConfig,
+    SegmentConfig,
+    TrainConfig,
+    TuneConfig,
+)
 from vos.config.command_line import input_error, parse_config, resolve_paths, run_job
 from vos.config.fields import leaves
 from vos.config.presets import PRESETS, preset
@@ -175,6 +184,32 @@ def test_relative_paths_are_meant_from_mobilevos_home_else_from_the_working_fold
     config = parse("--out", "runs/x", "--cache", "./cache", "--init", "/absolute", "--data.root", "../data")
     assert (config.out, config.cache, config.init) == ("/srv/project/runs/x", "/srv/project/cache", "/absolute")
     assert config.data.root == "/srv/data"
+
+
+def test_folders_of_sources_and_lists_of_names_are_paths(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MOBILEVOS_HOME", "/srv/project")
+    given = ["davis2016@lists/a.txt=DAVIS:0.5", "davis2017@val=DAVIS", "stills=/data/stills:0.2", "synthetic=:0.1"]
+    found = parse_config(TrainConfig, "", ["--data.sources", *given]).data
+    assert found.sources == (
+        "davis2016@/srv/project/lists/a.txt=/srv/project/DAVIS:0.5",
+        "davis2017@val=/srv/project/DAVIS",
+        "stills=/data/stills:0.2",
+        "synthetic=:0.1",
+    )
+    assert [one.split for one in found.mixture] == ["/srv/project/lists/a.txt", "val", "", ""]
+
+
+def test_the_folders_of_a_report_follow_its_protocol_and_preset(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MOBILEVOS_HOME", "/srv")
+
+    def folders(*argv: str) -> tuple[str, str]:
+        config = parse_config(ReportConfig, "", list(argv))
+        return config.out, config.docs
+
+    assert folders() == ("/srv/runs/unseen", "/srv/docs/unseen")
+    assert folders("--protocol", "validation") == ("/srv/runs/results", "/srv/docs/results")
+    assert folders("--preset", "smoke", "--out", "here") == ("/srv/here", "/srv/here/unseen")
+    assert folders("--docs", "x/y") == ("/srv/runs/unseen", "/srv/x/y")
 
 
 def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch):

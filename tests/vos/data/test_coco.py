@@ -85,8 +85,8 @@ def test_polygons_and_both_run_lengths_of_one_object_give_one_mask(tmp_path: Pat
     kinds: list[Any] = [square(10, 5, 20), {"size": [H, W], "counts": runs}, {"size": [H, W], "counts": text_of(runs)}]
     of_polygon, of_list, of_text = masks(write(tmp_path, [[one] for one in kinds]))
     assert (of_list == inside).all() and (of_text == inside).all()
-    grown = np.pad(inside, 1)[1:-1, 1:-1]
-    assert (of_polygon > 0)[inside].all() and abs(int(of_polygon.sum()) - int(grown.sum())) <= 4 * 20 + 4
+    assert (of_polygon > 0)[inside].all()
+    assert of_polygon.sum() <= 22 * 22  # OpenCV also fills pixels that the edge touches
 
 
 @pytest.mark.parametrize("seed", range(20))

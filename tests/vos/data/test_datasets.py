@@ -75,6 +75,20 @@ def one_line(error: pytest.ExceptionInfo[InputError], *parts: str) -> None:
         assert part in message, message
 
 
+def test_a_split_may_be_a_list_of_names_anywhere(davis, tmp_path_factory):
+    names = tmp_path_factory.mktemp("lists") / "one.txt"
+    write_lines(names, "bear")
+    for kind in ("davis2016", "davis2017"):
+        assert [video.name for video in datasets.load_index(str(davis), kind, str(names))] == ["bear"]
+    write_lines(names, "cow")
+    with pytest.raises(InputError) as error:
+        datasets.load_index(str(davis), "davis2016", str(names))
+    one_line(error, "cow", "missing")
+    with pytest.raises(InputError) as error:
+        datasets.load_index(str(davis), "davis2016", str(names.with_name("two.txt")))
+    one_line(error, "two.txt: no such split file (found: one)")
+
+
 def test_davis2016_makes_every_nonzero_index_object_1(davis):
     videos = datasets.load_index(str(davis), "davis2016", "train")
     assert [video.name for video in videos] == ["ant", "bear"]

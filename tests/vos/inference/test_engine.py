@@ -15,10 +15,11 @@ from vos.inference.graphs import ENGINE_GRAPHS, TOGETHER
 from vos.inference.propagate import iter_propagate
 from vos.inference.runtimes import TorchRuntime, bf16_is_faster
 from vos.models import VOSModel, build
-from vos.models.memory import MemoryPolicy
+from vos.models.memory import MemoryPolicy, confidence
 
 POLICY = MemoryPolicy("first_recent", top_k=None)
 SIZE = (72, 100)
+GATE = 0.418
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +54,15 @@ def squares(*objects: int, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 def reference(
-    model: VOSModel, frames: np.ndarray, labels: np.ndarray, later: dict[int, np.ndarray] | None = None
+    model: VOSModel,
+    frames: np.ndarray,
+    labels: np.ndarray,
+    later: dict[int, np.ndarray] | None = None,
+    policy: MemoryPolicy = POLICY,
 ) -> Any:
     tensors = to_tensor(frames)
     given = {index: torch.from_numpy(one) for index, one in (later or {}).items()}
-    return [prob.numpy() for prob in iter_propagate(model, tensors, torch.from_numpy(labels), POLICY, given)]
+    return [prob.numpy() for prob in iter_propagate(model, tensors, torch.from_numpy(labels), policy, given)]
 
 
 def played(engine: Engine, frames: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
@@ -135,6 +140,29 @@ def test_an_object_added_in_mid_video_is_one_that_appears_later_in_the_reference
         np.testing.assert_allclose(prob, expected[index][: len(prob)], atol=2e-5)
         assert (masks == prob.argmax(0)).all()
     assert engine.object_ids == (1, 2, 3)
+
+
+@pytest.mark.parametrize("runtime", ["eager", "openvino"])
+def test_a_gate_keeps_out_the_frames_that_it_keeps_out_of_the_reference_loop(model: VOSModel, runtime: str):
+    """Across a hand-over to another engine, and where an object appears: that frame is remembered whatever its confidence."""
+    unsure = copy.deepcopy(model)
+    with torch.no_grad():
+        assert unsure.decoder.pred.bias is not None
+        unsure.decoder.pred.bias.add_(2)
+    frames, labels, later = video(9), squares(1), squares(0, 2)
+    policy = MemoryPolicy("first_recent", top_k=None, gate=GATE)
+    expected = reference(unsure, frames, labels, {4: later}, policy)
+    sure = [confidence(torch.from_numpy(prob)) for prob in expected]
+    assert {one >= GATE for one in sure[1:]} == {True, False} and min(abs(one - GATE) for one in sure) > 1e-4
+    engine, next_one = (Engine(unsure, runtime, precision="fp32", threads=1, gate=GATE) for _ in range(2))
+    engine.start(frames[0], labels)
+    for index in range(1, 9):
+        if index == 7:
+            next_one.resume(engine.suspend())
+            engine = next_one
+        _ = engine.step(frames[index]) if index != 4 else engine.add_object(frames[4], later)
+        prob = engine.probabilities()
+        np.testing.assert_allclose(prob, expected[index][: len(prob)], atol=2e-5)
 
 
 def test_adding_an_object_to_the_frame_that_was_just_segmented_segments_it_only_once(model: VOSModel):
@@ -275,9 +303,10 @@ def test_what_cannot_be_is_said_in_one_line(model: VOSModel, call: Any, words: s
         ({"runtime": "eager", "precision": "bf16"}, "does not fit eager: use fp32"),
         ({"runtime": "openvino", "precision": "int8"}, "jobs.export --int8"),
         ({"upsampling": "nearest"}, "use one of bilinear, edge"),
+        ({"gate": 1.5}, "use 0"),
     ],
 )
-def test_an_unknown_choice_is_refused_with_the_known_ones(model: VOSModel, arguments: dict[str, str], words: str):
+def test_an_unknown_choice_is_refused_with_the_known_ones(model: VOSModel, arguments: dict[str, Any], words: str):
     with pytest.raises(InputError, match=words):
         Engine(model, **arguments)  # type: ignore[arg-type]
 

@@ -1,5 +1,6 @@
 """Propagation through a video: STCN's official numbers, a naive transcription of its loop, what a stream promises."""
 
+import copy
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from vos.errors import InputError
 from vos.inference.propagate import iter_propagate, propagate
 from vos.models import VOSModel, build
 from vos.models.decoder import object_probability
-from vos.models.memory import Memory, MemoryPolicy, soft_aggregate
+from vos.models.memory import Memory, MemoryPolicy, confidence, soft_aggregate
 
 INFINITE, FIRST_RECENT = MemoryPolicy("infinite"), MemoryPolicy("first_recent")
 
@@ -36,6 +37,11 @@ def _masks(labels: Tensor, num_objects: int) -> Tensor:
     return torch.stack([labels == i + 1 for i in range(num_objects)]).float()
 
 
+def _confidence(merged: Tensor) -> float:
+    won = merged[1:].amax(0)[merged.argmax(0) != 0].tolist()
+    return sum(won) / len(won) if won else 0.0
+
+
 @torch.no_grad()
 def _naive_propagate(model: VOSModel, frames: Tensor, labels: Tensor, policy: MemoryPolicy) -> Tensor:
     """STCN's evaluation loop written down plainly: lists of frames, one dense affinity, values encoded at once."""
@@ -49,7 +55,7 @@ def _naive_propagate(model: VOSModel, frames: Tensor, labels: Tensor, policy: Me
         prob = masks
         if t > 0:
             if policy.kind == "first_recent":
-                read = [held[0], held[-1]] if t > 1 else [held[0]]
+                read = [held[0], *[x for x in held[1:] if _confidence(out[x[0]]) >= policy.gate][-1:]]
             else:
                 read = [x for x in held if x[0] % policy.every == 0 or (policy.include_last and x[0] == t - 1)]
             key, value = torch.stack([x[1] for x in read], 2), torch.stack([x[2] for x in read], 3)
@@ -99,6 +105,57 @@ def test_propagation_is_the_plain_loop(
     prob = propagate(model, frames, labels, policy)
     assert prob.shape == (num_objects + 1, num_frames, *size)
     torch.testing.assert_close(prob, _naive_propagate(model, frames, labels, policy), rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture
+def unsure(model: VOSModel) -> VOSModel:
+    """The same model with objects that win some pixels of every frame, at probabilities near a half."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        assert model.decoder.pred.bias is not None
+        model.decoder.pred.bias.add_(2)
+    return model
+
+
+def test_a_gate_keeps_the_recent_frame_before_a_doubtful_one(unsure: VOSModel):
+    frames, labels = _video(8, (64, 80), 1)
+    policy = MemoryPolicy("first_recent", gate=0.55)
+    prob = propagate(unsure, frames, labels, policy)
+    passed = [confidence(prob[:, t]) >= policy.gate for t in range(1, 7)]
+    assert any(passed) and not all(passed)
+    torch.testing.assert_close(prob, _naive_propagate(unsure, frames, labels, policy), rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(prob, propagate(unsure, frames, labels, FIRST_RECENT), atol=1e-4)
+
+
+def test_a_gate_that_no_frame_passes_leaves_the_first_memory(unsure: VOSModel):
+    frames, labels = _video(6, (64, 80), 2)
+    closed, first = (MemoryPolicy("first_recent", gate=1), MemoryPolicy("first"))
+    assert torch.equal(propagate(unsure, frames, labels, closed), propagate(unsure, frames, labels, first))
+
+
+def test_a_gate_that_every_frame_passes_changes_no_bit(unsure: VOSModel):
+    frames, labels = _video(6, (64, 80), 2)
+    opened = MemoryPolicy("first_recent", gate=1e-9)
+    assert torch.equal(propagate(unsure, frames, labels, opened), propagate(unsure, frames, labels, FIRST_RECENT))
+
+
+def test_a_doubtful_frame_with_given_masks_is_remembered(unsure: VOSModel):
+    """An object that appears begins its memory there, and the objects before it have that frame as their recent one."""
+    frames, labels = _video(6, (64, 80), 1)
+    later = torch.zeros_like(labels)
+    later[40:60, 50:70] = 2
+    closed = MemoryPolicy("first_recent", gate=1)
+    memories: list[Memory] = []
+
+    class Watched(Memory):
+        def __init__(self, policy: MemoryPolicy) -> None:
+            super().__init__(policy)
+            memories.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vos.inference.propagate.Memory", Watched)
+        list(iter_propagate(unsure, frames, labels, closed, {3: later}))
+    assert [memory.frame_indices for memory in memories] == [(0, 3), (3,)]
 
 
 def test_both_policies_agree_on_two_frames_and_differ_on_four(model: VOSModel):

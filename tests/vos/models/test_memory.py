@@ -10,7 +10,7 @@ from tests.vos.models.dense_memory import memory_affinity
 from vos.config import MemoryConfig
 from vos.errors import InputError
 from vos.inference.whole_video import memory_policy
-from vos.models.memory import Memory, MemoryPolicy, read_memory, soft_aggregate
+from vos.models.memory import Memory, MemoryPolicy, confidence, read_memory, soft_aggregate
 
 
 def _memory(frames: int, batch: int = 2, objects: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -198,6 +198,10 @@ def test_wants_says_what_add_will_keep():
         {"kind": "infinite", "top_k": 0},
         {"kind": "first", "include_last": True},
         {"kind": "first_recent", "include_last": True},
+        {"kind": "first_recent", "gate": 1.01},
+        {"kind": "first_recent", "gate": float("nan")},
+        {"kind": "infinite", "gate": 0.5},
+        {"kind": "first", "gate": 0.5},
     ],
 )
 def test_an_impossible_policy_is_refused(wrong: dict):
@@ -228,3 +232,16 @@ def test_every_option_of_a_configuration_reaches_the_policy():
     config = MemoryConfig(kind="infinite", every=3, top_k=0, include_last=True)
     assert memory_policy(config, infinite=False) == MemoryPolicy("infinite", every=3, top_k=None, include_last=True)
     assert [memory_policy(MemoryConfig(), infinite=one).kind for one in (True, False)] == ["infinite", "first_recent"]
+    assert memory_policy(MemoryConfig(gate=0.5), infinite=False) == MemoryPolicy("first_recent", gate=0.5)
+
+
+def test_confidence_is_the_mean_probability_where_objects_win_and_0_where_none_does():
+    prob = torch.tensor([[0.1, 0.3, 0.9], [0.8, 0.1, 0.05], [0.1, 0.6, 0.05]]).view(3, 1, 3)
+    assert confidence(prob) == pytest.approx((0.8 + 0.6) / 2)
+    assert confidence(prob[:, :, 2:]) == 0
+
+
+def test_a_gate_of_0_trusts_every_frame_also_one_without_objects():
+    empty = torch.tensor([1.0, 0.0]).view(2, 1, 1)
+    assert MemoryPolicy("first_recent").trusts(empty)
+    assert not MemoryPolicy("first_recent", gate=1e-6).trusts(empty)

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.studies.davis import records as results_records
 from pipelines.studies.davis.claims import claims
-from pipelines.studies.davis.plan import Planned, plan
+from pipelines.studies.davis.plan import plan
 from pipelines.studies.davis.results import Results
-from tests.pipelines.studies.davis.made_up_results import noisy, records_of
+from pipelines.studies.protocols import records as results_records
+from pipelines.studies.protocols.planned import Planned
+from tests.pipelines.studies.protocols.made_up_results import noisy, records_of
 from vos.published.bounds import BELOW, NOT_RUN, REACHED, Figure
 
 

@@ -12,16 +12,21 @@ import pytest
 
 from pipelines.studies.davis import page as results_page
 from pipelines.studies.davis import plots as results_plots
-from pipelines.studies.davis import records as results_records
-from pipelines.studies.davis import study as results
-from pipelines.studies.davis.plan import PRETRAINED, SCALES, SEARCH, Planned, plan
-from pipelines.studies.davis.queue import log_of
+from pipelines.studies.davis.plan import SCALES, plan
 from pipelines.studies.davis.results import Results
-from tests.pipelines.studies.davis.made_up_results import DATA, SEQUENCES, records_of
+from pipelines.studies.davis.validation import VALIDATION
+from pipelines.studies.protocols import records as results_records
+from pipelines.studies.protocols import study as results
+from pipelines.studies.protocols.planned import PRETRAINED, SEARCH, Planned
+from pipelines.studies.protocols.queue import log_of
+from tests.pipelines.studies.protocols.made_up_results import DATA, SEQUENCES, records_of
 from vos.config import ReportConfig
 from vos.config.presets import preset
 from vos.errors import InputError
 from vos.published.bounds import BELOW, REACHED
+
+KNOWN = replace(VALIDATION, prepare=lambda config, _: config, fingerprints=lambda *_: DATA)
+"""The protocol where the videos are those of the records."""
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +36,14 @@ def runs() -> list[Planned]:
 
 @pytest.fixture
 def config(tmp_path: Path, store: str) -> ReportConfig:
-    return ReportConfig(out=str(tmp_path / "out"), docs=str(tmp_path / "docs" / "results"))
+    return ReportConfig(protocol="validation", out=str(tmp_path / "out"), docs=str(tmp_path / "docs" / "results"))
 
 
 def published(config: ReportConfig, records: dict[str, results_records.Record]) -> str:
     """The page by the job's own way: records in their files, plots, an MLflow run."""
     for record in records.values():
         results_records.write(config.docs, record)
-    results.publish(config)
+    results.publish(VALIDATION, config)
     return Path(f"{config.docs}.md").read_text()
 
 
@@ -150,31 +155,33 @@ def test_the_plan_is_listed_with_the_state_of_every_run(runs: list[Planned], con
     failed = Path(log_of(config.out, "full-noaspp-plain-s1"))
     failed.parent.mkdir(parents=True)
     failed.write_text("step 1\rstep 2\nerror: the disk is full\n\n")
-    lines = {line.split()[0]: line for line in results.listed(config).splitlines() if line.strip()}
+    lines = {line.split()[0]: line for line in results.listed(VALIDATION, config).splitlines() if line.strip()}
     assert lines.keys() >= {one.name for one in runs}
     assert "finished" in lines["teacher"] and "waiting" in lines["full-noaspp-both-s1"]
     assert "failed" in lines["full-noaspp-plain-s1"] and "disk is full" in lines["full-noaspp-plain-s1"]
     assert "for cache-short" in lines["short-both-s1"]
-    assert f"2 of {len(runs)} runs finished" in results.listed(config)
-    assert "memory-first-both-s1" not in results.listed(replace(config, only=("short",)))
+    assert f"2 of {len(runs)} runs finished" in results.listed(VALIDATION, config)
+    assert "memory-first-both-s1" not in results.listed(VALIDATION, replace(config, only=("short",)))
     # Records do not ask what the file of the ImageNet weights is called on this machine.
-    assert results.listed(replace(config, trunk_weights="/elsewhere/weights.pth")) == results.listed(config)
+    assert results.listed(VALIDATION, replace(config, trunk_weights="/elsewhere/weights.pth")) == results.listed(
+        VALIDATION, config
+    )
 
 
 def test_real_video_is_asked_for_before_anything_is_run(config: ReportConfig, tmp_path: Path):
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"")
     with pytest.raises(InputError, match="DAVIS_ROOT"):
-        results.run(replace(config, trunk_weights=str(weights)), tell=print)
+        results.run(VALIDATION, replace(config, trunk_weights=str(weights)), tell=print)
     with pytest.raises(InputError, match="--trunk-weights .*no such file"):
-        results.run(replace(config, trunk_weights=str(tmp_path / "nowhere")), tell=print)
+        results.run(VALIDATION, replace(config, trunk_weights=str(tmp_path / "nowhere")), tell=print)
     assert not Path(config.out).exists()
 
 
 @pytest.mark.parametrize("option", ["out", "docs"])
 def test_a_folder_at_a_uri_is_refused_before_anything_is_run(config: ReportConfig, option: str):
     with pytest.raises(InputError, match=f"--{option} s3://bucket/x: .*give a local folder"):
-        results.run(replace(config, **{option: "s3://bucket/x"}), tell=print)  # type: ignore[arg-type]
+        results.run(VALIDATION, replace(config, **{option: "s3://bucket/x"}), tell=print)  # type: ignore[arg-type]
 
 
 def test_records_of_two_data_sets_are_not_put_into_one_table(runs: list[Planned], config: ReportConfig):
@@ -185,10 +192,7 @@ def test_records_of_two_data_sets_are_not_put_into_one_table(runs: list[Planned]
         published(config, records)
 
 
-def test_a_model_that_is_on_another_machine_is_named_before_anything_is_run(
-    config: ReportConfig, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(results, "_data", lambda *_: DATA)
+def test_a_model_that_is_on_another_machine_is_named_before_anything_is_run(config: ReportConfig):
     smoke = replace(config, preset="smoke", data=preset(ReportConfig, "smoke").data, only=("memory-first-plain-s1",))
     records = records_of(plan("smoke"))
     del records["memory-first-plain-s1"]
@@ -198,10 +202,10 @@ def test_a_model_that_is_on_another_machine_is_named_before_anything_is_run(
         InputError,
         match="full-noaspp-plain-s1 has a record, but its result is not on this machine; .* delete .*plain-s1.json",
     ):
-        results.run(smoke, tell=print)
+        results.run(KNOWN, smoke, tell=print)
     Path(config.docs, "runs", "short-both-s1.json").unlink()  # its cache is not here either, but that can be made again
     with pytest.raises(InputError, match="teacher has a record, .*copy it from"):
-        results.run(replace(smoke, only=("short-both-s1",)), tell=print)
+        results.run(KNOWN, replace(smoke, only=("short-both-s1",)), tell=print)
 
 
 def test_records_of_other_videos_are_neither_built_upon_nor_written_over(config: ReportConfig):
@@ -209,19 +213,18 @@ def test_records_of_other_videos_are_neither_built_upon_nor_written_over(config:
     for record in records_of(plan("smoke")).values():
         results_records.write(config.docs, record)
     with pytest.raises(InputError, match="not the videos that the records in .*teacher, .*give --docs and --out"):
-        results.run(smoke, tell=print)
+        results.run(VALIDATION, smoke, tell=print)
 
 
 def test_records_that_began_with_other_weights_of_the_same_name_are_not_built_upon(
-    runs: list[Planned], config: ReportConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: list[Planned], config: ReportConfig, tmp_path: Path
 ):
-    monkeypatch.setattr(results, "_data", lambda *_: DATA)
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"others")
     teacher = records_of(runs[:1])["teacher"]
     results_records.write(config.docs, teacher | {"trunk_weights": {"file": PRETRAINED, "sha256": "0" * 64}})
     with pytest.raises(InputError, match="--trunk-weights .*not the file"):
-        results.run(replace(config, trunk_weights=str(weights)), tell=print)
+        results.run(KNOWN, replace(config, trunk_weights=str(weights)), tell=print)
 
 
 @pytest.mark.parametrize(
@@ -236,9 +239,11 @@ def test_what_the_protocol_fixes_is_no_choice(change: dict):
 def test_a_protocol_of_seconds_runs_from_teacher_to_page_and_a_second_time_nothing(store: str, tmp_path: Path):
     words = ("short-both-s1", "short-plain-s1", "memory-recent-both-s1", "search")
     base = preset(ReportConfig, "smoke")
-    config = replace(base, out=str(tmp_path / "out"), docs=str(tmp_path / "docs" / "results"), only=words)
+    config = replace(
+        base, protocol="validation", out=str(tmp_path / "out"), docs=str(tmp_path / "docs" / "results"), only=words
+    )
     said: list[str] = []
-    assert results.run(config, tell=said.append)
+    assert results.run(VALIDATION, config, tell=said.append)
     records = results_records.read_all(config.docs)
     assert {"teacher", "cache-main", "cache-short", *words} < records.keys()
     assert records["cache-short"]["draws_made"] == records["cache-short"]["draws"]
@@ -246,7 +251,7 @@ def test_a_protocol_of_seconds_runs_from_teacher_to_page_and_a_second_time_nothi
     assert records["short-both-s1"]["teacher_forwards"] == 0
     assert str(SCALES["smoke"].short) == str(records["short-both-s1"]["steps"])
     logs = {path: path.read_bytes() for path in Path(config.out, "logs").iterdir()}
-    assert results.run(config, tell=said.append)
+    assert results.run(VALIDATION, config, tell=said.append)
     assert {path: path.read_bytes() for path in Path(config.out, "logs").iterdir()} == logs
 
     # On another machine: the records are there, the cache is not.
@@ -256,19 +261,19 @@ def test_a_protocol_of_seconds_runs_from_teacher_to_page_and_a_second_time_nothi
         Path(config.docs, "runs", "short-both-s1.json").unlink()
 
     without_the_cache()
-    assert results.run(config, tell=said.append)
+    assert results.run(VALIDATION, config, tell=said.append)
     found = results_records.read_all(config.docs)
     assert found["cache-short"] == records["cache-short"], "made again, its record is that of the first time"
     assert found["short-both-s1"]["fingerprint"] == records["short-both-s1"]["fingerprint"]
     without_the_cache()
     results_records.write(config.docs, records["cache-short"] | {"cache": "another"})
-    assert not results.run(config, tell=said.append)
+    assert not results.run(VALIDATION, config, tell=said.append)
     assert any("made again, cache-short is" in line and "its record's was another" in line for line in said)
 
 
 def test_a_run_that_needs_another_first_or_is_not_of_the_plan_is_refused(config: ReportConfig):
     smoke = replace(config, preset="smoke", data=preset(ReportConfig, "smoke").data)
     with pytest.raises(InputError, match="short-both-s1: needs cache-short first"):
-        results.run_one(replace(smoke, run="short-both-s1"))
+        results.run_one(VALIDATION, replace(smoke, run="short-both-s1"))
     with pytest.raises(InputError, match="--run nonsense: no run of the plan"):
-        results.run_one(replace(smoke, run="nonsense"))
+        results.run_one(VALIDATION, replace(smoke, run="nonsense"))

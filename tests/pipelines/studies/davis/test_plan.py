@@ -7,9 +7,10 @@ import torch
 
 from pipelines.cache.read import draws_of_step
 from pipelines.studies.davis.comparisons import ablations, comparisons
-from pipelines.studies.davis.plan import SCALES, TEACHER, Planned, chosen, plan
-from pipelines.studies.davis.records import lasting
+from pipelines.studies.davis.plan import SCALES, plan
 from pipelines.studies.davis.results import Results
+from pipelines.studies.protocols.planned import TEACHER, Planned, chosen
+from pipelines.studies.protocols.records import lasting
 from pipelines.training.loop import make_source, new_model
 from vos.config import CacheConfig, DataConfig, EvaluateConfig, TrainConfig, TuneConfig
 from vos.errors import InputError
