@@ -35,7 +35,7 @@ from typing import Any, TypedDict
 
 from vos.data.coco import index_coco
 from vos.data.labels import CONFIDENCE, LIST, index_labels
-from vos.data.links import check_inside, links_in, outside
+from vos.data.links import check_inside, links_in, outside_fault
 from vos.data.stills import Still, index_stills
 from vos.data.synthetic import synthetic_index
 from vos.data.videos import FolderVideo, MaskMeaning, Video
@@ -254,7 +254,7 @@ def _scan(root: str, name: str, all_frames: str, all_masks: str, meaning: MaskMe
             f"{frame_folder}: the split names this video, but its folder is missing; add it or drop the name"
         )
     places = [path for folder in (frame_folder, mask_folder) for path in (folder, *links_in(folder))]
-    outside = [fault for path in places if (fault := outside(root, path)) is not None]
+    outside = [fault for path in places if (fault := outside_fault(root, path)) is not None]
     for fault in outside:
         tell(fault)
     if outside:  # nothing is read there

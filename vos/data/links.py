@@ -12,7 +12,7 @@ OUTSIDE_LINKS = "MOBILEVOS_OUTSIDE_LINKS"
 
 def check_inside(root: str, path: str) -> None:
     """Raise InputError if a link within the data set leads this path out of it."""
-    if (fault := outside(root, path)) is not None:
+    if (fault := outside_fault(root, path)) is not None:
         raise fault
 
 
@@ -22,7 +22,7 @@ def check_folder_inside(root: str, folder: str) -> None:
         check_inside(root, path)
 
 
-def outside(root: str, path: str) -> InputError | None:
+def outside_fault(root: str, path: str) -> InputError | None:
     """Return the fault of a path that a link leads out of the data set; None if it is inside or may be outside."""
     inside = os.path.join(os.path.realpath(root), "")
     if os.path.join(os.path.realpath(path), "").startswith(inside) or os.environ.get(OUTSIDE_LINKS) == "1":
