@@ -10,6 +10,7 @@ import numpy as np
 from pipelines.studies.protocols.families import Comparison, Families, counted, scores
 from pipelines.studies.protocols.judging import equal_cpu, gain, level
 from pipelines.studies.protocols.planned import TEACHER, family_and_seed
+from pipelines.studies.unseen.plan import JUDGE
 from pipelines.studies.unseen.recipes import Recipe
 from vos.metrics.intervals import paired_difference
 from vos.published.bounds import BELOW, NOT_RUN, REACHED, Figure
@@ -22,7 +23,7 @@ LABELLED = 8
 def claims(results: Families, recipe: Recipe) -> list[Figure]:
     """Return each target as a figure, with its result as text in `how`."""
     folds = range(1, recipe.folds + 1)
-    few = min(recipe.labelled, key=lambda count: abs(count - LABELLED))
+    few = min(recipe.labelled[1:], key=lambda count: abs(count - LABELLED))
     step = fold_cost_ratio(results, folds, "plain", "plain-before")
     teacher, student = fold_mean(results, folds, "teacher"), fold_mean(results, folds, "both")
     ratio = student / teacher if student is not None and teacher else None
@@ -67,6 +68,12 @@ def comparisons(results: Families, recipe: Recipe) -> list[Comparison]:
     found = [
         results.compare("both", "plain", "distilled against plain, equal steps", group),
         results.compare("both", "plain-longer", "distilled against plain, equal CPU time", group),
+        results.compare(
+            f"both-patient-{JUDGE}",
+            f"both-{JUDGE}",
+            f"{recipe.patience:g} times the steps with stronger augmentation, distilled, fold {JUDGE}",
+            group,
+        ),
     ]
     for count in recipe.labelled:
         what = (

@@ -3,6 +3,7 @@
     fold F      teacher-before-F, plain-before-F      the recipe of docs/results.md
                 teacher-F, plain-F, cache-F, both-F   the new recipe, on a mixture with stills
     final       teacher, cache, both-sS, plain-sS, plain-longer-sS, both-mobilenetv2-s1: trained on all training videos
+    patience    cache-patient-1, both-patient-1: a longer schedule with stronger augmentation, on the first fold
     curve       teacher-nN, labels-nN, cache-nN, both-nN-sS, plain-nN-sS: masks of N training videos, one mask of each other one
 
 Only the final models see a validation sequence: each is scored on them once. All others are scored on the videos that their fold holds
@@ -60,6 +61,7 @@ class Plan:
         yield from self._final()
         for count in self.recipe.labelled:
             yield from self._curve(count)
+        yield from self._patient()
 
     def _fold(self, fold: int) -> Iterator[Planned]:
         own, steps = replace(self.mixture, fold=fold), self.recipe.student.steps
@@ -103,6 +105,14 @@ class Plan:
         for seed in SEEDS:
             yield self._student(f"both-n{count}-s{seed}", own, steps, seed, cache=cache, needs=made)
             yield self._student(f"plain-n{count}-s{seed}", known, steps, seed)
+
+    def _patient(self) -> Iterator[Planned]:
+        """Yield the student of a long schedule, in which every clip is new and strongly augmented, and its cache."""
+        own, steps = replace(self.mixture, fold=JUDGE), math.ceil(self.recipe.patience * self.recipe.student.steps)
+        made = self._cache(f"cache-patient-{JUDGE}", f"teacher-{JUDGE}", own, steps)
+        assert isinstance(made.job, CacheConfig)
+        yield replace(made, job=replace(made.job, clip=self.recipe.patient))
+        yield self._student(f"both-patient-{JUDGE}", own, steps, cache=made.name)
 
     def _teacher(self, name: str, steps: int, videos: Videos) -> Planned:
         job = replace(self.teacher, steps=steps)

@@ -80,7 +80,7 @@ def folds(results: Families, recipe: Recipe) -> Figure | None:
     axes.set_xticks(range(len(shown)), [f"fold {fold}" for fold in shown])
     axes.set(ylabel="J&F (%)")
     axes.grid(alpha=0.3, axis="y")
-    axes.legend(fontsize=7, loc="lower left", ncols=len(KINDS))
+    axes.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(KINDS), frameon=False)
     return drawing
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from pipelines.studies.protocols.planned import PRETRAINED
-from vos.config import CacheConfig, LabelConfig, LossConfig, TeacherConfig, TrainConfig
+from vos.config import CacheConfig, ClipConfig, LabelConfig, LossConfig, TeacherConfig, TrainConfig
 from vos.config.presets import preset
 from vos.errors import InputError
 
@@ -26,6 +26,7 @@ class Recipe:
     unlabelled               the part of `davis` that the labels of a teacher have where there are unlabelled videos
     folds, fold_videos       how many folds, and the held-out videos of each
     labelled                 labelled videos on the curve, the largest first: all that the first fold leaves to learn from
+    patient, patience        clips of the most patient student, whose augmentation is stronger, and its length in students' lengths
     curve_teacher_steps, curve_student_steps   the short lengths of the curve
     step_s, draw_s, label_s  CPU seconds of a step (by architecture), of a cache draw and of labelling a frame, for the forecast
     """
@@ -43,6 +44,8 @@ class Recipe:
     folds: int = 3
     fold_videos: int = 8
     labelled: tuple[int, ...] = (22, 15, 8, 4)
+    patient: ClipConfig
+    patience: float = 2.5
     curve_teacher_steps: int
     curve_student_steps: int
     real_video: bool = False
@@ -52,6 +55,13 @@ class Recipe:
 
 
 _SMOKE, _DEMO, _DAVIS = (preset(TrainConfig, name) for name in ("smoke", "demo", "davis-cpu"))
+
+
+def _stronger(clip: ClipConfig) -> ClipConfig:
+    """Return clips with the augmentation of the patient student."""
+    return replace(clip, colour=0.25, scale_min=0.7, scale_max=1.8, rotate_deg=25.0, paste=0.25)
+
+
 RECIPES = {
     "smoke": Recipe(
         teacher=replace(_SMOKE, model="teacher-small", steps=4, loss=LossConfig()),
@@ -60,6 +70,7 @@ RECIPES = {
         looks=preset(CacheConfig, "smoke").teacher,
         labels=LabelConfig(min_agreement=0.0, min_confidence=0.0),  # a teacher of four steps agrees with nothing
         fold_videos=2,
+        patient=_stronger(_SMOKE.clip),
         labelled=(10, 4, 2),
         curve_teacher_steps=4,
         curve_student_steps=3,
@@ -70,6 +81,7 @@ RECIPES = {
         wide="mobilevos-tiny",
         looks=preset(CacheConfig, "demo").teacher,
         labelled=(88, 44, 8, 4),
+        patient=_stronger(_DEMO.clip),
         curve_teacher_steps=150,
         curve_student_steps=150,
     ),
@@ -95,6 +107,7 @@ RECIPES = {
         wide="mobilevos-mobilenetv2",
         looks=preset(CacheConfig, "davis-cpu").teacher,
         teacher_px=432,
+        patient=_stronger(_DAVIS.clip),
         curve_teacher_steps=2000,
         curve_student_steps=800,
         real_video=True,
