@@ -19,12 +19,15 @@ from vos.data.clips import Clip
 from vos.data.draw_records import ClipDraw
 from vos.files.json_files import parse_json
 from vos.media.images import overlay
+from vos.media.palette import davis_palette
 
 SHOW = "show"
 """Folder of the pictures."""
 
 FEW = 64
 """Samples of the sparsest density that is marked."""
+_LONG_NAME = 40
+_MASKS = {False: "true masks", True: "followed objects"}
 SPARSE, QUARTER, ALL = "#ff2d2d", "#ffb000", "#57c4ff"
 
 
@@ -65,23 +68,64 @@ def page(row: dict[str, Any], clip: Clip) -> bytes:
     FigureCanvasAgg(figure)
     parts: Any = figure.subfigures(queries + 1, 1)
     top, *lines = parts
-    for axis, index, frame, labels in zip(top.subplots(1, frames), draw.frames, clip.frames, clip.labels, strict=True):
-        _image(
-            axis, overlay(frame, labels), f"frame {index}, true masks" + (" (given)" if index == draw.frames[0] else "")
-        )
+    times = frame_titles(draw)
+    for t, (axis, frame, labels) in enumerate(zip(top.subplots(1, frames), clip.frames, clip.labels, strict=True)):
+        _image(axis, overlay(frame, labels), f"{times[t]}, {_MASKS[bool(draw.layers)]}" + " (given)" * (t == 0))
+    _legend(top, draw)
     for q, line in enumerate(lines):
         masks, cells, heat = line.subplots(1, 3)
-        _image(masks, _teacher_view(row, q, clip.frames[q + 1]), f"frame {draw.frames[q + 1]}: the teacher's masks")
+        _image(masks, _teacher_view(row, q, clip.frames[q + 1]), f"{times[q + 1]}: the teacher's masks")
         _samples(cells, row, q, clip.frames[q + 1])
         _correlations(heat, row, q)
-    context = f", teacher's context {', '.join(map(str, draw.context))}" if draw.context else ""
-    ids = ", ".join(map(str, draw.objects))
-    figure.suptitle(
-        f"draw {draw.number}: {draw.video}, frames {', '.join(map(str, draw.frames))}, object ids {ids}{context}"
-    )
+    figure.suptitle(title(draw), fontsize=11)
     target = io.BytesIO()
     figure.savefig(target, format="png", dpi=90)
     return target.getvalue()
+
+
+def frame_titles(draw: ClipDraw) -> list[str]:
+    """Return the name of each frame of a clip: its number in the video; the frames of stills are numbered from 1."""
+    return [f"frame {t} of a still" if draw.layers else f"frame {index}" for t, index in enumerate(draw.frames, 1)]
+
+
+def title(draw: ClipDraw) -> str:
+    """Return the line above a draw: its data set, its video and frames, or how its stills were put together."""
+    head = f"draw {draw.number}: " + (f"source {draw.source}, " if draw.source else "") + _short(draw.video)
+    if len(draw.layers) > 1:
+        return f"{head}, {len(draw.layers)} layers of stills, from back to front:"
+    if draw.layers:
+        return f"{head}, one still that moves and bends:"
+    context = f", teacher's context {', '.join(map(str, draw.context))}" if draw.context else ""
+    frames, ids = ", ".join(map(str, draw.frames)), ", ".join(map(str, draw.objects))
+    return f"{head}, frames {frames}, object ids {ids}{context}"
+
+
+def layer_names(draw: ClipDraw) -> list[tuple[int, str]]:
+    """Return (label, name) of the parts of a clip of stills, from back to front; label 0 is background."""
+    if not draw.layers:
+        return []
+    scene = f"image {_short(draw.video)}"
+    named = [(label, f"{scene}, object {one}: followed") for label, one in enumerate(draw.objects, 1)]
+    for layer in draw.layers[1:]:
+        role = "followed" if layer.label else "background"
+        named.append((layer.label, f"object {layer.object_id} of {_short(layer.image)}: {role}"))
+    return named if draw.objects else [(0, f"{scene}: background"), *named]
+
+
+def _legend(part: Any, draw: ClipDraw) -> None:
+    """Name the layers of a clip of stills below its frames, followed objects in their colours."""
+    from matplotlib.patches import Patch
+
+    if named := layer_names(draw):
+        colours = [tuple(davis_palette()[label] / 255) if label else "white" for label, _ in named]
+        patches = [
+            Patch(facecolor=one, edgecolor="grey", label=name) for one, (_, name) in zip(colours, named, strict=True)
+        ]
+        part.legend(handles=patches, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONG_NAME else f"{name[:_LONG_NAME]}…"
 
 
 def _image(axis: Any, picture: np.ndarray, title: str) -> None:

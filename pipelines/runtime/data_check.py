@@ -23,6 +23,7 @@ from vos.config import CheckConfig
 from vos.data import check_records
 from vos.data.checking import check_video
 from vos.data.contents import fingerprint
+from vos.data.stills import Still
 from vos.data.videos import Video
 from vos.errors import InputError
 
@@ -38,6 +39,8 @@ class DataCheck:
     faults: tuple[str, ...]
     warnings: tuple[str, ...]
     videos: int
+    images: int
+    """still images, which are no videos"""
     files: int
     files_read: int
     """by this run; an earlier run read the others"""
@@ -65,12 +68,14 @@ def check_data(config: CheckConfig) -> DataCheck:
 
 def _checked(config: CheckConfig, videos: list[Video], indexing: list[str]) -> DataCheck:
     files = sum(map(_num_files, videos))
+    num_images = sum(isinstance(video, Still) for video in videos)
+    num_videos = len(videos) - num_images
     # Where the index has a fault, a file may be unreadable, so the split has no fingerprint.
     whole = data_fingerprint(videos) if not indexing and not is_synthetic(config.data) else ""
     known = check_records.recall(whole, config.split) if whole and not config.again else None
     if known is not None:
         warnings = tuple(known["warnings"])
-        return DataCheck((), warnings, len(videos), files, 0, 0.0, known["date"], config.out)
+        return DataCheck((), warnings, num_videos, num_images, files, 0, 0.0, known["date"], config.out)
     records = {} if config.again else _known_videos(videos, config.split)
     faults, warnings, began, read = set(indexing), set(), math.inf, 0
     for record in records.values():
@@ -87,9 +92,8 @@ def _checked(config: CheckConfig, videos: list[Video], indexing: list[str]) -> D
     # Later jobs look up the whole split; it is recorded only if no file changed during the check.
     same = whole if whole and data_fingerprint(videos) == whole else ""
     checked_on = _settle(same, config.split, faults, files, sorted(warnings))
-    return DataCheck(
-        tuple(sorted(faults)), tuple(sorted(warnings)), len(videos), files, read, seconds, checked_on, config.out
-    )
+    found = tuple(sorted(faults)), tuple(sorted(warnings))
+    return DataCheck(*found, num_videos, num_images, files, read, seconds, checked_on, config.out)
 
 
 def _settle(digest: str, split: str, faults: Collection[str], files: int, warnings: Sequence[str]) -> str:
@@ -165,7 +169,9 @@ def summary(found: DataCheck) -> str:
     lines = [*_shown("fault", found.faults, found.out, FAULTS), *_shown("warning", found.warnings, found.out, WARNINGS)]
     speed = f", {found.files_read / found.seconds:,.0f} files/s" if found.files_read and found.seconds else ""
     before = f", {found.files - found.files_read:,} read by an earlier check" if found.files_read < found.files else ""
-    lines.append(f"data     {found.videos:,} videos, {found.files:,} frames and masks")
+    counts = [f"{found.videos:,} videos"] * bool(found.videos or not found.images)
+    counts += [f"{found.images:,} still images"] * bool(found.images)
+    lines.append(f"data     {', '.join(counts)}, {found.files:,} frames and masks")
     lines.append(f"found    faults: {len(found.faults):,}, warnings: {len(found.warnings):,}")
     lines.append(f"read     {found.files_read:,} files in {found.seconds:.1f} s{speed}{before}")
     if found.checked_on:

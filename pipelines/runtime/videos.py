@@ -14,14 +14,21 @@ from pipelines.tracking import Run
 from vos.config import DataConfig
 from vos.data import contents
 from vos.data.check_records import recall
-from vos.data.datasets import ONLY_FOR_TRAINING, Tell, load_index, notes_on, raise_fault
+from vos.data.datasets import ONLY_FOR_TRAINING, STILL_KINDS, Tell, load_index, notes_on, raise_fault
 from vos.data.mixtures import Mixture, Source, fold_of
 from vos.data.synthetic import synthetic_index
 from vos.data.videos import Video
 from vos.errors import InputError, printable
 from vos.printed import JOB, command
 
-_SHARED = ("synthetic_videos", "synthetic_frames", "synthetic_height_px", "synthetic_seed", "fold_videos")
+_SHARED = (
+    "synthetic_videos",
+    "synthetic_frames",
+    "synthetic_height_px",
+    "synthetic_seed",
+    "fold_videos",
+    "skip_damaged",
+)
 """Options of a mixture that hold for each of its sources."""
 
 
@@ -108,6 +115,10 @@ def index_videos(data: DataConfig, split: str, tell: Tell = raise_fault) -> list
     """
     if data.mixture:
         return _mixture(data, split, tell)
+    if data.kind in STILL_KINDS and split != "train":
+        raise InputError(
+            f"--data.kind {data.kind}: this data set is for training only and has no split '{split}'; give videos with --data.root"
+        )
     return _split_of(data, split, "train", tell)
 
 
@@ -123,9 +134,8 @@ def _split_of(data: DataConfig, split: str, training: str, tell: Tell) -> list[V
     if split == "val":
         return held_out
     names = {video.name for video in held_out}
-    kept = [
-        video for video in (whole if training == "train" else _indexed(data, training, tell)) if video.name not in names
-    ]
+    chosen = whole if training == "train" else _indexed(data, training, tell)
+    kept = [video for video in chosen if video.name not in names]
     if not kept:
         raise InputError(
             f"--data.fold {data.fold}: it holds out all videos of the split '{training}' of {data.root}; use another fold"
@@ -154,7 +164,7 @@ def _mixture(data: DataConfig, split: str, tell: Tell) -> Mixture:
 
 def _indexed(data: DataConfig, split: str, tell: Tell) -> list[Video]:
     if data.root and data.kind != "synthetic":
-        videos = load_index(data.root, data.kind, split, tell)
+        videos = _loaded(data, split, tell)
         for note in notes_on(videos):
             say_once(note)
         return videos
@@ -165,3 +175,22 @@ def _indexed(data: DataConfig, split: str, tell: Tell) -> list[Video]:
     return list(
         synthetic_index(videos, data.synthetic_frames, (height, height * 3 // 2), seed=data.synthetic_seed, split=split)
     )
+
+
+def _loaded(data: DataConfig, split: str, tell: Tell) -> list[Video]:
+    """Return the videos of a folder. Of stills, those with faults are left out if the user allows it, with a note."""
+    faults: list[InputError] = []
+    skips = data.skip_damaged and data.kind in STILL_KINDS and tell is raise_fault
+    try:
+        videos = load_index(data.root, data.kind, split, faults.append if skips else tell)
+    except InputError as fault:
+        if data.kind in STILL_KINDS and tell is raise_fault and not skips:
+            raise InputError(f"{fault}; --data.skip-damaged leaves out the images that have a fault") from None
+        raise
+    if not videos and tell is raise_fault:
+        why = f"all {len(faults):,} images have a fault, the first is {faults[0]}" if faults else "it is empty"
+        raise InputError(f"{data.root}: no video or image to read: {why}")
+    if faults:
+        more = f", and {len(faults) - 1:,} more (jobs.check lists them)" if len(faults) > 1 else ""
+        say_once(f"{len(faults):,} of {len(videos) + len(faults):,} images are skipped: {faults[0]}{more}")
+    return videos

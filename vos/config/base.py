@@ -42,6 +42,8 @@ class DataConfig:
     splits)."""
     fold_videos: int = later(8)
     """Videos of a fold; folds do not overlap."""
+    skip_damaged: bool = later(False)
+    """Still images that are damaged or show no object are left out, counted and named; otherwise the first of them stops the job."""
     synthetic_videos: int = 96
     """Number of synthetic training videos; the validation split is a sixth of it."""
     synthetic_frames: int = 30

@@ -1,4 +1,4 @@
-"""Full check of a video: it lists all faults at once, using the functions that training reads with.
+"""Full check of a video or a still image: it lists all faults at once, using the functions that training reads with.
 
 An index checks headers only (`vos.data.datasets`). Other faults would stop a training in mid-run: pixels that do not
 decode, objects that the first mask lacks, videos without a clip. Every clip draw of a video that passes here can be
@@ -15,7 +15,7 @@ import numpy as np
 
 from vos.config import ClipConfig
 from vos.data.draws import check_drawable, draw_clip
-from vos.data.stills import Still
+from vos.data.stills import Still, no_object
 from vos.data.videos import FolderVideo, Video, object_ids
 from vos.errors import InputError
 from vos.media import images
@@ -52,6 +52,11 @@ def check_video(video: Video, for_clips: bool) -> Findings:
             return False
         return True
 
+    if isinstance(video, Still):
+        readable = passes(video.frame, 0) & passes(_check_still, video)
+        if readable and for_clips:
+            passes(draw_clip, [video], ClipConfig(), 0, 0)
+        return Findings(tuple(faults), ())
     paths = list(video.files()) or [""] * (video.num_frames + len(video.annotated))
     for index, path in enumerate(paths[: video.num_frames]):
         if passes(_check_file, video, path):
@@ -65,6 +70,11 @@ def check_video(video: Video, for_clips: bool) -> Findings:
         passes(_check_first_masks, video, shown)
     warnings = [] if faults else _doubts(video, shown, for_clips)
     return Findings(tuple(faults), tuple(warnings + _stray_masks(video)))
+
+
+def _check_still(still: Still) -> None:
+    if not object_ids(still.mask(0)):
+        raise no_object(still)
 
 
 def _check_file(video: Video, path: str) -> None:
@@ -114,7 +124,7 @@ def _doubts(video: Video, shown: dict[int, set[int]], for_clips: bool) -> list[s
         elif one not in shown.get(first, ()):
             doubts.append(f"{name}: object {one} is not in the mask of {place}")
     num_frames = ClipConfig().num_frames
-    if for_clips and len(video.annotated) < num_frames and not isinstance(video, Still):
+    if for_clips and len(video.annotated) < num_frames:
         doubts.append(
             f"{name}: {len(video.annotated)} frames with masks; clips of {num_frames} frames repeat the last of them"
         )

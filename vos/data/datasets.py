@@ -14,6 +14,7 @@ starts. Some faults, such as an unknown object index, need decoding: they are fo
                  the first mask that shows it; or one video: ROOT/*.jpg (or ROOT/frames/*.jpg) and ROOT/masks/*.png.
                  ROOT/SPLIT.txt lists the videos of a split; without any split file every split holds all videos
     labels       the output of jobs.label: the frames of another data set with a teacher's masks (`vos.data.labels`)
+    stills, coco images with masks, from which clips are made (`vos.data.stills`, `vos.data.coco`)
 
 A mask has the name of its frame. Frames are ordered by the numbers in their names (2 before 10). Index 255 is DAVIS's
 "void" and read as background. If the first mask of a video that shows anything has only 255, or soft edges
@@ -32,8 +33,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
+from vos.data.coco import index_coco
 from vos.data.labels import CONFIDENCE, LIST, index_labels
-from vos.data.stills import index_stills
+from vos.data.links import check_inside, links_in, outside_fault
+from vos.data.stills import Still, index_stills
 from vos.data.synthetic import synthetic_index
 from vos.data.videos import FolderVideo, MaskMeaning, Video
 from vos.errors import InputError
@@ -51,11 +54,11 @@ from vos.media.frame_files import (
     same_text,
 )
 
-OUTSIDE_LINKS = "MOBILEVOS_OUTSIDE_LINKS"
-"""If this environment variable is 1, links may lead out of a data set."""
 Tell = Callable[[InputError], None]
 """Called with each fault. If it raises, indexing stops at the first fault; if it returns, all faults are reported."""
 
+STILL_KINDS = ("stills", "coco")
+"""Kinds of still images."""
 ONLY_FOR_TRAINING = ("stills", "coco", "labels")
 """Kinds whose masks are no ground truth of whole videos: they have a split train only."""
 
@@ -101,7 +104,8 @@ def detect_kind(root: str) -> str:
         raise InputError(f"{root}: no known data set, but {place} is one; give that folder as --data.root")
     looked_for = "; ".join(f"{kind}: {' or '.join(marks)}" for kind, marks in _MARKS.items())
     raise InputError(
-        f"{root}: no known data set; looked for {looked_for}. Give the folder that holds one of these as --data.root"
+        f"{root}: no known data set; looked for {looked_for}. Give the folder that holds one of these as --data.root; "
+        f"images with masks need --data.kind, {' or '.join(STILL_KINDS)}"
     )
 
 
@@ -125,7 +129,7 @@ def _has_marks(root: str) -> bool:
 def notes_on(videos: Sequence[Video]) -> list[str]:
     """Return lines about how videos are read that a user may not expect, a few at most: turned frames, files that are not read."""
     folders = [video for video in videos if isinstance(video, FolderVideo)]
-    lines = [note for video in folders for note in video.notes]
+    lines = [note for video in videos if isinstance(video, FolderVideo | Still) for note in video.notes]
     if len(lines) > _MOST_NOTES:
         lines = [*lines[: _MOST_NOTES - 1], f"… and {len(lines) - _MOST_NOTES + 1} more notes of this kind"]
     turned = [video for video in folders if video.orientations]
@@ -153,7 +157,7 @@ def _index_youtubevos(root: str, split: str, tell: Tell) -> Iterator[Video]:
     if not os.path.exists(os.path.join(root, "meta.json")):
         folder = os.path.join(root, {"val": "valid"}.get(split, check_name(split, "--data.split")))
     meta_path = os.path.join(folder, "meta.json")
-    _check_inside(root, meta_path)
+    check_inside(root, meta_path)
     all_frames, all_masks = os.path.join(folder, "JPEGImages"), os.path.join(folder, "Annotations")
     meta = _read_meta(meta_path, entries(all_frames))
 
@@ -210,7 +214,7 @@ def _has_split(root: str, split: str, folders: Collection[str]) -> bool:
     known = {same_text(folder) for folder in folders}
     for path in (os.path.join(root, file) for file in entries(root) if file.endswith(".txt")):
         with contextlib.suppress(InputError):  # a README, or a link that leads out
-            _check_inside(root, path)
+            check_inside(root, path)
             names = read_names(path, "")
             if names and all(same_text(name) in known for name in names):
                 return True
@@ -249,8 +253,8 @@ def _scan(root: str, name: str, all_frames: str, all_masks: str, meaning: MaskMe
         raise InputError(
             f"{frame_folder}: the split names this video, but its folder is missing; add it or drop the name"
         )
-    places = [path for folder in (frame_folder, mask_folder) for path in (folder, *_links(folder))]
-    outside = [fault for path in places if (fault := _outside(root, path)) is not None]
+    places = [path for folder in (frame_folder, mask_folder) for path in (folder, *links_in(folder))]
+    outside = [fault for path in places if (fault := outside_fault(root, path)) is not None]
     for fault in outside:
         tell(fault)
     if outside:  # nothing is read there
@@ -319,37 +323,12 @@ def _other_kind(path: str) -> str:
     return f" ({others[0]} is no PNG file)" if others else ""
 
 
-def _links(folder: str) -> list[str]:
-    """List the links in a folder; none if there is no such folder."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.path for entry in entries if entry.is_symlink())
-    except OSError:
-        return []
-
-
-def _check_inside(root: str, path: str) -> None:
-    """Raise InputError if a link within the data set leads this path out of it. The root itself may be a link."""
-    if (fault := _outside(root, path)) is not None:
-        raise fault
-
-
-def _outside(root: str, path: str) -> InputError | None:
-    inside = os.path.join(os.path.realpath(root), "")
-    if os.path.join(os.path.realpath(path), "").startswith(inside) or os.environ.get(OUTSIDE_LINKS) == "1":
-        return None
-    return InputError(
-        f"{path}: a link leads out of the data folder {root}; copy its target, give the target folder as --data.root, "
-        f"or set {OUTSIDE_LINKS}=1 if you trust all link targets"
-    )
-
-
 def _read_split(root: str, folder: str, split: str) -> list[str]:
     if os.path.isabs(split):  # a list of the user's own, which may be anywhere
         path, folder = split, os.path.dirname(split)
     else:
         path = os.path.join(folder, f"{check_name(split, '--data.split')}.txt")
-        _check_inside(root, path)
+        check_inside(root, path)
     if not os.path.exists(path):
         there = ", ".join(file[:-4] for file in entries(folder) if file.endswith(".txt")) or "no others"
         raise InputError(f"{path}: no such split file (found: {there}); write one video name per line")
@@ -416,4 +395,5 @@ KINDS: dict[str, Callable[[str, str, Tell], Iterator[Video]]] = {
     "folder": _index_folder,
     "synthetic": lambda root, split, tell: iter(synthetic_index(split=split)),
     "stills": index_stills,
+    "coco": index_coco,
 }

@@ -18,9 +18,8 @@ from vos.config import ClipConfig
 from vos.data.crops import Spot, colours, crop_around, is_inside, spots_of
 from vos.data.draw_records import BEND_POINTS, Affine, Augmentation, ClipDraw, Layer, Pose
 from vos.data.still_clips import box_of, layer_cover
-from vos.data.stills import Still
+from vos.data.stills import Still, no_object
 from vos.data.videos import Video
-from vos.errors import InputError
 from vos.media import images
 
 _ATTEMPTS = 4
@@ -46,7 +45,7 @@ def draw_still(rng: Generator, number: int, still: Still, stills: Sequence[Video
     """
     spots = spots_of(still, 0)
     if not spots:
-        raise InputError(f"{still.mask_file}: this mask shows no object; paint one, or drop the image")
+        raise no_object(still)
     if rng.random() < clip.compose:
         others = [one for one in stills if isinstance(one, Still)]
         for _ in range(_ATTEMPTS):
@@ -112,7 +111,7 @@ def _cut_out(rng: Generator, stills: Sequence[Still], clip: ClipConfig, spot: Sp
     still = stills[int(rng.integers(len(stills)))]
     spots = spots_of(still, 0)
     if not spots:
-        raise InputError(f"{still.mask_file}: this mask shows no object; paint one, or drop the image")
+        raise no_object(still)
     spot = spot or spots[int(rng.integers(len(spots)))]
     return _moving(
         rng, still, spot.object_id, rng.uniform(0.1, 0.9, 2) * clip.crop_px, rng.uniform(*_OBJECT_SIDE), clip

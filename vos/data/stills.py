@@ -3,22 +3,29 @@
     stills   ROOT/JPEGImages/NAME.jpg (or ROOT/images) and ROOT/Annotations/NAME.png (or ROOT/masks); SPLIT.txt or list.txt names the
              images, without either all images that have a mask are taken
 
-A mask is a palette PNG: 0 is background, 1 to 254 are objects, 255 is void.
+A mask is a palette PNG: 0 is background, 1 to 254 are objects, 255 is void. All masks are decoded when they are first indexed, so that an
+image without objects is named before long work, and again only when a file has changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
+from vos.data.links import check_folder_inside
 from vos.data.videos import VOID_INDEX, Video, object_ids, size_message
 from vos.errors import InputError
 from vos.files.names import read_names
+from vos.files.whole import code_cache, write_atomic
 from vos.media import images
 from vos.media.frame_files import entries
 
@@ -26,16 +33,37 @@ VERSION = 1
 """Version of the clips that are drawn from stills; it is part of their fingerprint."""
 _IMAGES, _MASKS, _LISTS = ("JPEGImages", "images"), ("Annotations", "masks"), ("list.txt",)
 _ENDINGS = (".jpg", ".jpeg", ".png")
+RACY_S = 2.0
+"""A file that changed so recently may change again without another time."""
+
+
+class Painter(Protocol):
+    """Masks that are painted, not read from a file of their own."""
+
+    def paint(self, size: tuple[int, int]) -> np.ndarray:
+        """Return the objects of an image, (H, W) uint8 ids of 1 to 254; 0 is background."""
+        ...
+
+    def signature(self) -> str:
+        """Return the identity of the objects."""
+        ...
 
 
 @dataclass(frozen=True)
 class Still:
-    """One image with object masks; a `vos.data.videos.Video` of one frame."""
+    """One image with object masks; a `vos.data.videos.Video` of one frame.
+
+    mask_file  its mask, or the file that lists the objects of all images, if there is a painter
+    painter    paints the mask, or None to read it
+    notes      lines for the user about how it is read
+    """
 
     name: str
     image_file: str
     mask_file: str
     size: tuple[int, int]
+    painter: Painter | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def num_frames(self) -> int:
@@ -62,6 +90,8 @@ class Still:
         return pixels
 
     def mask(self, index: int) -> np.ndarray:
+        if self.painter is not None:
+            return self.painter.paint(self.size)
         labels = images.read_mask(self.mask_file)
         self._check_size(self.mask_file, labels)
         labels[labels == VOID_INDEX] = 0
@@ -69,10 +99,11 @@ class Still:
 
     def signature(self) -> str:
         sizes = [os.path.getsize(path) for path in self.files()]
-        return json.dumps(["still", VERSION, self.name, self.size, sizes])
+        painted = [self.painter.signature()] if self.painter is not None else []
+        return json.dumps(["still", VERSION, self.name, self.size, sizes, *painted])
 
     def files(self) -> tuple[str, ...]:
-        return self.image_file, self.mask_file
+        return (self.image_file,) if self.painter is not None else (self.image_file, self.mask_file)
 
     def _check_size(self, path: str, pixels: np.ndarray) -> None:
         if pixels.shape[:2] != self.size:
@@ -80,11 +111,13 @@ class Still:
 
 
 def index_stills(root: str, split: str, tell: Callable[[InputError], None]) -> Iterator[Video]:
-    """Yield the images of a folder that have a mask; header and end of every file are checked.
+    """Yield the images of a folder that have a mask; header and end of every image are checked, and every mask is decoded.
 
     Raises InputError for a folder without images, or without any image that has a mask.
     """
     pictures, masks = _folder(root, _IMAGES), _folder(root, _MASKS)
+    for folder in (pictures, masks):
+        check_folder_inside(root, folder)
     files = {os.path.splitext(file)[0]: file for file in entries(pictures) if file.lower().endswith(_ENDINGS)}
     known = {os.path.splitext(file)[0]: file for file in entries(masks) if file.lower().endswith(".png")}
     listed = next((path for name in (f"{split}.txt", *_LISTS) if os.path.isfile(path := os.path.join(root, name))), "")
@@ -92,11 +125,52 @@ def index_stills(root: str, split: str, tell: Callable[[InputError], None]) -> I
     names = read_names(listed, "write one image name per line") if listed else sorted(files.keys() & known.keys())
     if not names:
         raise InputError(f"{listed or root}: no image with a mask; put NAME.jpg in {pictures} and NAME.png in {masks}")
-    for name in sorted(names):
+    found: list[Still] = []
+    for name in sorted(set(names)):
         try:
-            yield _still(name, pictures, masks, files, known)
+            found.append(_still(name, pictures, masks, files, known))
         except InputError as fault:
             tell(fault)
+    for still, fault in zip(found, _faults(found), strict=True):
+        if fault is None:
+            yield still
+        else:
+            tell(fault)
+
+
+def _faults(stills: list[Still]) -> Iterator[InputError | None]:
+    """Yield the fault of each mask. A mark in the user's cache folder says that files of these sizes and times had none."""
+    began, state, newest = time.time(), hashlib.blake2b(f"{VERSION}".encode(), digest_size=16), 0.0
+    for still in stills:
+        stat = os.stat(still.mask_file)
+        newest = max(newest, stat.st_mtime, stat.st_ctime)
+        line = f"{still.mask_file} {still.size} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}\n"
+        state.update(line.encode(errors="surrogateescape"))
+    mark = os.path.join(code_cache("stills"), state.hexdigest())
+    if os.path.exists(mark):
+        yield from (None for _ in stills)
+        return
+    faultless = True
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for fault in pool.map(_fault, stills):
+            faultless &= fault is None
+            yield fault
+    if faultless and newest < began - RACY_S:
+        write_atomic(mark, b"", sync=False)
+
+
+def _fault(still: Still) -> InputError | None:
+    try:
+        if not still.first_seen:
+            return no_object(still)
+    except InputError as fault:
+        return fault
+    return None
+
+
+def no_object(still: Still) -> InputError:
+    """Return the error line of an image without objects."""
+    return InputError(f"{still.mask_file}: the mask of {still.name} shows no object; paint one, or drop the image")
 
 
 def _still(name: str, pictures: str, masks: str, files: dict[str, str], known: dict[str, str]) -> Still:

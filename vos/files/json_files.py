@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, is_typeddict
 
 from vos.errors import InputError
@@ -119,13 +120,19 @@ def _misfit(value: Any, kind: Any, place: str) -> str:
 def _misfit_fields(value: Any, kind: Any, place: str) -> str:
     if not isinstance(value, dict):
         return _wrong(value, "an object", place)
-    for name, one in typing.get_type_hints(kind, include_extras=True).items():
+    for name, one in _hints(kind).items():
         if name in value:
             if problem := _misfit(value[name], one, f"{place}.{name}"):
                 return problem
         elif _is_required(kind, name, one):
             return f"{_where(place)}lacks '{name}'"
     return ""
+
+
+@lru_cache(maxsize=256)
+def _hints(kind: Any) -> dict[str, Any]:
+    """Return the types of the fields of a TypedDict or dataclass. Cached: a list may hold a million of them."""
+    return typing.get_type_hints(kind, include_extras=True)
 
 
 def _is_required(kind: Any, name: str, hint: Any) -> bool:

@@ -122,7 +122,7 @@ def changed(config: CacheConfig, field: str) -> CacheConfig:
 def test_every_field_changes_the_identity_or_is_marked_as_deciding_nothing(field: str):
     # Of the data, what counts is the videos: the fields that say where they are do not change them.
     mark = {name: mark for name, _, mark in fields.leaves(BASE)}[field]
-    cosmetic = field in ("data.root", "data.kind", "data.fold_videos") or not (
+    cosmetic = field in ("data.root", "data.kind", "data.fold_videos", "data.skip_damaged") or not (
         mark.decides or field.startswith("data.")
     )
     assert (identity(changed(BASE, field)) == identity(BASE)) == cosmetic

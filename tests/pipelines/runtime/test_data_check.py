@@ -17,12 +17,12 @@ import pytest
 from pipelines.runtime import data_check
 from pipelines.runtime.data_check import CheckActor, DataCheck, check_data, summary
 from vos.config import CheckConfig, DataConfig
-from vos.data import check_records, contents
+from vos.data import check_records, contents, stills
 from vos.data.checking import Findings
 from vos.data.contents import fingerprint
 from vos.data.datasets import load_index
 from vos.data.synthetic import synthetic_index, write_davis
-from vos.media.images import write_mask
+from vos.media.images import write_frame, write_mask
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +251,37 @@ def test_at_most_200_lines_are_printed_and_no_video_hides_the_others():
     text = summary(DataCheck(faults, (), 60, 540, 540, 1.0, "", "out"))
     shown = [line for line in text.splitlines() if line.startswith("fault  ")]
     assert len(shown) == 201 and "/d/v039/" in text and "and 340 more, in out/faults.txt" in shown[-1]
+
+
+@pytest.fixture
+def stills_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four still images of one object each."""
+    monkeypatch.setattr(stills, "RACY_S", -1e9)
+    labels = np.zeros((32, 48), np.uint8)
+    labels[8:24, 8:32] = 1
+    for name in ("ant", "bee", "cat", "dog"):
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+        write_frame(str(tmp_path / f"stills/JPEGImages/{name}.jpg"), pixels)
+        write_mask(str(tmp_path / f"stills/Annotations/{name}.png"), labels)
+    return tmp_path / "stills"
+
+
+def test_a_mixture_is_checked_source_by_source_and_images_are_counted_apart(
+    davis: Path, stills_root: Path, inline: list[str]
+):
+    data = DataConfig(sources=(f"davis2017={davis}:0.5", f"stills={stills_root}:0.5"))
+    found = check_data(config(davis, data=data))
+    assert (found.videos, found.images, found.files, found.faults) == (4, 4, 4 * 10 + 4 * 2, ())
+    assert "4 videos, 4 still images, 48 frames and masks" in summary(found) and found.checked_on
+    spoilt = stills_root / "Annotations/bee.png"
+    write_mask(str(spoilt), np.zeros((32, 48), np.uint8))
+    truncated = file(davis, "JPEGImages", 1, 4)
+    truncated.write_bytes(truncated.read_bytes()[:-30])
+    again = check_data(config(davis, data=data))
+    assert len(again.faults) == 2 and not again.checked_on
+    assert any(str(spoilt) in line for line in again.faults) and any(str(truncated) in line for line in again.faults)
+
+
+def test_still_images_alone_are_not_called_videos(stills_root: Path, davis: Path, inline: list[str]):
+    found = check_data(config(davis, data=DataConfig(root=str(stills_root), kind="stills")))
+    assert "data     4 still images, 8 frames and masks" in summary(found)

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 
 from pipelines import tracking
-from pipelines.runtime.videos import announce_check
+from pipelines.runtime.videos import announce_check, index_videos, say_once
 from vos.config import DataConfig
 from vos.data import check_records, contents
 from vos.data.contents import fingerprint
 from vos.data.datasets import load_index
 from vos.data.synthetic import synthetic_index, write_davis
 from vos.errors import InputError
+from vos.media.images import write_frame, write_mask
 
 
 @pytest.fixture
@@ -114,3 +116,45 @@ def test_of_videos_that_are_named_by_sizes_alone_nothing_is_said(capfd: pytest.C
     """Caches from before contents were read: whether these are the checked files cannot be told."""
     announce_check(DataConfig(root="/data"), "0" * 64)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def images_of_three(tmp_path: Path) -> Path:
+    """Three still images, of which one has no object."""
+    labels = np.zeros((32, 48), np.uint8)
+    for name in ("ant", "bee", "cat"):
+        labels[8:24, 8:32] = name != "bee"
+        write_frame(str(tmp_path / f"stills/JPEGImages/{name}.jpg"), np.zeros((32, 48, 3), np.uint8))
+        write_mask(str(tmp_path / f"stills/Annotations/{name}.png"), labels)
+    return tmp_path / "stills"
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_damaged_image_stops_a_job_unless_it_may_be_skipped_and_is_then_counted(
+    images_of_three: Path, mixed: bool, capfd: pytest.CaptureFixture[str]
+):
+    where: dict[str, Any] = (
+        {"sources": (f"stills={images_of_three}", "synthetic=")}
+        if mixed
+        else {"root": str(images_of_three), "kind": "stills"}
+    )
+    with pytest.raises(InputError, match=r"bee.png: .* shows no object.*; --data.skip-damaged leaves out"):
+        index_videos(DataConfig(**where), "train")
+    say_once.cache_clear()
+    found = index_videos(DataConfig(**where, skip_damaged=True), "train")
+    assert [one.name for one in found][:2] == ["ant", "cat"] and "bee" not in {one.name for one in found}
+    said = capfd.readouterr().err
+    assert "note    1 of 3 images are skipped: " in said and "bee.png" in said
+
+
+def test_a_source_of_which_nothing_can_be_read_is_refused(images_of_three: Path):
+    for name in ("ant", "cat"):
+        (images_of_three / f"Annotations/{name}.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"all 3 images have a fault, the first is .*ant.png"):
+        index_videos(DataConfig(root=str(images_of_three), kind="stills", skip_damaged=True), "train")
+
+
+@pytest.mark.parametrize("kind", ["stills", "coco"])
+def test_still_images_have_no_split_but_train(images_of_three: Path, kind: Any):
+    with pytest.raises(InputError, match=r"for training only and has no split 'val'; give videos"):
+        index_videos(DataConfig(root=str(images_of_three), kind=kind), "val")
