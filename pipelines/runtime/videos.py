@@ -144,7 +144,13 @@ def _split_of(data: DataConfig, split: str, training: str, tell: Tell) -> list[V
 
 
 def _mixture(data: DataConfig, split: str, tell: Tell) -> Mixture:
-    """Return the sources of a split. Stills and labels have no split but train, so other splits leave them out."""
+    """Return the sources of a split. Stills and labels have no split but train, so other splits leave them out.
+
+    A video that a fold holds out of one source may be in another, such as the labels of its frames: its name is left out of all.
+    """
+    held_out: set[str] = set()
+    if data.fold and split == "train":
+        held_out = {video.name for video in _mixture(data, "val", tell)}
     sources = []
     for one in data.mixture:
         if one.weight == 0 or (split != "train" and one.kind in ONLY_FOR_TRAINING):
@@ -154,6 +160,12 @@ def _mixture(data: DataConfig, split: str, tell: Tell) -> Mixture:
         if one.kind not in ONLY_FOR_TRAINING:
             own = replace(own, fold=data.fold)
         videos = _split_of(own, split, one.split or "train", tell)
+        if one.kind not in STILL_KINDS:
+            videos = [video for video in videos if video.name not in held_out]
+        if not videos:
+            raise InputError(
+                f"--data.sources {one.root}: --data.fold {data.fold} holds out all its videos; use another fold"
+            )
         sources.append(Source(one.name, one.weight, tuple(videos)))
     if not sources:
         raise InputError(

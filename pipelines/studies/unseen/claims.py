@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -68,11 +69,12 @@ def comparisons(results: Families, recipe: Recipe) -> list[Comparison]:
     found = [
         results.compare("both", "plain", "distilled against plain, equal steps", group),
         results.compare("both", "plain-longer", "distilled against plain, equal CPU time", group),
-        results.compare(
-            f"both-patient-{JUDGE}",
-            f"both-{JUDGE}",
-            f"{recipe.patience:g} times the steps with stronger augmentation, distilled, fold {JUDGE}",
-            group,
+        replace(
+            on_folds(results, (JUDGE,), "both-patient", "both"),
+            a=f"both-patient-{JUDGE}",
+            b=f"both-{JUDGE}",
+            title=f"{recipe.patience:g} times the steps with stronger augmentation, distilled, fold {JUDGE}",
+            group=group,
         ),
     ]
     for count in recipe.labelled:

@@ -248,7 +248,7 @@ def test_at_most_200_lines_are_printed_and_no_video_hides_the_others():
     faults = tuple(
         sorted(f"/d/v{video:03d}/{index:05d}.png: gone; bring it" for video in range(60) for index in range(9))
     )
-    text = summary(DataCheck(faults, (), 60, 540, 540, 1.0, "", "out"))
+    text = summary(DataCheck(faults, (), 60, 0, 540, 540, 1.0, "", "out"))
     shown = [line for line in text.splitlines() if line.startswith("fault  ")]
     assert len(shown) == 201 and "/d/v039/" in text and "and 340 more, in out/faults.txt" in shown[-1]
 

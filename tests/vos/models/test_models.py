@@ -192,7 +192,7 @@ def test_freezing_early_layers_stops_at_stride_4_of_the_query_trunk():
 def test_efficientnets_have_the_channels_and_blocks_of_the_published_files(name, channels, blocks):
     trunk = BACKBONES[name](3)
     assert trunk.channels == channels
-    assert len(trunk.get_submodule("_blocks")) == blocks
+    assert len(list(trunk.get_submodule("_blocks").children())) == blocks
     features = trunk.eval()(torch.zeros(1, 3, 64, 32))
     assert [x.shape[1:] for x in features] == [(c, 64 // s, 32 // s) for c, s in zip(channels, (16, 8, 4), strict=True)]
 
