@@ -149,7 +149,7 @@ def _mixture(data: DataConfig, split: str, tell: Tell) -> Mixture:
     A video that a fold holds out of one source may be in another, such as the labels of its frames: its name is left out of all.
     """
     held_out: set[str] = set()
-    if data.fold and split == "train":
+    if data.fold and split == "train" and any(one.kind not in ONLY_FOR_TRAINING for one in data.mixture):
         held_out = {video.name for video in _mixture(data, "val", tell)}
     sources = []
     for one in data.mixture:

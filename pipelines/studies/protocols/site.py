@@ -189,7 +189,7 @@ class Site:
             train = replace(job.train, trunk_weights=self._file_of(job.train))
             return replace(job, cache=self.place(job.cache), train=train)
         assert isinstance(job, TrainConfig)
-        return replace(job, cache=self.place(job.cache), trunk_weights=self._file_of(job))
+        return replace(job, cache=self.place(job.cache), init=self.place(job.init), trunk_weights=self._file_of(job))
 
     def _file_of(self, job: TrainConfig) -> str:
         return self.weights[job.trunk_weights] if job.trunk_weights else ""

@@ -21,6 +21,7 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
     flags = " --memory.kind infinite" * teacher + " --memory.include-last" * evaluation.memory.include_last
     how = f"distilled from the cached outputs of `{BUILTIN_DAVIS_TEACHER}`" if job.cache else "without a teacher"
     trunk = "ImageNet weights of its trunk" if job.trunk_weights else "random weights"
+    trunk = f"the weights of `{job.init}`, which had learned from still images alone" if job.init else trunk
     mixture = f"DAVIS ({videos.davis:.0%} of the clips)" + (
         f" and still images ({videos.stills:.0%})" if videos.stills else ""
     )
@@ -43,7 +44,7 @@ def card(label: str, planned: Planned, evaluation: EvaluateConfig, record: Recor
         f"- **Known failures**: {worst_of(record)}; the picture shows when. Expect it to lose objects that look like their "
         "surroundings, thin parts and fast motion.",
         "- **Licences** of the data sets that these weights were made from; all of them apply:",
-        *(f"    - {one}" for one in licences(videos, bool(job.trunk_weights or job.cache))),
+        *(f"    - {one}" for one in licences(videos, bool(job.init), bool(job.trunk_weights or job.init or job.cache))),
         "",
         f"![J over time of each sequence]({CURVES})",
     ]

@@ -76,10 +76,10 @@ def with_videos(config: ReportConfig, planned: Planned, job: JobConfig, place: P
     if isinstance(job, LabelConfig):
         return replace(job, data=replace(whole, fold=0), split=_list(config, whole, videos))
     chosen = f"@{_list(config, whole, videos)}" if videos.labelled else ""
-    parts = {f"{whole.kind}{chosen}={whole.root}": videos.davis}
+    parts = {f"{whole.kind}{chosen}={whole.root}": videos.davis} if videos.davis else {}
     parts |= {f"stills={config.stills}": videos.stills} if videos.stills else {}
     parts |= {f"labels={place(videos.labels)}": videos.unlabelled} if videos.labels else {}
-    if len(parts) == 1 and not chosen:
+    if set(parts) == {f"{whole.kind}={whole.root}"}:
         return replace(job, data=whole)
     sources = tuple(f"{source}:{weight:g}" for source, weight in parts.items())
     return replace(job, data=replace(whole, root="", kind="auto", sources=sources))

@@ -15,6 +15,10 @@ IMAGENET = (
 )
 
 
-def licences(videos: Videos, trunk: bool) -> list[str]:
-    """Return one line for each data set that a model was made from. trunk: its first weights, or its teacher's, are ImageNet's."""
-    return [DAVIS, *(STILLS if videos.stills else ()), *([IMAGENET] if trunk else [])]
+def licences(videos: Videos, begun: bool, trunk: bool) -> list[str]:
+    """Return one line for each data set that a model was made from.
+
+    begun  it began with weights that had learned from stills
+    trunk  its first weights, or its teacher's, are ImageNet's
+    """
+    return [DAVIS, *(STILLS if begun or videos.stills else ()), *([IMAGENET] if trunk else [])]

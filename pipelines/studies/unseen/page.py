@@ -83,7 +83,9 @@ def _protocol(name: str, recipe: Recipe) -> str:
         "models learn from the others. Folds are parts of a fixed random order, so no score has a part in them.",
         "- **Final models** learn from all training videos with the chosen settings. Each is scored on the validation sequences once.",
         "- **12 further sequences**, which nothing here reads, are judged elsewhere. Before this protocol: student 70.2, teacher 72.4.",
-        f"- **Mixture**: DAVIS {recipe.davis:.0%} of the clips, stills {recipe.stills:.0%}. Where there are unlabelled videos, their "
+        f"- **Stills first**: every new training begins with weights that learned from still images alone ({recipe.first_teacher_steps} "
+        f"steps of a teacher, {recipe.first_student_steps} of a student).",
+        f"- **Clips after that**: DAVIS {recipe.davis:.0%}, stills {recipe.stills:.0%}. Where there are unlabelled videos, their "
         f"labels have {recipe.unlabelled:.0%} of the share of DAVIS.",
         f"- **Teacher**: {teacher.model}, {teacher.steps} steps ({recipe.curve_teacher_steps} on the curve), crops of "
         f"{teacher.clip.crop_px}² px. **Student**: {student.model}, {student.steps} steps ({recipe.curve_student_steps} on the "

@@ -1,7 +1,8 @@
 """The protocol folds as data: choices on folds of the training videos, the curve over labelled videos, and the final models.
 
+    first       first-teacher, first-student-sS, first-mobilenetv2-s1: on stills alone; all others below begin with their weights
     fold F      teacher-before-F, plain-before-F      the recipe of docs/results.md
-                teacher-F, plain-F, cache-F, both-F   the new recipe, on a mixture with stills
+                teacher-F, plain-F, cache-F, both-F   the new recipe
     final       teacher, cache, both-sS, plain-sS, plain-longer-sS, both-mobilenetv2-s1: trained on all training videos
     patience    cache-patient-1, both-patient-1: a longer schedule with stronger augmentation, on the first fold
     curve       teacher-nN, labels-nN, cache-nN, both-nN-sS, plain-nN-sS: masks of N training videos, one mask of each other one
@@ -23,6 +24,7 @@ from vos.config import (
     CacheConfig,
     EvaluateConfig,
     MemoryConfig,
+    TrainConfig,
 )
 from vos.config.presets import preset
 
@@ -30,6 +32,7 @@ SEEDS = (1, 2, 3)
 JUDGE = 1
 """The fold whose held-out videos score the curve."""
 WIDE = "both-mobilenetv2"
+FIRST_TEACHER, FIRST_STUDENT, FIRST_WIDE = "first-teacher", "first-student", "first-mobilenetv2"
 LABEL_FRAMES = 70
 """Frames of a video, for the forecast."""
 
@@ -56,12 +59,23 @@ class Plan:
         self.mixture = Videos(fold_videos=self.recipe.fold_videos, davis=self.recipe.davis, stills=self.recipe.stills)
 
     def runs(self) -> Iterator[Planned]:
+        yield from self._first()
         for fold in range(1, self.recipe.folds + 1):
             yield from self._fold(fold)
         yield from self._final()
         for count in self.recipe.labelled:
             yield from self._curve(count)
         yield from self._patient()
+
+    def _first(self) -> Iterator[Planned]:
+        """Yield the trainings on stills alone. They are scored on the first fold's videos, of which they see none."""
+        alone = replace(self.mixture, fold=JUDGE, davis=0.0, stills=1.0)
+        yield self._teacher(FIRST_TEACHER, self.recipe.first_teacher_steps, alone, begin="")
+        for seed in SEEDS:
+            yield self._student(f"{FIRST_STUDENT}-s{seed}", alone, self.recipe.first_student_steps, seed, begin="")
+        yield self._student(
+            f"{FIRST_WIDE}-s1", alone, self.recipe.first_student_steps, model=self.recipe.wide, begin=""
+        )
 
     def _fold(self, fold: int) -> Iterator[Planned]:
         own, steps = replace(self.mixture, fold=fold), self.recipe.student.steps
@@ -88,7 +102,7 @@ class Plan:
             yield self._student(f"plain-s{seed}", own, steps, seed)
         for seed in SEEDS:
             yield self._student(f"plain-longer-s{seed}", own, math.ceil(LONGER * steps), seed, clips_of=steps)
-        yield self._student(f"{WIDE}-s1", own, steps, cache="cache", model=self.recipe.wide)
+        yield self._student(f"{WIDE}-s1", own, steps, cache="cache", model=self.recipe.wide, begin=FIRST_WIDE)
 
     def _curve(self, count: int) -> Iterator[Planned]:
         """Yield the runs with the masks of `count` videos. Where all are labelled there is nothing more to label."""
@@ -114,14 +128,14 @@ class Plan:
         yield replace(made, job=replace(made.job, clip=self.recipe.patient))
         yield self._student(f"both-patient-{JUDGE}", own, steps, cache=made.name)
 
-    def _teacher(self, name: str, steps: int, videos: Videos) -> Planned:
-        job = replace(self.teacher, steps=steps)
+    def _teacher(self, name: str, steps: int, videos: Videos, begin: str = FIRST_TEACHER) -> Planned:
+        job = _begun(replace(self.teacher, steps=steps), begin)
         # Its memory also holds the previous frame, as in training and in the cache (DECISIONS 47).
         memory = MemoryConfig(kind="infinite", top_k=self.evaluate.memory.top_k, include_last=True)
         size_px = self.recipe.teacher_px or self.evaluate.size_px
         scored = replace(self._scored(name), memory=memory, size_px=size_px)
         minutes = self._minutes(job.model, steps) + 2 * EVALUATION_MINUTES
-        return Planned(name, "teacher", job, minutes, (), scored, videos)
+        return Planned(name, "teacher", job, minutes, (job.init,) if job.init else (), scored, videos)
 
     def _student(
         self,
@@ -133,19 +147,22 @@ class Plan:
         needs: Iterable[str] = (),
         clips_of: int = 0,
         model: str = "",
+        begin: str = FIRST_STUDENT,
     ) -> Planned:
         """Return a student, distilled from `cache` or plain on as many clips.
 
+        begin     the training on stills with whose weights of this seed it begins; "" begins with ImageNet weights
         clips_of  steps for which there are clips, if not `steps`; later ones see the first clips again
         """
         model = model or self.student.model
         job = replace(self.student, model=model, seed=seed, steps=steps)
+        job = _begun(job, begin and f"{begin}-s{seed}")
         if cache:
             job = replace(job, cache=cache)
         else:
             loss = replace(job.loss, kd=0.0, representation=0.0)
             job = replace(job, draws=self._draws(clips_of or steps), draw_seed=self.cache.seed, loss=loss)
-        needed = (cache, *needs) if cache else ()
+        needed = ((cache, *needs) if cache else ()) + ((job.init,) if job.init else ())
         return Planned(
             name, "student", job, self._minutes(model, steps), needed, self._scored(name, gate=self.recipe.gate), videos
         )
@@ -170,3 +187,12 @@ class Plan:
 
     def _minutes(self, model: str, steps: int) -> float:
         return steps * self.recipe.step_s.get(model, 0.1) / 60 + EVALUATION_MINUTES
+
+
+def _begun(job: TrainConfig, first: str) -> TrainConfig:
+    """Return a training that begins with the weights of another one, if any, whose normalisation stays as frozen as it was."""
+    if not first:
+        return job
+    return replace(
+        job, init=first, trunk_weights="", freeze_batch_norm=job.freeze_batch_norm or bool(job.trunk_weights)
+    )

@@ -22,7 +22,8 @@ class Recipe:
     labels                   how a teacher labels videos, and which of its masks are kept; its size is `teacher_px`
     teacher_px               shorter side at which the teacher is scored, 0 for the students' size
     gate                     of the students' recent memory when they are scored
-    davis, stills            shares of the clips
+    first_teacher_steps, first_student_steps   the trainings on stills alone with which all others begin
+    davis, stills            shares of the clips after that
     unlabelled               the part of `davis` that the labels of a teacher have where there are unlabelled videos
     folds, fold_videos       how many folds, and the held-out videos of each
     labelled                 labelled videos on the curve, the largest first: all that the first fold leaves to learn from
@@ -38,8 +39,10 @@ class Recipe:
     labels: LabelConfig = LabelConfig()
     teacher_px: int = 0
     gate: float = 0.0
-    davis: float = 0.5
-    stills: float = 0.5
+    first_teacher_steps: int
+    first_student_steps: int
+    davis: float = 1.0
+    stills: float = 0.0
     unlabelled: float = 0.5
     folds: int = 3
     fold_videos: int = 8
@@ -70,6 +73,8 @@ RECIPES = {
         looks=preset(CacheConfig, "smoke").teacher,
         labels=LabelConfig(min_agreement=0.0, min_confidence=0.0),  # a teacher of four steps agrees with nothing
         fold_videos=2,
+        first_teacher_steps=3,
+        first_student_steps=2,
         patient=_stronger(_SMOKE.clip),
         labelled=(10, 4, 2),
         curve_teacher_steps=4,
@@ -81,6 +86,8 @@ RECIPES = {
         wide="mobilevos-tiny",
         looks=preset(CacheConfig, "demo").teacher,
         labelled=(88, 44, 8, 4),
+        first_teacher_steps=300,
+        first_student_steps=300,
         patient=_stronger(_DEMO.clip),
         curve_teacher_steps=150,
         curve_student_steps=150,
@@ -89,7 +96,7 @@ RECIPES = {
         teacher=replace(
             _DAVIS,
             model="teacher-mobilenetv2",
-            steps=8000,
+            steps=4500,
             seed=1,
             loss=LossConfig(),
             trunk_weights=PRETRAINED,
@@ -100,13 +107,15 @@ RECIPES = {
         student=replace(
             _DAVIS,
             model="mobilevos-mobilenetv2-noaspp",
-            steps=3800,
+            steps=1900,
             trunk_weights=PRETRAINED,
-            optimiser=replace(_DAVIS.optimiser, ema=0.995),
         ),
         wide="mobilevos-mobilenetv2",
         looks=preset(CacheConfig, "davis-cpu").teacher,
         teacher_px=432,
+        first_teacher_steps=3000,
+        first_student_steps=1900,
+        gate=0.9,
         patient=_stronger(_DAVIS.clip),
         curve_teacher_steps=2000,
         curve_student_steps=800,

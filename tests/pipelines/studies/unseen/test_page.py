@@ -125,7 +125,12 @@ def test_a_target_on_the_folds_waits_for_all_of_them(runs: list[Planned]):
     records = records_of(runs, score)
     del records["teacher-before-3"]
     assert judged(records)["teacher − today's recipe, choice folds"] == f"{NOT_RUN}: 2 of 3 folds"
-    assert set(judged({}).values()) == {NOT_RUN, ELSEWHERE, "measured by `jobs.adapt`"}
+    assert set(judged({}).values()) == {
+        NOT_RUN,
+        ELSEWHERE,
+        "measured by `jobs.adapt`",
+        "measured by `jobs.benchmark mixture`",
+    }
 
 
 def test_a_record_does_not_count_for_other_videos_of_the_run(runs: list[Planned]):

@@ -67,7 +67,7 @@ def test_every_place_that_a_configuration_names_is_something_the_run_needs(runs:
     for one in runs:
         job, videos = one.job, one.videos
         assert videos is not None
-        places = {job.cache} - {""} if isinstance(job, TrainConfig) else set()
+        places = {job.cache, job.init} - {""} if isinstance(job, TrainConfig) else set()
         places |= {job.teacher.checkpoint} if isinstance(job, CacheConfig | LabelConfig) else set()
         places |= {videos.labels} - {""}
         assert places <= set(one.needs), one.name
@@ -119,7 +119,7 @@ def test_labelled_sets_are_nested_and_with_the_others_they_are_all_that_the_fold
     for count in RECIPES["smoke"].labelled:
         teacher = learned_from(smoke, named(every, f"teacher-n{count}"))
         known = {video.name for video in teacher["davis2017"]}
-        assert len(known) == count and set(teacher) == {"davis2017", "stills"}
+        assert len(known) == count and set(teacher) == {"davis2017"}
         assert known == {video.name for video in learned_from(smoke, named(every, f"plain-n{count}-s1"))["davis2017"]}
         if larger is None:
             whole = known
