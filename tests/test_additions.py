@@ -32,7 +32,7 @@ ADDITIONS = {
             "_MARKS = {",
         ),
         Edit("vos/data/datasets.py", '    "flat": _index_flat,\n', '    "synthetic": lambda root'),
-        Edit("vos/config/base.py", '"flat", ', '"folder", "synthetic"]'),
+        Edit("vos/config/sources.py", '"flat", ', '"synthetic", "stills"'),
     ),
     "loss": (
         Edit(

@@ -96,6 +96,7 @@ ANOTHER = {
     "preset": "paper",
     "teacher.context_masks": "true",
     "data.sources": ["synthetic=:1"],
+    "teacher.scales": [0.75],
 }
 """Another value of the fields that are not numbers or texts of any kind."""
 
