@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from pipelines.studies.protocols.planned import PRETRAINED
+from pipelines.studies.protocols.planned import PRETRAINED, TEACHER_WEIGHTS
 from vos.config import CacheConfig, ClipConfig, LabelConfig, LossConfig, TeacherConfig, TrainConfig
 from vos.config.presets import preset
 from vos.errors import InputError
@@ -95,11 +95,11 @@ RECIPES = {
     "davis-cpu": Recipe(
         teacher=replace(
             _DAVIS,
-            model="teacher-mobilenetv2",
+            model="teacher-lite2",
             steps=4500,
             seed=1,
             loss=LossConfig(),
-            trunk_weights=PRETRAINED,
+            trunk_weights=TEACHER_WEIGHTS,
             optimiser=replace(_DAVIS.optimiser, ema=0.995),
             checkpoint_every=300,
             half=True,  # the published weights are then those that made the caches
@@ -120,9 +120,14 @@ RECIPES = {
         curve_teacher_steps=2000,
         curve_student_steps=800,
         real_video=True,
-        step_s={"teacher-mobilenetv2": 0.8, "mobilevos-mobilenetv2-noaspp": 0.6, "mobilevos-mobilenetv2": 0.7},
-        draw_s=0.5,
-        label_s=0.7,
+        step_s={
+            "teacher-lite2": 0.9,
+            "teacher-mobilenetv2": 0.6,
+            "mobilevos-mobilenetv2-noaspp": 0.42,
+            "mobilevos-mobilenetv2": 0.5,
+        },
+        draw_s=0.8,
+        label_s=1.1,
     ),
 }
 
