@@ -38,6 +38,9 @@ from vos.errors import InputError
 from vos.files.canonical import fingerprint
 from vos.files.whole import private_folder, read_regular
 
+READER_ENDS_S = 5.0
+"""Longest wait for the thread that reads ahead, which ends after its current batch."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -338,3 +341,5 @@ def prefetched(
             yield item
     finally:
         stop.set()
+        # Python ends a thread that is still in native code at its exit, and the C++ frames there then abort the process.
+        thread.join(READER_ENDS_S)
