@@ -137,24 +137,16 @@ class Cropper:
     """An augmentation prepared for the frames of a video: sampling grids and colour tables."""
 
     def __init__(self, augmentation: Augmentation, crop_px: int) -> None:
-        a, b, c, d, e, f = augmentation.affine
         size = (crop_px, crop_px)
         self._label_grid = images.affine_grid(augmentation.affine, size, nearest=True)
-        # Beyond a factor of 2, bilinear sampling skips pixels and aliases: whole blocks are averaged first.
         self._times = max(1, int(augmentation.source_px))
-        shift, times = (self._times - 1) / 2, self._times
-        reduced = (a / times, b / times, (c - shift) / times, d / times, e / times, (f - shift) / times)
+        reduced = images.averaged_affine(augmentation.affine, self._times)
         self._frame_grid = images.affine_grid(reduced, size, nearest=False)
-        colours = np.arange(256)[:, None] * np.array(augmentation.gain) + np.array(augmentation.offset)
-        self._colours = np.clip(np.rint(colours), 0, 255).astype(np.uint8)[:, None, :]
+        self._colours = images.colour_table(augmentation.gain, augmentation.offset)
 
     def frame(self, frame: np.ndarray) -> np.ndarray:
         """Augment a frame: (H, W, 3) uint8 -> (crop, crop, 3) uint8."""
-        if self._times > 1:
-            height, width = frame.shape[0] // self._times, frame.shape[1] // self._times
-            whole_blocks = frame[: height * self._times, : width * self._times]
-            frame = cv2.resize(whole_blocks, (width, height), interpolation=cv2.INTER_AREA)
-        return cv2.LUT(images.sample(frame, self._frame_grid), self._colours)
+        return cv2.LUT(images.sample(images.averaged(frame, self._times), self._frame_grid), self._colours)
 
     def labels(self, labels: np.ndarray, objects: tuple[int, ...]) -> np.ndarray:
         """Crop labels: (H, W) uint8 ids -> (crop, crop) uint8; objects[k] becomes k + 1, other objects background."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,14 +21,50 @@ _OFF_CENTRE = (
 )
 
 
+class Box(NamedTuple):
+    """A rectangle in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def part(self) -> tuple[slice, slice]:
+        """Its rows and columns."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+
 @dataclass(frozen=True)
 class Spot:
-    """The point of an object that is farthest from its edge."""
+    """The point of an object that is farthest from its edge, and the object's bounding box."""
 
     object_id: int
     x: int
     y: int
     depth_px: int
+    box: Box
+
+
+class Placement(NamedTuple):
+    """A crop around one object of a frame.
+
+    affine  from crop pixels to the frame's
+    target  the object
+    large   the objects that do not vanish at this zoom, or the largest one
+    """
+
+    affine: Affine
+    target: Spot
+    large: tuple[Spot, ...]
+
+
+def box_of(inside: np.ndarray) -> Box:
+    """Return the bounding box of (H, W) bool; empty if nothing is inside."""
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    if not len(rows):
+        return Box(0, 0, 0, 0)
+    return Box(int(rows[0]), int(columns[0]), int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -39,13 +76,31 @@ def spots_of(video: Video, index: int) -> tuple[Spot, ...]:
     for object_id in np.flatnonzero(np.bincount(labels.ravel())):
         if object_id == 0:
             continue
-        rows, columns = (np.flatnonzero((labels == object_id).any(axis=axis)) for axis in (1, 0))
-        box = labels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] == object_id
+        inside = labels == object_id
+        box = box_of(inside)
         # L1 distance, with a border of background: whole numbers, so every machine finds the same point.
-        depth = cv2.distanceTransform(np.pad(box, 1).astype(np.uint8), cv2.DIST_L1, 3, dstType=cv2.CV_8U)[1:-1, 1:-1]
+        padded = np.pad(inside[box.part], 1).astype(np.uint8)
+        depth = cv2.distanceTransform(padded, cv2.DIST_L1, 3, dstType=cv2.CV_8U)[1:-1, 1:-1]
         y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-        spots.append(Spot(int(object_id), int(columns[0] + x), int(rows[0] + y), int(depth.max())))
+        spots.append(Spot(int(object_id), int(box.left + x), int(box.top + y), int(depth.max()), box))
     return tuple(spots)
+
+
+def placed(rng: Generator, clip: ClipConfig, size: tuple[int, int], spots: Sequence[Spot]) -> Placement:
+    """Return a crop with a random zoom around one of the objects of a frame (H, W)."""
+    zoom = rng.uniform(clip.scale_min, clip.scale_max) * clip.crop_px / min(size)
+    # An object thinner than a crop pixel can vanish under nearest sampling: take one only if there is no other.
+    large = [spot for spot in spots if spot.depth_px * zoom >= 1.0] or [max(spots, key=lambda spot: spot.depth_px)]
+    target = large[int(rng.integers(len(large)))]
+    return Placement(crop_around(rng, clip, size, target, zoom), target, tuple(large))
+
+
+def objects_in(rng: Generator, clip: ClipConfig, placement: Placement) -> tuple[int, ...]:
+    """Return the ids of a clip's objects, ascending: the target, and others in the crop up to `clip.max_objects`."""
+    affine, target, large = placement
+    others = [spot for spot in large if spot is not target and is_inside(affine, spot, clip.crop_px)]
+    chosen = [target, *(others[i] for i in rng.permutation(len(others))[: clip.max_objects - 1])]
+    return tuple(sorted(spot.object_id for spot in chosen))
 
 
 def crop_around(rng: Generator, clip: ClipConfig, size: tuple[int, int], target: Spot, zoom: float) -> Affine:

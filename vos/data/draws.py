@@ -17,7 +17,7 @@ import numpy as np
 from numpy.random import Generator
 
 from vos.config import ClipConfig
-from vos.data.crops import Spot, colours, crop_around, is_inside, spots_of
+from vos.data.crops import Spot, colours, crop_around, objects_in, placed, spots_of
 from vos.data.draw_records import Augmentation, ClipDraw, Paste
 from vos.data.mixtures import Mixture
 from vos.data.still_draws import draw_still
@@ -63,16 +63,10 @@ def _draw(rng: Generator, videos: Sequence[Video], clip: ClipConfig, seed: int, 
         return draw_still(rng, number, video, videos, clip)
     clip = replace(clip, max_skip_frames=clip.max_skip_of(number), skip_curriculum=())
     frames, spots = _first_frame_with_object(rng, video, clip)
-    zoom = rng.uniform(clip.scale_min, clip.scale_max) * clip.crop_px / min(video.size)
-    # An object thinner than a crop pixel can vanish under nearest sampling: take one only if there is no other.
-    large = [spot for spot in spots if spot.depth_px * zoom >= 1.0] or [max(spots, key=lambda spot: spot.depth_px)]
-    target = large[int(rng.integers(len(large)))]
-    affine = crop_around(rng, clip, video.size, target, zoom)
-    others = [spot for spot in large if spot is not target and is_inside(affine, spot, clip.crop_px)]
-    chosen = [target, *(others[i] for i in rng.permutation(len(others))[: clip.max_objects - 1])]
+    placement = placed(rng, clip, video.size, spots)
+    objects = objects_in(rng, clip, placement)
     gain, offset = colours(rng, clip.colour)
-    objects = tuple(sorted(spot.object_id for spot in chosen))
-    draw = ClipDraw(number, video.name, frames, objects, Augmentation(affine, gain, offset))
+    draw = ClipDraw(number, video.name, frames, objects, Augmentation(placement.affine, gain, offset))
     return _with_paste(rng, draw, video, videos, clip) if clip.paste and rng.random() < clip.paste else draw
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from vos.data.crops import box_of
 from vos.data.draw_records import BEND_POINTS, Affine, ClipDraw, Layer, Pose
 from vos.data.videos import Video
 from vos.errors import InputError
@@ -22,25 +22,6 @@ _COPIES = 5
 """Shifted copies whose mean is a blurred layer."""
 _MARGIN_PX = 2
 """Empty pixels around a cut-out, over which its edge fades."""
-
-
-class Box(NamedTuple):
-    """A rectangle in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-def box_of(inside: np.ndarray) -> Box:
-    """Return the bounding box of (H, W) bool. Raises InputError if nothing is inside."""
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    if not len(rows):
-        raise InputError(
-            "a clip of stills takes an object that its mask no longer shows; draw the clips again from these files"
-        )
-    return Box(int(rows[0]), int(columns[0]), int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1))
 
 
 def render(stills: Mapping[str, Video], draw: ClipDraw, crop_px: int) -> tuple[np.ndarray, np.ndarray]:
@@ -121,11 +102,14 @@ class _Sprite:
         mask = still.mask(0)
         assert mask is not None, f"{still.name}: a still has a mask"
         inside = mask == object_id
-        top, left, height, width = box_of(inside)
-        part = (slice(top, top + height), slice(left, left + width))
-        self._still, self._part, self._start = still, part, (left - _MARGIN_PX, top - _MARGIN_PX)
+        box = box_of(inside)
+        if not box.height:
+            raise InputError(
+                f"{still.name}: a clip takes its object {object_id}, which its mask no longer shows; draw the clips again from these files"
+            )
+        self._still, self._part, self._start = still, box.part, (box.left - _MARGIN_PX, box.top - _MARGIN_PX)
         self._inside = cv2.copyMakeBorder(
-            inside[part].astype(np.uint8) * 255, *[_MARGIN_PX] * 4, borderType=cv2.BORDER_CONSTANT, value=0
+            inside[box.part].astype(np.uint8) * 255, *[_MARGIN_PX] * 4, borderType=cv2.BORDER_CONSTANT, value=0
         )
         self._colour: np.ndarray | None = None
 
@@ -142,7 +126,7 @@ class _Sprite:
             self._colour = cv2.copyMakeBorder(part, *[_MARGIN_PX] * 4, borderType=cv2.BORDER_REPLICATE)
         middle = pose.augmentation.affine
         colour = self._sampled(self._colour, middle, layer, pose, crop_px)
-        return cv2.LUT(colour, _colour_table(pose)), cover
+        return cv2.LUT(colour, _colours_of(pose)), cover
 
     def _sampled(self, pixels: np.ndarray, affine: Affine, layer: Layer, pose: Pose, crop_px: int) -> np.ndarray:
         a, b, c, d, e, f = affine
@@ -152,22 +136,18 @@ class _Sprite:
 
 def _sampled(image: np.ndarray, affine: Affine, layer: Layer, pose: Pose, crop_px: int) -> np.ndarray:
     found = _taken(image, affine, bend_of(layer, pose, crop_px), crop_px, reflect=True)
-    return cv2.LUT(found, _colour_table(pose))
+    return cv2.LUT(found, _colours_of(pose))
 
 
 def _taken(
     pixels: np.ndarray, affine: Affine, bend: tuple[np.ndarray, np.ndarray] | None, crop_px: int, reflect: bool
 ) -> np.ndarray:
-    """Sample pixels bilinearly; an image that shrinks by 2 or more is averaged over whole blocks first, since sampling would alias."""
-    a, b, c, d, e, f = affine
+    """Sample pixels bilinearly, after whole blocks were averaged where they shrink by 2 or more."""
+    a, b, _, d, e, _ = affine
     times = min(max(1, int(abs(a * e - b * d) ** 0.5)), *pixels.shape[:2])
-    if times > 1:
-        height, width = pixels.shape[0] // times, pixels.shape[1] // times
-        pixels = cv2.resize(pixels[: height * times, : width * times], (width, height), interpolation=cv2.INTER_AREA)
-        shift = (times - 1) / 2
-        a, b, c, d, e, f = a / times, b / times, (c - shift) / times, d / times, e / times, (f - shift) / times
-    grid = images.affine_grid((a, b, c, d, e, f), (crop_px, crop_px), nearest=False, bend=bend, far=True)
-    return images.sample(pixels, grid, reflect=reflect)
+    reduced = images.averaged_affine(affine, times)
+    grid = images.affine_grid(reduced, (crop_px, crop_px), nearest=False, bend=bend, far=True)
+    return images.sample(images.averaged(pixels, times), grid, reflect=reflect)
 
 
 def _shifted(pose: Pose) -> list[Affine]:
@@ -191,8 +171,5 @@ def _blurred(copies: list[np.ndarray]) -> np.ndarray:
     return ((total + len(copies) // 2) // len(copies)).astype(np.uint8)
 
 
-def _colour_table(pose: Pose) -> np.ndarray:
-    """Return the table of an augmentation's colours, (256, 1, 3) uint8, for cv2.LUT."""
-    gain, offset = pose.augmentation.gain, pose.augmentation.offset
-    colours = np.arange(256)[:, None] * np.array(gain) + np.array(offset)
-    return np.clip(np.rint(colours), 0, 255).astype(np.uint8)[:, None, :]
+def _colours_of(pose: Pose) -> np.ndarray:
+    return images.colour_table(pose.augmentation.gain, pose.augmentation.offset)

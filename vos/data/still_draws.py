@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 
 from vos.config import ClipConfig
-from vos.data.crops import Spot, colours, crop_around, is_inside, spots_of
+from vos.data.crops import Spot, colours, objects_in, placed, spots_of
 from vos.data.draw_records import BEND_POINTS, Affine, Augmentation, ClipDraw, Layer, Pose
-from vos.data.still_clips import box_of, layer_cover
+from vos.data.still_clips import layer_cover
 from vos.data.stills import Still, no_object
 from vos.data.videos import Video
 from vos.media import images
@@ -37,6 +38,14 @@ Motion = tuple[float, float, float, float, float]
 """x, y in crop pixels, turn in radians, logarithms of growth and of squeeze"""
 
 
+class _CutOut(NamedTuple):
+    """An object of an image, and its layer, which is not labelled yet."""
+
+    still: Still
+    spot: Spot
+    layer: Layer
+
+
 def draw_still(rng: Generator, number: int, still: Still, stills: Sequence[Video], clip: ClipConfig) -> ClipDraw:
     """Return a clip draw that begins with `still`.
 
@@ -47,29 +56,17 @@ def draw_still(rng: Generator, number: int, still: Still, stills: Sequence[Video
     if not spots:
         raise no_object(still)
     if rng.random() < clip.compose:
-        others = [one for one in stills if isinstance(one, Still)]
         for _ in range(_ATTEMPTS):
-            if (draw := _composed(rng, number, still, others, clip)) is not None:
+            if (draw := _composed(rng, number, still, stills, clip)) is not None:
                 return draw
-    zoom, target, affine = _placed(rng, still, spots, clip)
-    beside = [spot for spot in spots if spot is not target and is_inside(affine, spot, clip.crop_px)]
-    beside = [spot for spot in beside if spot.depth_px * zoom >= 1.0]
-    chosen = [target, *(beside[i] for i in rng.permutation(len(beside))[: clip.max_objects - 1])]
-    objects = tuple(sorted(spot.object_id for spot in chosen))
-    return _draw(number, still, objects, (_scene(rng, still, affine, clip),))
+    placement = placed(rng, clip, still.size, spots)
+    objects = objects_in(rng, clip, placement)
+    return _draw(number, still, objects, (_scene(rng, still, placement.affine, clip),))
 
 
 def _draw(number: int, still: Still, objects: tuple[int, ...], layers: tuple[Layer, ...]) -> ClipDraw:
     first = layers[0].poses[0].augmentation
     return ClipDraw(number, still.name, (0,) * len(layers[0].poses), objects, first, layers=layers)
-
-
-def _placed(rng: Generator, still: Still, spots: Sequence[Spot], clip: ClipConfig) -> tuple[float, Spot, Affine]:
-    """Return zoom, chosen object and crop, as for a frame of a video."""
-    zoom = rng.uniform(clip.scale_min, clip.scale_max) * clip.crop_px / min(still.size)
-    large = [spot for spot in spots if spot.depth_px * zoom >= 1.0] or [max(spots, key=lambda spot: spot.depth_px)]
-    target = large[int(rng.integers(len(large)))]
-    return zoom, target, crop_around(rng, clip, still.size, target, zoom)
 
 
 def _scene(rng: Generator, still: Still, affine: Affine, clip: ClipConfig) -> Layer:
@@ -81,15 +78,14 @@ def _scene(rng: Generator, still: Still, affine: Affine, clip: ClipConfig) -> La
     return Layer(still.name, 0, 0, box, _poses(rng, clip, ways, box, _CAMERA_BEND, steps))
 
 
-def _composed(rng: Generator, number: int, still: Still, stills: Sequence[Still], clip: ClipConfig) -> ClipDraw | None:
+def _composed(rng: Generator, number: int, still: Still, stills: Sequence[Video], clip: ClipConfig) -> ClipDraw | None:
     """Return a clip of objects that move over an image; None if a labelled object would be hidden in the first frame."""
-    spots = spots_of(still, 0)
-    _, target, affine = _placed(rng, still, spots, clip)
+    affine, target, _ = placed(rng, clip, still.size, spots_of(still, 0))
     scene = _scene(rng, still, affine, clip)
     cut_outs = [_cut_out(rng, stills, clip) for _ in range(1 + int(rng.integers(_MOST_CUT_OUTS)))]
     follows_own = rng.random() < _OWN_OBJECT
     if rng.random() < _LOOK_ALIKE:
-        like = _cut_out(rng, [still], clip, target) if follows_own else _copied(rng, cut_outs[0], stills, clip)
+        like = _cut_out(rng, [still], clip, target) if follows_own else _copied(rng, cut_outs[0], clip)
         cut_outs.append(like)
     room = clip.max_objects - 1
     labelled = [not follows_own] + [bool(one) for one in rng.random(len(cut_outs) - 1) < 0.5]
@@ -101,36 +97,35 @@ def _composed(rng: Generator, number: int, still: Still, stills: Sequence[Still]
     layers, label = [scene], len(objects)
     for place in order:
         label += labelled[place]
-        layers.append(replace(cut_outs[place], label=label if labelled[place] else 0))
+        layers.append(replace(cut_outs[place].layer, label=label if labelled[place] else 0))
     draw = _draw(number, still, objects, tuple(layers))
-    return draw if _all_shown(draw, {one.name: one for one in (still, *stills)}, clip.crop_px) else None
+    used = [still, *(cut_outs[place].still for place in order)]
+    return draw if _all_shown(draw, used, clip.crop_px) else None
 
 
-def _cut_out(rng: Generator, stills: Sequence[Still], clip: ClipConfig, spot: Spot | None = None) -> Layer:
-    """Return an unlabelled layer with an object of one of the images, on a path of its own."""
+def _cut_out(rng: Generator, stills: Sequence[Video], clip: ClipConfig, spot: Spot | None = None) -> _CutOut:
+    """Return an object of one of the images, on a path of its own."""
     still = stills[int(rng.integers(len(stills)))]
+    assert isinstance(still, Still), f"{still.name}: a data set of stills has no videos"
     spots = spots_of(still, 0)
     if not spots:
         raise no_object(still)
     spot = spot or spots[int(rng.integers(len(spots)))]
-    return _moving(
-        rng, still, spot.object_id, rng.uniform(0.1, 0.9, 2) * clip.crop_px, rng.uniform(*_OBJECT_SIDE), clip
-    )
+    return _moving(rng, still, spot, rng.uniform(0.1, 0.9, 2) * clip.crop_px, rng.uniform(*_OBJECT_SIDE), clip)
 
 
-def _copied(rng: Generator, layer: Layer, stills: Sequence[Still], clip: ClipConfig) -> Layer:
-    """Return a layer with the same object beside it, about as large, on another path."""
-    still = next(one for one in stills if one.name == layer.image)
-    x, y, side = layer.box
+def _copied(rng: Generator, other: _CutOut, clip: ClipConfig) -> _CutOut:
+    """Return the same object beside it, about as large, on another path."""
+    x, y, side = other.layer.box
     way = rng.uniform(0, 2 * math.pi)
     centre = np.array([x, y]) + side / 2 + side * rng.uniform(0.6, 1.4) * np.array([math.cos(way), math.sin(way)])
     share = side / clip.crop_px * rng.uniform(0.8, 1.25)
-    return _moving(rng, still, layer.object_id, centre, share, clip)
+    return _moving(rng, other.still, other.spot, centre, share, clip)
 
 
-def _moving(rng: Generator, still: Still, object_id: int, centre: np.ndarray, share: float, clip: ClipConfig) -> Layer:
-    """Return a layer whose object begins at `centre` and is about `share` of the crop large."""
-    top, left, height, width = box_of(still.mask(0) == object_id)
+def _moving(rng: Generator, still: Still, spot: Spot, centre: np.ndarray, share: float, clip: ClipConfig) -> _CutOut:
+    """Return an object that begins at `centre` and is about `share` of the crop large."""
+    top, left, height, width = spot.box
     zoom = min(_MOST_ZOOM, share * clip.crop_px / math.sqrt(height * width))
     side = max(8, round(zoom * math.sqrt(height * width)))
     mirror = -1.0 if clip.flip and rng.random() < 0.5 else 1.0
@@ -139,25 +134,17 @@ def _moving(rng: Generator, still: Still, object_id: int, centre: np.ndarray, sh
     if clip.num_frames > 2 and rng.random() < _EXIT:  # it is outside in one of the frames in between, and returns
         away = 1 + int(rng.integers(clip.num_frames - 2))
         steps[away] = (steps[away][0] + 3.0 * clip.crop_px, *steps[away][1:])
+    middle_x, middle_y = left + (width - 1) / 2, top + (height - 1) / 2
     ways = []
     for x, y, turned, grown, squeezed in steps:
         there = _moved((0.0, 0.0), centre[0] + x, centre[1] + y, turn + turned, grown, squeezed)
-        a, b, c, d, e, f = _inverse(
-            there
-        )  # from the crop to pixels around the object's middle, at the size of the crop
-        middle_x, middle_y = left + (width - 1) / 2, top + (height - 1) / 2
-        ways.append(
-            (
-                mirror * a / zoom,
-                mirror * b / zoom,
-                mirror * c / zoom + middle_x,
-                d / zoom,
-                e / zoom,
-                f / zoom + middle_y,
-            )
-        )
+        # from the crop to pixels around the object's middle, at the size of the crop
+        a, b, c, d, e, f = _inverse(there)
+        across = mirror * a / zoom, mirror * b / zoom, mirror * c / zoom + middle_x
+        ways.append((*across, d / zoom, e / zoom, f / zoom + middle_y))
     box = (round(float(centre[0]) - side / 2), round(float(centre[1]) - side / 2), side)
-    return Layer(still.name, object_id, 0, box, _poses(rng, clip, ways, box, _BEND, steps))
+    layer = Layer(still.name, spot.object_id, 0, box, _poses(rng, clip, ways, box, _BEND, steps))
+    return _CutOut(still, spot, layer)
 
 
 def _walk(
@@ -206,29 +193,30 @@ def _poses(
             tuple(a * b for a, b in zip(gain, change, strict=True)),  # pyright: ignore[reportArgumentType]
             tuple(a * b + c for a, b, c in zip(offset, change, shift, strict=True)),  # pyright: ignore[reportArgumentType]
         )
-        moved = (
-            np.clip([(a - b) / 4 for a, b in zip(steps[t][:2], steps[t - 1][:2], strict=True)], -12, 12)
-            if t
-            else (0, 0)
-        )
+        moved = [0.0, 0.0]
+        if t:
+            moved = np.clip([(a - b) / 4 for a, b in zip(steps[t][:2], steps[t - 1][:2], strict=True)], -12, 12)
         blur = (round(float(moved[0])), round(float(moved[1]))) if is_blurred else (0, 0)
         poses.append(Pose(augmentation, tuple(points.tolist()) if points is not None else (), blur))
     return tuple(poses)
 
 
-def _all_shown(draw: ClipDraw, stills: dict[str, Still], crop_px: int) -> bool:
-    """Return whether enough of each labelled object is in front of the others in the first frame."""
+def _all_shown(draw: ClipDraw, stills: Sequence[Still], crop_px: int) -> bool:
+    """Return whether enough of each labelled object is in front of the others in the first frame.
+
+    stills  of the draw's layers, in their order
+    """
     size = (crop_px, crop_px)
     scene = draw.layers[0]
     grid = images.affine_grid(scene.poses[0].augmentation.affine, size, nearest=True)
-    own = images.sample(stills[scene.image].mask(0), grid)
+    own = images.sample(stills[0].mask(0), grid)
     labels = np.zeros(size, np.uint8)
     alone = np.zeros(256, np.int64)
     for place, object_id in enumerate(draw.objects, 1):
         labels[own == object_id] = place
         alone[place] = (own == object_id).sum()
-    for layer in draw.layers[1:]:
-        covered = layer_cover(stills[layer.image], layer, 0, crop_px) >= 128
+    for still, layer in zip(stills[1:], draw.layers[1:], strict=True):
+        covered = layer_cover(still, layer, 0, crop_px) >= 128
         labels[covered] = layer.label
         alone[layer.label] = covered.sum()
     shown = np.bincount(labels.ravel(), minlength=256)

@@ -252,6 +252,28 @@ def sample(image: np.ndarray, grid: Grid, *, reflect: bool = True) -> np.ndarray
     return cv2.remap(image, grid.whole, grid.fraction, cv2.INTER_LINEAR, borderMode=border)
 
 
+def averaged(pixels: np.ndarray, times: int) -> np.ndarray:
+    """Shrink an image by a whole factor, to the means of whole blocks: sampling it by more than 2 would skip pixels and alias."""
+    if times == 1:
+        return pixels
+    height, width = pixels.shape[0] // times, pixels.shape[1] // times
+    whole_blocks = pixels[: height * times, : width * times]
+    return cv2.resize(whole_blocks, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def averaged_affine(affine: Sequence[float], times: int) -> tuple[float, float, float, float, float, float]:
+    """Return the affine map into an image after `averaged`."""
+    a, b, c, d, e, f = affine
+    shift = (times - 1) / 2
+    return a / times, b / times, (c - shift) / times, d / times, e / times, (f - shift) / times
+
+
+def colour_table(gain: Sequence[float], offset: Sequence[float]) -> np.ndarray:
+    """Return the table of v -> gain * v + offset per channel, rounded and clipped: (256, 1, 3) uint8, for cv2.LUT."""
+    colours = np.arange(256)[:, None] * np.array(gain) + np.array(offset)
+    return np.clip(np.rint(colours), 0, 255).astype(np.uint8)[:, None, :]
+
+
 def _no_image(origin: str, data: bytes) -> InputError:
     if not data:
         return InputError(f"{origin}: the file is empty; copy or extract it again")
