@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 from pipelines.runtime.progress import progress_bar
 from pipelines.tracking import Run
 from vos.config import DataConfig
+from vos.config.sources import Spelled
 from vos.data import contents
 from vos.data.check_records import recall
 from vos.data.datasets import ONLY_FOR_TRAINING, STILL_KINDS, Tell, load_index, notes_on, raise_fault
@@ -119,28 +120,19 @@ def index_videos(data: DataConfig, split: str, tell: Tell = raise_fault) -> list
         raise InputError(
             f"--data.kind {data.kind}: this data set is for training only and has no split '{split}'; give videos with --data.root"
         )
-    return _split_of(data, split, "train", tell)
-
-
-def _split_of(data: DataConfig, split: str, training: str, tell: Tell) -> list[Video]:
-    """Return the videos of a split of one data set, whose videos for training are those of its split `training`.
-
-    The videos that a fold holds out are always some of the split train; they are left out of any other split for training too.
-    """
     if not data.fold or split not in ("train", "val"):
-        return _indexed(data, training if split == "train" else split, tell)
+        return _indexed(data, split, tell)
+    learnt, held_out = _fold_parts(data, "train", tell)
+    return learnt if split == "train" else held_out
+
+
+def _fold_parts(data: DataConfig, training: str, tell: Tell) -> tuple[list[Video], list[Video]]:
+    """Return the videos to learn from, those of the split `training`, and the held-out ones, which are always some of the split train."""
     whole = _indexed(data, "train", tell)
     held_out = fold_of(whole, data.fold, data.fold_videos, held_out=True)
-    if split == "val":
-        return held_out
     names = {video.name for video in held_out}
     chosen = whole if training == "train" else _indexed(data, training, tell)
-    kept = [video for video in chosen if video.name not in names]
-    if not kept:
-        raise InputError(
-            f"--data.fold {data.fold}: it holds out all videos of the split '{training}' of {data.root}; use another fold"
-        )
-    return kept
+    return [video for video in chosen if video.name not in names], held_out
 
 
 def _mixture(data: DataConfig, split: str, tell: Tell) -> Mixture:
@@ -148,29 +140,34 @@ def _mixture(data: DataConfig, split: str, tell: Tell) -> Mixture:
 
     A video that a fold holds out of one source may be in another, such as the labels of its frames: its name is left out of all.
     """
+    parts: list[tuple[Spelled, list[Video]]] = []
     held_out: set[str] = set()
-    if data.fold and split == "train" and any(one.kind not in ONLY_FOR_TRAINING for one in data.mixture):
-        held_out = {video.name for video in _mixture(data, "val", tell)}
-    sources = []
     for one in data.mixture:
         if one.weight == 0 or (split != "train" and one.kind in ONLY_FOR_TRAINING):
             continue
         own = DataConfig(root=one.root, kind=one.kind)  # pyright: ignore[reportArgumentType]  # a kind was checked
         own = replace(own, **{name: getattr(data, name) for name in _SHARED})
-        if one.kind not in ONLY_FOR_TRAINING:
-            own = replace(own, fold=data.fold)
-        videos = _split_of(own, split, one.split or "train", tell)
-        if one.kind not in STILL_KINDS:
+        training = one.split or "train"
+        if one.kind in ONLY_FOR_TRAINING or not data.fold or split not in ("train", "val"):
+            videos = _indexed(own, training if split == "train" else split, tell)
+        else:
+            learnt, others = _fold_parts(replace(own, fold=data.fold), training, tell)
+            videos = learnt if split == "train" else others
+            held_out.update(video.name for video in others)
+        parts.append((one, videos))
+    if not parts:
+        raise InputError(
+            f"--data.sources {' '.join(data.sources)}: none of them has a split '{split}'; add a source of videos"
+        )
+    sources = []
+    for one, videos in parts:
+        if split == "train" and one.kind not in STILL_KINDS:
             videos = [video for video in videos if video.name not in held_out]
         if not videos:
             raise InputError(
                 f"--data.sources {one.root}: --data.fold {data.fold} holds out all its videos; use another fold"
             )
         sources.append(Source(one.name, one.weight, tuple(videos)))
-    if not sources:
-        raise InputError(
-            f"--data.sources {' '.join(data.sources)}: none of them has a split '{split}'; add a source of videos"
-        )
     return Mixture(sources)
 
 

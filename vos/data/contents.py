@@ -48,7 +48,7 @@ def fingerprint(videos: Sequence[Video], on_read: Callable[[int, int], None] | N
     contents: dict[int, str] = {}
     unknown: list[tuple[int, str]] = []
     for number, video in enumerate(videos):
-        state = _state(video)
+        state = state_of(video)
         if (found := _recalled(video, state, kept)) is not None:
             contents[number] = found
         else:
@@ -81,7 +81,7 @@ def same_videos(videos: Sequence[Video], known: str) -> bool:
     return known == (fingerprint(videos) if known.startswith(FORM) else index_fingerprint(videos))
 
 
-def _state(video: Video) -> str:
+def state_of(video: Video) -> str:
     """Return a digest of path, size, times and inode of a video's files."""
     digest = hashlib.blake2b(digest_size=16)
     for path in video.files():
@@ -109,7 +109,7 @@ def _read(video: Video, state: str, kept: str) -> str:
                 one.update(chunk)
         digest.update(one.digest())
     content = digest.hexdigest()
-    if video.files() and newest < began - RACY_S and _state(video) == state:
+    if video.files() and newest < began - RACY_S and state_of(video) == state:
         known = Known(files=state, content=content, check=_check(state, content))
         write_atomic(_place(video, kept), json.dumps(known).encode(), sync=False)
     return content

@@ -21,6 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
+from vos.data.contents import RACY_S, state_of
 from vos.data.links import check_folder_inside
 from vos.data.videos import VOID_INDEX, Video, object_ids, size_message
 from vos.errors import InputError
@@ -33,8 +34,6 @@ VERSION = 1
 """Version of the clips that are drawn from stills; it is part of their fingerprint."""
 _IMAGES, _MASKS, _LISTS = ("JPEGImages", "images"), ("Annotations", "masks"), ("list.txt",)
 _ENDINGS = (".jpg", ".jpeg", ".png")
-RACY_S = 2.0
-"""A file that changed so recently may change again without another time."""
 
 
 class Painter(Protocol):
@@ -144,8 +143,7 @@ def _faults(stills: list[Still]) -> Iterator[InputError | None]:
     for still in stills:
         stat = os.stat(still.mask_file)
         newest = max(newest, stat.st_mtime, stat.st_ctime)
-        line = f"{still.mask_file} {still.size} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}\n"
-        state.update(line.encode(errors="surrogateescape"))
+        state.update(state_of(still).encode())
     mark = os.path.join(code_cache("stills"), state.hexdigest())
     if os.path.exists(mark):
         yield from (None for _ in stills)
