@@ -186,9 +186,11 @@ def test_a_protocol_of_seconds_runs_from_data_to_page_and_a_second_time_nothing(
     config = replace(preset(ReportConfig, "smoke"), out=str(tmp_path / "out"), only=words).completed()
     assert study.run(FOLDS, config, tell=print)
     records = results_records.read_all(config.docs)
-    assert {"teacher-n4", "labels-n4", "cache-n4", "both-n4-s1", "plain-1"} == records.keys()
+    begun = {"first-teacher", "first-student-s1"}
+    assert begun | {"teacher-n4", "labels-n4", "cache-n4", "both-n4-s1", "plain-1"} == records.keys()
     assert records["both-n4-s1"]["teacher_forwards"] == 0 and records["labels-n4"]["labelled_videos"] == 6
-    assert set(records["plain-1"]["data"]) == {"train", "stills"}
+    assert set(records["first-student-s1"]["data"]) == {"train", "stills"}
+    assert set(records["plain-1"]["data"]) == {"train"} and "first-student-s1" in records["plain-1"]["made_from"]
     logs = {path: path.read_bytes() for path in Path(config.out, "logs").iterdir()}
     assert study.run(FOLDS, config, tell=print)
     assert {path: path.read_bytes() for path in Path(config.out, "logs").iterdir()} == logs
