@@ -115,7 +115,6 @@ RECIPES = {
         teacher_px=432,
         first_teacher_steps=3000,
         first_student_steps=1900,
-        gate=0.9,
         patient=_stronger(_DAVIS.clip),
         curve_teacher_steps=2000,
         curve_student_steps=800,
